@@ -1,0 +1,205 @@
+//! Looking a secret up, at run time.
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::secret::{Place, Secret};
+use crate::error::{Error, Kind, Result};
+
+/// No secret is longer; a file or a program that gives more is the wrong one.
+const LONGEST: u64 = 64 << 10;
+
+/// A program that waits for somebody to type must not hold a nightly run up for ever.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+impl Secret {
+    /// Looks it up: reads the file, asks the environment, or runs the command. One newline at the end is left out.
+    /// It blocks. No error repeats what was found.
+    pub fn resolve(&self) -> Result<SecretString> {
+        self.resolve_with(|name| std::env::var_os(name), PATIENCE)
+    }
+
+    fn resolve_with(
+        &self,
+        environment: impl Fn(&str) -> Option<std::ffi::OsString>,
+        patience: Duration,
+    ) -> Result<SecretString> {
+        let bytes = match &self.0 {
+            Place::Literal(secret) => return Ok(secret.clone()),
+            Place::File(path) => from_file(path)?,
+            Place::Env(name) => {
+                let value = environment(name).ok_or_else(|| {
+                    let problem = Error::new(Kind::Config, format!("the environment variable {name} is not set"));
+                    problem.hint(
+                        "set it where cdrvault is started; cron and systemd do not know the variables of your shell",
+                    )
+                })?;
+                value.into_encoded_bytes()
+            }
+            Place::Credential(name) => from_file(&credential(environment("CREDENTIALS_DIRECTORY"), name)?)?,
+            Place::Command { program, arguments } => from_command(program, arguments, patience)?,
+        };
+        let text = String::from_utf8(bytes).map_err(|_| self.unusable("is not UTF-8"))?;
+        let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+        let secret = SecretString::from(text);
+        match secret.expose_secret() {
+            "" => Err(self.unusable("is empty")),
+            text if text.contains('\0') => Err(self.unusable("holds a NUL")),
+            _ => Ok(secret),
+        }
+    }
+
+    fn unusable(&self, why: &str) -> Error {
+        Error::new(Kind::Config, format!("the secret in the {self} {why}"))
+    }
+}
+
+fn credential(directory: Option<std::ffi::OsString>, name: &str) -> Result<PathBuf> {
+    match directory {
+        Some(directory) => Ok(Path::new(&directory).join(name)),
+        None => Err(Error::new(
+            Kind::Config,
+            format!("there is no systemd credential {name}: CREDENTIALS_DIRECTORY is not set"),
+        )
+        .hint(format!("start cdrvault from a unit with LoadCredential={name}:/path, or use {{ file = ... }}"))),
+    }
+}
+
+fn from_file(path: &Path) -> Result<Vec<u8>> {
+    let failed = |error| Error::io("read the secret in", path, error);
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
+    if mode & 0o044 != 0 {
+        tracing::warn!("others can read the secret in {}: chmod 600 it", path.display());
+    }
+    limited(file).map_err(failed)
+}
+
+/// The standard output of a program. Its standard error is ours, and so reaches whoever can do something about it.
+fn from_command(program: &str, arguments: &[String], patience: Duration) -> Result<Vec<u8>> {
+    let failed = |error: io::Error| Error::failed(format!("cannot run {program} for a secret")).with_source(error);
+    let mut child = Command::new(OsStr::new(program))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(error).hint("write the whole path of the program: cron has a short PATH"))?;
+    let output = child.stdout.take();
+    // A thread, because a pipe that nobody reads would stop the program.
+    let reader = std::thread::spawn(move || output.map_or_else(|| Ok(Vec::new()), limited));
+    let status = match wait(&mut child, patience) {
+        Ok(Some(status)) => status,
+        Ok(None) => {
+            let seconds = patience.as_secs();
+            return Err(Error::failed(format!("{program} gave no secret within {seconds} s and was stopped"))
+                .hint("it must not ask anybody: try it with `</dev/null`"));
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    if !status.success() {
+        return Err(Error::failed(format!("{program} gave no secret: {status}")).hint("run it by hand to see why"));
+    }
+    match reader.join() {
+        Ok(read) => read.map_err(failed),
+        Err(_) => Err(Error::failed(format!("cannot read what {program} writes"))),
+    }
+}
+
+/// Waits for a program, and ends it when it takes too long.
+fn wait(child: &mut Child, patience: Duration) -> io::Result<Option<std::process::ExitStatus>> {
+    let deadline = Instant::now() + patience;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+fn limited(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too long for a secret"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(secret: &Secret, environment: &[(&str, &str)]) -> Result<String> {
+        let find = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into());
+        secret.resolve_with(find, Duration::from_millis(300)).map(|secret| secret.expose_secret().to_owned())
+    }
+
+    fn command(words: &[&str]) -> Secret {
+        Secret(Place::Command {
+            program: words[0].to_owned(),
+            arguments: words[1..].iter().map(|word| (*word).to_owned()).collect(),
+        })
+    }
+
+    #[test]
+    fn secrets_are_found_where_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("billing");
+        std::fs::write(&path, "hunter2 \n").unwrap();
+        assert_eq!(resolved(&Secret::in_file(&path), &[]).unwrap(), "hunter2 ");
+        std::fs::write(&path, "hunter2\r\n").unwrap();
+        let credential = Secret(Place::Credential("billing".to_owned()));
+        let environment = [("CREDENTIALS_DIRECTORY", directory.path().to_str().unwrap()), ("PW", "hunter2\n\n")];
+        assert_eq!(resolved(&credential, &environment).unwrap(), "hunter2");
+        assert_eq!(resolved(&Secret(Place::Env("PW".to_owned())), &environment).unwrap(), "hunter2\n");
+        assert_eq!(resolved(&command(&["echo", "hunter2"]), &[]).unwrap(), "hunter2");
+        assert_eq!(resolved(&Secret::literal("hunter2"), &[]).unwrap(), "hunter2");
+    }
+
+    #[test]
+    fn a_secret_that_is_not_there_says_where_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("wrong");
+        let written = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            resolved(&Secret::in_file(&path), &[])
+        };
+        let all = [
+            resolved(&Secret::in_file("/no/such/hunter"), &[]),
+            resolved(&Secret(Place::Env("PW".to_owned())), &[]),
+            resolved(&Secret(Place::Credential("billing".to_owned())), &[]),
+            resolved(&command(&["sh", "-c", "echo hunter2; exit 3"]), &[]),
+            resolved(&command(&["/no/such/program"]), &[]),
+            resolved(&command(&["sleep", "60"]), &[]),
+            written(b""),
+            written(b"\n"),
+            written(b"hunter2\xff"),
+            written(b"hunter2\0"),
+            written(&vec![b'x'; 70_000]),
+        ];
+        for result in all {
+            let error = format!("{:?}", result.unwrap_err());
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let literal = Secret::literal("hunter2");
+        assert_eq!(format!("{literal} {literal:?}"), "literal Secret(literal)");
+        assert_eq!(command(&["pass", "--token=hunter2"]).to_string(), "output of pass");
+    }
+}

@@ -1,0 +1,61 @@
+//! A sink that lagged, or is new, gets what it lacks from another one, without asking the database.
+
+use std::sync::Arc;
+
+use super::opened::Opened;
+use super::plan::Copy;
+use super::report::Failure;
+use super::seal;
+use super::spool::Spool;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::sink::Sink;
+
+/// Copies one generation. Nobody announced a change of it, or it would be a task and not a copy.
+async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Result<()> {
+    let (from, to) = (sink(opened, &copy.from)?, sink(opened, &copy.to)?);
+    let live = from.live(cx, &copy.unit).await?;
+    let Some(manifest) = live.intact().filter(|manifest| manifest.generation == copy.generation) else {
+        return Err(Error::new(
+            Kind::Damaged,
+            format!("{}: generation {} in sink `{}` is not what its receipt says", copy.unit, copy.generation, copy.from),
+        )
+        .hint("export the day again: `cdrvault replay` reads it from the database"));
+    };
+    let over = to.live(cx, &copy.unit).await?;
+    let sealed = seal::fetch(cx, spool, manifest, from.read(cx, manifest).await?).await?;
+    to.publish(cx, &sealed, &over).await?;
+    spool.discard(&copy.unit)
+}
+
+fn sink<'a>(opened: &'a Opened, name: &str) -> Result<&'a Arc<dyn Sink>> {
+    let open = opened.sinks.iter().find(|open| open.name == name);
+    let open = open.ok_or_else(|| Error::failed(format!("there is no sink `{name}`")))?;
+    open.sink.as_ref().map_err(|error| super::group::shared(Arc::clone(error)))
+}
+
+/// Copies everything that the plan names. After an error the sink is left alone for this run.
+pub(super) async fn run(
+    cx: &Context,
+    opened: &Opened,
+    spool: &Spool,
+    copies: &[Copy],
+) -> (std::collections::BTreeMap<String, u64>, Vec<Failure>) {
+    let (mut done, mut failures) = (std::collections::BTreeMap::new(), Vec::<Failure>::new());
+    for one in copies {
+        if cx.cancel.is_cancelled() {
+            break;
+        }
+        if failures.iter().any(|failure| failure.of == one.to) {
+            continue;
+        }
+        match copy(cx, opened, spool, one).await {
+            Ok(()) => *done.entry(one.to.clone()).or_insert(0) += 1,
+            Err(error) => {
+                let optional = opened.sinks.iter().any(|open| open.name == one.to && open.optional);
+                failures.push(Failure::of(&one.to, &error).counting(!optional));
+            }
+        }
+    }
+    (done, failures)
+}

@@ -1,0 +1,233 @@
+//! A sealed generation reaches the sinks of its flow.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::opened::{OpenSink, Opened, OpenFlow};
+use super::options::Replay;
+use super::report::{Failure, UnitResult};
+use super::seal;
+use super::spool::Spool;
+use crate::config::OnSchemaChange;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::failpoint;
+use crate::manifest::{Manifest, Pin};
+use crate::partition::Unit;
+use crate::sink::{Live, Sealed, Sink};
+use crate::stage::Session;
+
+/// What one sink had of a unit before the claim: publishing is compare-and-swap against it.
+pub(super) struct Before<'a> {
+    pub(super) open: &'a OpenSink,
+    pub(super) sink: &'a Arc<dyn Sink>,
+    pub(super) live: Live,
+}
+
+/// What a delivery came to.
+pub(super) struct Delivered {
+    pub(super) result: UnitResult,
+    /// Every required sink has it: the debt may go.
+    pub(super) settled: bool,
+    pub(super) warnings: Vec<String>,
+}
+
+/// The sinks of a flow with what they have of a unit, and the failures of those that cannot say.
+pub(super) async fn look<'a>(
+    cx: &Context,
+    opened: &'a Opened,
+    flow: &OpenFlow,
+    unit: &Unit,
+) -> (Vec<Before<'a>>, Vec<Failure>) {
+    let (mut before, mut failures) = (Vec::new(), Vec::new());
+    for index in &opened.spec(flow).sinks {
+        let open = &opened.sinks[*index];
+        let looked = match &open.sink {
+            Ok(sink) => sink.live(cx, unit).await.map(|live| Before { open, sink, live }).map_err(Arc::new),
+            Err(error) => Err(Arc::clone(error)),
+        };
+        match looked {
+            Ok(found) => before.push(found),
+            Err(error) => failures.push(Failure::of(&open.name, &error).counting(!open.optional)),
+        }
+    }
+    (before, failures)
+}
+
+/// The generation that comes next: one more than the highest that any reachable sink has.
+pub(super) fn next_generation(before: &[Before<'_>]) -> u32 {
+    1 + before.iter().map(|sink| sink.live.generation()).max().unwrap_or(0)
+}
+
+/// The newest receipt of any reachable sink.
+pub(super) fn newest<'a>(before: &'a [Before<'_>]) -> Option<&'a Arc<Manifest>> {
+    before.iter().filter_map(|sink| sink.live.manifest.as_ref()).max_by_key(|manifest| manifest.generation)
+}
+
+/// Publishes what was sealed wherever it is not already.
+pub(super) struct Delivery<'a> {
+    pub(super) cx: &'a Context,
+    pub(super) session: &'a Arc<dyn Session>,
+    pub(super) spool: &'a Spool,
+    pub(super) on_schema_change: OnSchemaChange,
+    pub(super) replay: Option<Replay>,
+    /// Of the sinks that cannot say what they have.
+    pub(super) unreachable: Vec<Failure>,
+}
+
+impl Delivery<'_> {
+    pub(super) async fn run(self, sealed: &Sealed, before: &[Before<'_>]) -> Result<Delivered> {
+        let mut warnings = Vec::new();
+        let manifest = &sealed.manifest;
+        let previous = newest(before).cloned();
+        if let Some(previous) = &previous {
+            self.check_schema(manifest, previous, &mut warnings)?;
+        }
+        let nothing_ever = manifest.rows == 0 && previous.is_none();
+        let has = |sink: &Before<'_>| match &self.replay {
+            Some(replay) if replay.force => false,
+            Some(_) => sink.live.intact().is_some_and(|live| live.same_bytes(manifest)),
+            None => sink.live.intact().is_some_and(|live| live.same_content(manifest)),
+        };
+        if nothing_ever || before.iter().all(|sink| has(sink)) {
+            return Ok(self.done(UnitResult::Unchanged, Vec::new(), warnings));
+        }
+        // What the newest generation holds already is copied from there, so that a generation is the same everywhere.
+        let source = before
+            .iter()
+            .filter(|sink| self.replay.is_none() && has(sink))
+            .find(|sink| Some(sink.live.generation()) == previous.as_ref().map(|p| p.generation));
+        if let (Some(source), Some(live)) = (source, &previous) {
+            let objects = source.sink.read(self.cx, live).await?;
+            let copy = seal::fetch(self.cx, self.spool, live, objects).await?;
+            let lacking: Vec<&Before<'_>> = before.iter().filter(|sink| !has(sink)).collect();
+            let (sinks, missing) = self.publish(&copy, &lacking).await?;
+            return Ok(self.published(&copy.manifest, sinks, missing, warnings));
+        }
+        let shrunk = previous.as_ref().and_then(|previous| shrunk(manifest, previous));
+        if let (Some(shrunk), Some(replay)) = (&shrunk, &self.replay)
+            && !replay.allow_shrink
+        {
+            return Err(Error::new(Kind::Refused, format!("{}: {shrunk}, and is not replaced", manifest.unit))
+                .hint("see what happened to the day; with --allow-shrink it is replaced, and the old generation kept"));
+        }
+        if let (Some(shrunk), Some(previous)) = (&shrunk, &previous) {
+            self.pin(before, previous, shrunk).await?;
+            warnings.push(format!(
+                "{}: {shrunk}; generation {} is kept until it is released",
+                manifest.unit, previous.generation
+            ));
+        }
+        let all: Vec<&Before<'_>> = before.iter().collect();
+        let (sinks, missing) = self.publish(sealed, &all).await?;
+        Ok(self.published(manifest, sinks, missing, warnings))
+    }
+
+    fn check_schema(&self, new: &Manifest, previous: &Manifest, warnings: &mut Vec<String>) -> Result<()> {
+        let Some(change) = new.schema_change(previous) else { return Ok(()) };
+        match self.on_schema_change {
+            OnSchemaChange::Evolve => {
+                warnings.push(format!("{}: the table's columns changed: {change}", new.unit));
+                Ok(())
+            }
+            OnSchemaChange::Refuse => Err(Error::new(
+                Kind::Refused,
+                format!("{}: the table's columns changed: {change}", new.unit),
+            )
+            .hint("look at the change, then write `on-schema-change = \"evolve\"` in the flow; the day stays owed")),
+        }
+    }
+
+    /// Before the shrunk day is published: a crash in between leaves a pin too many, never one too few.
+    async fn pin(&self, before: &[Before<'_>], previous: &Manifest, reason: &str) -> Result<()> {
+        for sink in before.iter().filter(|sink| sink.live.generation() == previous.generation) {
+            let mut notes = sink.sink.notes(self.cx, &previous.unit).await?;
+            if notes.pins.iter().all(|pin| pin.generation != previous.generation) {
+                notes.pins.push(Pin {
+                    generation: previous.generation,
+                    reason: reason.to_owned(),
+                    since: Timestamp::now(),
+                });
+                sink.sink.put_notes(self.cx, &previous.unit, &notes).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, sealed: &Sealed, to: &[&Before<'_>]) -> Result<(Vec<String>, Vec<Failure>)> {
+        let (mut sinks, mut missing) = (Vec::new(), Vec::new());
+        for sink in to {
+            // Whoever lost the lock publishes nothing any more, anywhere.
+            self.session.fence(self.cx).await?;
+            let published = async {
+                if let Some(free) = sink.sink.free_space()?
+                    && free < self.spool.min_free
+                {
+                    return Err(Error::new(
+                        Kind::NoSpace,
+                        format!("{} has {} MiB free, and {} MiB are to stay free", sink.sink.describe(), free >> 20, self.spool.min_free >> 20),
+                    )
+                    .hint("free some space there, or lower `min-free`"));
+                }
+                sink.sink.publish(self.cx, sealed, &sink.live).await
+            };
+            match published.await {
+                Ok(_) => sinks.push(sink.open.name.clone()),
+                Err(error) => missing.push(Failure::of(&sink.open.name, &error).counting(!sink.open.optional)),
+            }
+        }
+        failpoint::hit("after-publish")?;
+        Ok((sinks, missing))
+    }
+
+    fn published(
+        &self,
+        manifest: &Manifest,
+        sinks: Vec<String>,
+        mut missing: Vec<Failure>,
+        warnings: Vec<String>,
+    ) -> Delivered {
+        missing.extend(self.unreachable.iter().cloned());
+        if sinks.is_empty()
+            && let Some(first) = missing.iter().find(|failure| failure.counts)
+        {
+            return Delivered { result: UnitResult::Failed { error: first.clone() }, settled: false, warnings };
+        }
+        let result = UnitResult::Published {
+            generation: manifest.generation,
+            rows: manifest.rows,
+            bytes: manifest.bytes(),
+            sinks,
+            missing: Vec::new(),
+        };
+        self.done(result, missing, warnings)
+    }
+
+    fn done(&self, result: UnitResult, mut lacking: Vec<Failure>, mut warnings: Vec<String>) -> Delivered {
+        if matches!(result, UnitResult::Unchanged) {
+            lacking.extend(self.unreachable.iter().cloned());
+        }
+        let settled = lacking.iter().all(|failure| !failure.counts);
+        let result = match result {
+            UnitResult::Published { generation, rows, bytes, sinks, .. } => {
+                UnitResult::Published { generation, rows, bytes, sinks, missing: lacking }
+            }
+            // A sink that cannot be asked has its failure reported once, as a whole.
+            other => other,
+        };
+        warnings.dedup();
+        Delivered { result, settled, warnings }
+    }
+}
+
+/// How a day shrank, if it lost all of its rows or at least half of them.
+fn shrunk(new: &Manifest, old: &Manifest) -> Option<String> {
+    if old.rows == 0 || new.tripwire.is_none() {
+        return None;
+    }
+    if new.rows == 0 {
+        return Some(format!("the day is empty now, {} rows were saved", old.rows));
+    }
+    (new.rows <= old.rows / 2).then(|| format!("the day has {} rows now, {} were saved", new.rows, old.rows))
+}

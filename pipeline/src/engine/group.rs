@@ -1,0 +1,266 @@
+//! One partition of one database, for all flows that read it: claim, snapshot, read, seal, publish, settle.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::deliver::{self, Before, Delivered, Delivery};
+use super::opened::{OpenFlow, Opened};
+use super::options::Replay;
+use super::report::{Failure, UnitReport, UnitResult};
+use super::retry::retry;
+use super::seal::Sealing;
+use super::spool::Spool;
+use crate::context::Context;
+use crate::error::{At as _, Error, Result};
+use crate::failpoint;
+use crate::manifest::{Manifest, Origin};
+use crate::notice::Notices;
+use crate::partition::{Partition, Unit};
+use crate::sink::Sealed;
+use crate::stage::{Read, Session, Snapshot, Work};
+
+/// Shared by all groups of a run.
+pub(super) struct Shop {
+    pub(super) cx: Context,
+    pub(super) opened: Opened,
+    pub(super) spool: Spool,
+    pub(super) replay: Option<Replay>,
+}
+
+/// The units of one partition whose flows share a session.
+pub(super) struct Group {
+    pub(super) session: usize,
+    pub(super) partition: Partition,
+    pub(super) members: Vec<Member>,
+}
+
+/// One unit of a group.
+pub(super) struct Member {
+    /// Its index in [`Opened::flows`].
+    pub(super) flow: usize,
+    pub(super) reasons: Vec<String>,
+}
+
+/// What a group came to.
+pub(super) struct GroupResult {
+    pub(super) units: Vec<UnitReport>,
+    pub(super) warnings: Vec<String>,
+    /// Delivered to every required sink; they are to be settled.
+    pub(super) settled: Vec<Unit>,
+}
+
+impl Shop {
+    /// Works on a group. An error of one unit does not stop the others, where it can be told apart.
+    pub(super) async fn work(&self, group: &Group) -> GroupResult {
+        let units: Vec<Unit> = group.members.iter().map(|member| self.unit(group, member)).collect();
+        for unit in &units {
+            self.cx.progress.began(unit);
+        }
+        // A day that was interrupted by something passing starts again from its claim.
+        let worked = retry(&self.cx, || self.attempt(group, &units)).await;
+        let mut result = worked.unwrap_or_else(|error| GroupResult {
+            units: group
+                .members
+                .iter()
+                .zip(&units)
+                .map(|(member, unit)| failed(unit, member, &error, Vec::new()))
+                .collect(),
+            warnings: Vec::new(),
+            settled: Vec::new(),
+        });
+        if !result.settled.is_empty()
+            && let Err(error) = self.settle(group, &result.settled).await
+        {
+            for unit in std::mem::take(&mut result.settled) {
+                result.warnings.push(format!("{unit} is delivered and stays owed: {}", error.one_line()));
+            }
+        }
+        for report in &result.units {
+            self.cx.progress.ended(&report.unit, matches!(report.result, UnitResult::Failed { .. }));
+        }
+        result
+    }
+
+    fn unit(&self, group: &Group, member: &Member) -> Unit {
+        Unit::new(self.opened.flows[member.flow].name.clone(), group.partition)
+    }
+
+    async fn attempt(&self, group: &Group, units: &[Unit]) -> Result<GroupResult> {
+        self.cx.check()?;
+        let session = self.opened.session_of(&self.opened.flows[group.members[0].flow]).map_err(shared)?;
+        // What every sink has is noted before the claim, or a publisher that lost its lock could not be told.
+        let mut before = Vec::new();
+        for (member, unit) in group.members.iter().zip(units) {
+            before.push(deliver::look(&self.cx, &self.opened, &self.opened.flows[member.flow], unit).await);
+        }
+        failpoint::hit("before-claim")?;
+        session.claim(&self.cx, units, &|unit| self.spool.discard(unit)).await?;
+        failpoint::hit("after-claim")?;
+
+        let mut result = GroupResult { units: Vec::new(), warnings: Vec::new(), settled: Vec::new() };
+        let mut ready = Vec::new();
+        let mut snapshot: Option<Arc<dyn Snapshot>> = None;
+        for (((member, unit), (live, unreachable)), index) in group.members.iter().zip(units).zip(before).zip(0..) {
+            let _: usize = index;
+            let flow = &self.opened.flows[member.flow];
+            let notices = Notices::default();
+            if live.is_empty() {
+                let error = unreachable.into_iter().next();
+                let error = error.unwrap_or_else(|| Failure::of(&unit.dataset, &Error::failed("it has no sinks")));
+                result.units.push(report(unit, member, UnitResult::Failed { error }, &notices));
+                continue;
+            }
+            let sealing = async {
+                if let Some(sealed) = self.sealed_before(flow, unit, &live) {
+                    return Ok(sealed);
+                }
+                let from = match &snapshot {
+                    Some(open) => Arc::clone(open),
+                    None => Arc::clone(snapshot.insert(session.snapshot(&self.cx).await?)),
+                };
+                failpoint::hit("after-snapshot")?;
+                self.read(flow, unit, member, &from, &live, &notices).await
+            };
+            match sealing.await {
+                Ok(sealed) => ready.push((member, unit, live, unreachable, sealed, notices)),
+                // All flows of the day share the snapshot: one that was cut off starts again with the others.
+                Err(error) if error.kind() == crate::error::Kind::Transient => return Err(error),
+                Err(error) => result.units.push(failed(unit, member, &error, notices.list())),
+            }
+        }
+        drop(snapshot);
+        failpoint::hit("after-seal")?;
+        for (member, unit, live, unreachable, sealed, notices) in ready {
+            match self.deliver(session, &self.opened.flows[member.flow], &live, unreachable, &sealed).await {
+                Ok(delivered) => {
+                    if delivered.settled {
+                        result.settled.push(unit.clone());
+                    }
+                    result.warnings.extend(delivered.warnings);
+                    result.units.push(report(unit, member, delivered.result, &notices));
+                }
+                Err(error) => result.units.push(failed(unit, member, &error, notices.list())),
+            }
+        }
+        Ok(result)
+    }
+
+    /// What an earlier run sealed, if nothing was announced since (the claim would have removed it) and nobody
+    /// published in between. Only events can say that: without them the day is read again.
+    fn sealed_before(&self, flow: &OpenFlow, unit: &Unit, live: &[Before<'_>]) -> Option<Sealed> {
+        if !flow.events || self.replay.is_some() {
+            return None;
+        }
+        let sealed = self.spool.find(unit)?;
+        let highest = live.iter().map(|sink| sink.live.generation()).max().unwrap_or(0);
+        let next = sealed.manifest.generation;
+        // It may be published in one sink and not in the others.
+        let published = live
+            .iter()
+            .filter_map(|sink| sink.live.manifest.as_ref())
+            .any(|manifest| manifest.generation == next && manifest.same_bytes(&sealed.manifest));
+        (next == highest + 1 || (next == highest && published)).then_some(sealed)
+    }
+
+    async fn read(
+        &self,
+        flow: &OpenFlow,
+        unit: &Unit,
+        member: &Member,
+        from: &Arc<dyn Snapshot>,
+        live: &[Before<'_>],
+        notices: &Notices,
+    ) -> Result<Sealed> {
+        let spec = self.opened.spec(flow);
+        let source = flow.source.as_ref().map_err(|error| shared(Arc::clone(error)))?;
+        let what = Read { partition: unit.partition, previous: everywhere(live), notices: notices.clone() };
+        let payload = source.read(&self.cx, from, &what).await.at(unit)?;
+        let writer = &self.cx.writer;
+        let sealing = Sealing {
+            cx: &self.cx,
+            spool: &self.spool,
+            transforms: &spec.transforms,
+            work: Work::new(unit.clone(), deliver::next_generation(live), flow.form),
+            origin: Origin {
+                pipeline: writer.pipeline.clone(),
+                writer: writer.id.clone(),
+                source: source.describe(),
+                snapshot: from.opened(),
+                reasons: member.reasons.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            open: unit.partition.day().is_some_and(|day| day >= writer.today()),
+        };
+        sealing.seal(payload).await.at(unit)
+    }
+
+    async fn deliver(
+        &self,
+        session: &Arc<dyn Session>,
+        flow: &OpenFlow,
+        before: &[Before<'_>],
+        unreachable: Vec<Failure>,
+        sealed: &Sealed,
+    ) -> Result<Delivered> {
+        let delivery = Delivery {
+            cx: &self.cx,
+            session,
+            spool: &self.spool,
+            on_schema_change: self.opened.spec(flow).on_schema_change,
+            replay: self.replay,
+            unreachable,
+        };
+        let delivered = delivery.run(sealed, before).await?;
+        // A day that came back is not gone any more.
+        for sink in before {
+            let notes = sink.sink.notes(&self.cx, &sealed.manifest.unit).await?;
+            if notes.gone.is_some() {
+                let there = crate::manifest::Notes { gone: None, ..notes };
+                sink.sink.put_notes(&self.cx, &sealed.manifest.unit, &there).await?;
+            }
+        }
+        Ok(delivered)
+    }
+
+    /// Only after every required sink confirmed: the debt goes, and then what is left in the spool.
+    async fn settle(&self, group: &Group, units: &[Unit]) -> Result<()> {
+        let session = self.opened.session_of(&self.opened.flows[group.members[0].flow]).map_err(shared)?;
+        retry(&self.cx, || session.settle(&self.cx, units)).await?;
+        failpoint::hit("after-settle")?;
+        for unit in units {
+            self.spool.discard(unit)?;
+        }
+        Ok(())
+    }
+}
+
+/// The generation that every reachable sink holds, if it is one and the same.
+fn everywhere(live: &[Before<'_>]) -> Option<Arc<Manifest>> {
+    let mut generations: BTreeMap<u32, &Arc<Manifest>> = BTreeMap::new();
+    for sink in live {
+        let manifest = sink.live.intact()?;
+        generations.insert(manifest.generation, manifest);
+    }
+    match generations.into_values().collect::<Vec<_>>()[..] {
+        [one] => Some(Arc::clone(one)),
+        _ => None,
+    }
+}
+
+fn report(unit: &Unit, member: &Member, result: UnitResult, notices: &Notices) -> UnitReport {
+    UnitReport { unit: unit.clone(), reasons: member.reasons.clone(), result, notices: notices.list() }
+}
+
+fn failed(unit: &Unit, member: &Member, error: &Error, notices: Vec<crate::notice::Notice>) -> UnitReport {
+    let error = Failure::of(&unit.dataset, error);
+    UnitReport { unit: unit.clone(), reasons: member.reasons.clone(), result: UnitResult::Failed { error }, notices }
+}
+
+/// An error that others hold as well.
+pub(super) fn shared(error: Arc<Error>) -> Error {
+    let mut copy = Error::new(error.kind(), error.one_line());
+    if let Some(hint) = error.hint_text() {
+        copy = copy.hint(hint.to_owned());
+    }
+    copy
+}

@@ -1,0 +1,76 @@
+//! The run history: one JSON line a run. It may be deleted without harm.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::report::Report;
+use crate::durable::{self, How};
+use crate::error::{Error, Result};
+
+const FILE: &str = "history.jsonl";
+
+/// When the file is longer than this, the older half is dropped.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Line {
+    /// What was asked for: `run` or `replay`.
+    pub verb: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// Adds a line. A line cut short by a crash is skipped by [`read`].
+pub fn append(directory: &Path, line: &Line) -> Result<()> {
+    let path = directory.join(FILE);
+    let failed = |error| Error::io("write", &path, error);
+    if std::fs::metadata(&path).is_ok_and(|found| found.len() > MAX_BYTES) {
+        let text = std::fs::read(&path).map_err(failed)?;
+        let half = text.len() / 2;
+        let from = text[half..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |at| half + at + 1);
+        durable::replace(&path, &How::default(), |file| file.write_all(&text[from..]))?;
+    }
+    let mut text =
+        serde_json::to_vec(line).map_err(|error| Error::failed("cannot write a run as JSON").with_source(error))?;
+    text.push(b'\n');
+    let mut file = std::fs::File::options().append(true).create(true).open(&path).map_err(failed)?;
+    // After a line that was cut short, this one begins on a line of its own.
+    if !ends_with_newline(&path) {
+        text.insert(0, b'\n');
+    }
+    file.write_all(&text).map_err(failed)
+}
+
+fn ends_with_newline(path: &Path) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let Ok(file) = std::fs::File::open(path) else { return true };
+    let Ok(length) = file.metadata().map(|found| found.len()) else { return true };
+    let mut last = [b'\n'];
+    length == 0 || file.read_exact_at(&mut last, length - 1).is_err() || last == [b'\n']
+}
+
+/// The last runs, the newest last.
+pub fn read(directory: &Path, most: usize) -> Result<Vec<Line>> {
+    let path = directory.join(FILE);
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", &path, error)),
+    };
+    let mut lines = std::collections::VecDeque::new();
+    for text in BufReader::new(file).lines() {
+        let text = text.map_err(|error| Error::io("read", &path, error))?;
+        if let Ok(line) = serde_json::from_str(&text) {
+            lines.push_back(line);
+            if lines.len() > most {
+                lines.pop_front();
+            }
+        }
+    }
+    Ok(lines.into())
+}

@@ -1,0 +1,36 @@
+//! The main job: plan, claim, snapshot, seal, publish, settle, in the order of the commit protocol.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`options`] | what a run is asked for |
+//! | [`opened`] | a pipeline whose databases and sinks are connected |
+//! | [`plan`] | which units are exported, and why, as a value |
+//! | [`sweep`], [`state`] | which days are looked at besides those announced |
+//! | [`group`] | one day of one database: claim, snapshot, read, deliver, settle |
+//! | [`seal`], [`spool`] | a payload becomes a checked local object |
+//! | [`deliver`], [`catch_up`] | a sealed generation reaches the sinks |
+//! | [`report`], [`history`] | what happened |
+
+pub mod catch_up;
+mod deliver;
+mod group;
+pub mod history;
+pub mod opened;
+pub mod options;
+pub mod plan;
+mod planning;
+pub mod report;
+mod retry;
+mod run;
+mod seal;
+pub mod spool;
+pub mod state;
+mod sweep;
+mod tap;
+
+pub use opened::Opened;
+pub use options::RunOptions;
+pub use plan::Plan;
+pub use report::{Outcome, Report};
+pub use planning::range_text;
+pub use run::{open, run};

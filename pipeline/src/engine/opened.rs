@@ -1,0 +1,362 @@
+//! A pipeline whose databases and sinks are connected, as far as they can be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::retry::{Retrying, retry};
+use super::state::State;
+use crate::config::Pipeline;
+use crate::context::Context;
+use crate::error::{At as _, Error, Kind, Result};
+use crate::partition::DayRange;
+use crate::payload::Form;
+use crate::sink::{Expected, Identity, Sink};
+use crate::stage::{self, Ask, Detection, Session, Source};
+
+/// See the module. What could not be opened is an error beside its name; the rest goes on without it.
+pub struct Opened {
+    /// The file.
+    pub pipeline: Arc<Pipeline>,
+    /// In the order of the file.
+    pub sinks: Vec<OpenSink>,
+    /// One for each database that is used, and one for each source without one.
+    pub sessions: Vec<OpenSession>,
+    /// The flows that were asked for, in the order of the file.
+    pub flows: Vec<OpenFlow>,
+    /// What the flows' detection has to do without.
+    pub warnings: Vec<String>,
+}
+
+/// A sink, or why it cannot be used.
+pub struct OpenSink {
+    /// Its name in the file.
+    pub name: String,
+    /// Its failure is a warning.
+    pub optional: bool,
+    /// Whether a flow that was asked for uses it.
+    pub used: bool,
+    /// The sink, behind the decorator that tries again.
+    pub sink: Result<Arc<dyn Sink>, SharedError>,
+    /// Who its vault says it is.
+    pub identity: Option<Identity>,
+}
+
+/// A session, or why it cannot be used.
+pub struct OpenSession {
+    /// What it is connected to, without secrets.
+    pub identity: String,
+    /// The session, and what it found.
+    pub session: Result<(Arc<dyn Session>, stage::Opened), SharedError>,
+}
+
+/// A flow that is in work.
+pub struct OpenFlow {
+    /// Its index in [`Pipeline::flows`].
+    pub spec: usize,
+    /// Its name.
+    pub name: String,
+    /// Its index in [`Opened::sessions`].
+    pub session: usize,
+    /// Its source, or why it cannot be used.
+    pub source: Result<Arc<dyn Source>, SharedError>,
+    /// How it finds changes, if it does.
+    pub detection: Option<Detection>,
+    /// Whether it is told of changes: its own rows stand in the application's tables.
+    pub events: bool,
+    /// It was registered in this very run: everything it has is owed.
+    pub registered_now: bool,
+    /// How its partitions lie in a vault.
+    pub form: Form,
+}
+
+/// An error that several reports share.
+pub type SharedError = Arc<Error>;
+
+impl Opened {
+    /// Connects everything. Only an error that concerns the whole run (another run is at work) is an error.
+    pub async fn open(
+        cx: &Context,
+        pipeline: Arc<Pipeline>,
+        only: &[String],
+        state: Option<&State>,
+        dry_run: bool,
+        adopt: bool,
+    ) -> Result<Self> {
+        let mut opened =
+            Self { pipeline, sinks: Vec::new(), sessions: Vec::new(), flows: Vec::new(), warnings: Vec::new() };
+        opened.build_flows(only)?;
+        opened.open_sessions(cx, dry_run).await?;
+        opened.open_sinks(cx, state, dry_run, adopt).await?;
+        opened.check_sources(cx).await;
+        Ok(opened)
+    }
+
+    /// Opens the sinks alone, to look at what they hold: no database is asked, nothing is locked or written.
+    pub async fn vaults(cx: &Context, pipeline: Arc<Pipeline>, only: &[String], state: Option<&State>) -> Result<Self> {
+        let mut opened =
+            Self { pipeline, sinks: Vec::new(), sessions: Vec::new(), flows: Vec::new(), warnings: Vec::new() };
+        opened.build_flows(only)?;
+        opened.open_sinks(cx, state, true, false).await?;
+        Ok(opened)
+    }
+
+    /// The specification of a flow.
+    pub fn spec(&self, flow: &OpenFlow) -> &crate::config::FlowSpec {
+        &self.pipeline.flows[flow.spec]
+    }
+
+    /// The sinks of a flow that can be used, with their indexes.
+    pub fn sinks_of(&self, flow: &OpenFlow) -> Vec<(usize, &OpenSink, &Arc<dyn Sink>)> {
+        self.spec(flow)
+            .sinks
+            .iter()
+            .filter_map(|index| {
+                let open = self.sinks.get(*index)?;
+                Some((*index, open, open.sink.as_ref().ok()?))
+            })
+            .collect()
+    }
+
+    /// The session of a flow, if it can be used.
+    pub fn session_of(&self, flow: &OpenFlow) -> Result<&Arc<dyn Session>, SharedError> {
+        match &self.sessions[flow.session].session {
+            Ok((session, _)) => Ok(session),
+            Err(error) => Err(Arc::clone(error)),
+        }
+    }
+
+    /// Where the spool lies: in the first local vault that a flow uses, or else in the state directory.
+    pub fn spool_root(&self, state: &std::path::Path) -> PathBuf {
+        let of_sink = self.sinks.iter().find_map(|open| open.sink.as_ref().ok()?.spool());
+        of_sink.unwrap_or_else(|| state.join("spool"))
+    }
+
+    /// Gives the locks back.
+    pub async fn close(&self) {
+        for open in &self.sinks {
+            if let Ok(sink) = &open.sink {
+                sink.close().await;
+            }
+        }
+        for open in &self.sessions {
+            if let Ok((session, _)) = &open.session {
+                session.close().await;
+            }
+        }
+    }
+
+    fn build_flows(&mut self, only: &[String]) -> Result<()> {
+        let pipeline = Arc::clone(&self.pipeline);
+        if let Some(unknown) = only.iter().find(|name| pipeline.flow(name).is_none()) {
+            let known: Vec<&str> = pipeline.flows.iter().map(|flow| flow.name.as_str()).collect();
+            return Err(Error::new(Kind::Config, format!("there is no flow `{unknown}`"))
+                .hint(format!("the flows are: {}", known.join(", "))));
+        }
+        let mut by_database: BTreeMap<&str, usize> = BTreeMap::new();
+        for (index, spec) in pipeline.flows.iter().enumerate() {
+            if !only.is_empty() && !only.contains(&spec.name) {
+                continue;
+            }
+            let mut of_database = None;
+            let mut failed = None;
+            if let Some(reference) = spec.source.database() {
+                let name = reference.name();
+                let at = match by_database.get(name) {
+                    Some(at) => *at,
+                    None => {
+                        let Some(database) = pipeline.database(name) else {
+                            return Err(Error::new(Kind::Config, format!("there is no database `{name}`")));
+                        };
+                        let session = database.build.build().at(format!("database `{name}`"));
+                        self.sessions.push(OpenSession {
+                            identity: database.build.identity(),
+                            session: session.map(|s| (s, stage::Opened::default())).map_err(Arc::new),
+                        });
+                        by_database.insert(name, self.sessions.len() - 1);
+                        self.sessions.len() - 1
+                    }
+                };
+                of_database = Some(at);
+                failed = self.sessions[at].session.as_ref().err().cloned();
+            }
+            let session = of_database.and_then(|at| self.sessions[at].session.as_ref().ok()).map(|(s, _)| Arc::clone(s));
+            let built = match failed {
+                Some(error) => Err(error),
+                None => spec.source.build(&spec.name, session).at(format!("flow `{}`", spec.name)).map_err(Arc::new),
+            };
+            let (source, session) = match built {
+                Ok((source, session)) => {
+                    let at = of_database.unwrap_or_else(|| {
+                        let identity = session.identity();
+                        self.sessions.push(OpenSession { identity, session: Ok((session, stage::Opened::default())) });
+                        self.sessions.len() - 1
+                    });
+                    (Ok(source), at)
+                }
+                Err(error) => {
+                    let at = of_database.unwrap_or_else(|| {
+                        let session = Err(Arc::clone(&error));
+                        self.sessions.push(OpenSession { identity: spec.name.clone(), session });
+                        self.sessions.len() - 1
+                    });
+                    (Err(error), at)
+                }
+            };
+            self.flows.push(OpenFlow {
+                spec: index,
+                name: spec.name.clone(),
+                session,
+                source,
+                detection: spec.transforms.iter().find_map(|transform| transform.detection()),
+                events: false,
+                registered_now: false,
+                form: spec.source.form(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn open_sessions(&mut self, cx: &Context, dry_run: bool) -> Result<()> {
+        for (index, open) in self.sessions.iter_mut().enumerate() {
+            let Ok((session, found)) = &mut open.session else { continue };
+            let listening: Vec<String> = self
+                .flows
+                .iter()
+                .filter(|flow| flow.session == index && flow.detection.is_some_and(|d| d.events))
+                .map(|flow| flow.name.clone())
+                .collect();
+            let opening = retry(cx, || session.open(cx, &listening, dry_run)).await;
+            match opening {
+                Ok(opened) => *found = opened,
+                Err(error) if matches!(error.kind(), Kind::Locked | Kind::Interrupted) => return Err(error),
+                Err(error) => {
+                    let error = Arc::new(error);
+                    for flow in self.flows.iter_mut().filter(|flow| flow.session == index) {
+                        flow.source = Err(Arc::clone(&error));
+                    }
+                    open.session = Err(error);
+                }
+            }
+        }
+        for flow in &mut self.flows {
+            let Ok((session, found)) = &self.sessions[flow.session].session else { continue };
+            flow.events = found.registered.contains(&flow.name);
+            let wants = flow.detection.is_some_and(|detection| detection.events);
+            if let (true, Some(why)) = (wants, &found.without_events) {
+                if flow.detection.is_some_and(|detection| detection.tripwire.is_some()) {
+                    // A directory has no events; saying so each day would be noise.
+                    if self.pipeline.flows[flow.spec].source.database().is_some() {
+                        self.warnings.push(format!(
+                            "flow `{}` is not told of changed days ({why}) and finds them by comparing sums at each run",
+                            flow.name
+                        ));
+                    }
+                } else {
+                    flow.source = Err(Arc::new(
+                        Error::new(
+                            Kind::Denied,
+                            format!("flow `{}` is to find changes by events alone, and cannot: {why}", flow.name),
+                        )
+                        .hint(format!(
+                            "grant what is missing on {}, or write `detect = [\"events\", \"tripwire\"]`",
+                            session.identity()
+                        )),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn open_sinks(&mut self, cx: &Context, state: Option<&State>, dry_run: bool, adopt: bool) -> Result<()> {
+        let used: BTreeSet<usize> =
+            self.flows.iter().flat_map(|flow| self.pipeline.flows[flow.spec].sinks.clone()).collect();
+        let registered = self.flows.iter().any(|flow| flow.events);
+        let databases: Vec<String> =
+            self.pipeline.databases.iter().map(|database| database.build.identity()).collect();
+        for (index, spec) in self.pipeline.sinks.iter().enumerate() {
+            let mut open = OpenSink {
+                name: spec.name.clone(),
+                optional: spec.optional,
+                used: used.contains(&index),
+                sink: Err(Arc::new(Error::failed(format!("sink `{}` is not used by these flows", spec.name)))),
+                identity: None,
+            };
+            if open.used {
+                let known = match state {
+                    Some(state) => state.vaults.contains_key(&spec.name),
+                    // The state is lost, but the application remembers us.
+                    None => registered,
+                };
+                let expect = Expected { databases: databases.clone(), known, adopt };
+                let opening = async {
+                    let sink: Arc<dyn Sink> = Arc::new(Retrying(spec.build.build()?));
+                    let identity = sink.open(cx, &expect, dry_run).await?;
+                    Ok((sink, identity))
+                };
+                match opening.await.at(format!("sink `{}`", spec.name)) {
+                    Ok((sink, identity)) => {
+                        open.sink = Ok(sink);
+                        open.identity = Some(identity);
+                    }
+                    Err(error) if matches!(error.kind(), Kind::Locked | Kind::Interrupted) => return Err(error),
+                    Err(error) => open.sink = Err(Arc::new(error)),
+                }
+            }
+            self.sinks.push(open);
+        }
+        Ok(())
+    }
+
+    async fn check_sources(&mut self, cx: &Context) {
+        for flow in &mut self.flows {
+            let Ok(source) = &flow.source else { continue };
+            if let Err(error) = retry(cx, || source.check(cx)).await {
+                flow.source = Err(Arc::new(error.at(format!("flow `{}`", flow.name))));
+            }
+        }
+    }
+
+    /// Registers the flows that want to be told of changes and are not yet: everything they have becomes a debt.
+    pub(super) async fn register(&mut self, cx: &Context, state: &mut State) -> Result<()> {
+        for index in 0..self.sessions.len() {
+            let Ok((session, found)) = &self.sessions[index].session else { continue };
+            if found.without_events.is_some() {
+                continue;
+            }
+            let mut new = Vec::new();
+            for flow in self.flows.iter_mut().filter(|flow| flow.session == index && !flow.events) {
+                let Ok(source) = flow.source.clone() else { continue };
+                if !flow.detection.is_some_and(|detection| detection.events) {
+                    continue;
+                }
+                let ask = Ask { listing: Some(DayRange::ALL), ..Ask::default() };
+                match source.discover(cx, &ask).await {
+                    Ok(all) => new.push((flow.name.clone(), all.into_iter().map(|one| one.partition).collect())),
+                    Err(error) => flow.source = Err(Arc::new(error.at(format!("flow `{}`", flow.name)))),
+                }
+            }
+            if new.is_empty() {
+                continue;
+            }
+            let registering = session.register(cx, &new).await.map_err(Arc::new);
+            for flow in self.flows.iter_mut().filter(|flow| new.iter().any(|(name, _)| *name == flow.name)) {
+                match &registering {
+                    Ok(()) => {
+                        flow.events = true;
+                        flow.registered_now = true;
+                        // A transaction that was open at this moment announced nothing to us: look again later.
+                        state.flow(&flow.name).full_until =
+                            Some(Timestamp::now() + std::time::Duration::from_secs(3600));
+                        state.flow(&flow.name).swept = None;
+                    }
+                    Err(error) => flow.source = Err(Arc::clone(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! How a plan is made: candidates from the sources, verdicts from the transforms, gaps between the sinks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+
+use super::opened::{OpenFlow, Opened};
+use super::options::{Replay, RunOptions};
+use super::plan::{Copy, Plan};
+use super::report::Failure;
+use super::state::State;
+use super::sweep;
+use crate::context::Context;
+use crate::error::{At as _, Result};
+use crate::manifest::Manifest;
+use crate::partition::{DayRange, Partition, Unit};
+use crate::sink::{Held, Sink};
+use crate::stage::{Ask, Candidate, Evidence, Transform, Verdict};
+use crate::tripwire::Tripwire;
+
+/// A plan, and what making it has found out.
+#[derive(Default)]
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    /// Flows and sinks that could not be asked.
+    pub(super) failures: Vec<Failure>,
+    pub(super) warnings: Vec<String>,
+    /// The sweeps that were made, by flow.
+    pub(super) sweeps: BTreeMap<String, Swept>,
+}
+
+/// A sweep of one flow.
+pub(super) struct Swept {
+    pub(super) started: Timestamp,
+    pub(super) days: BTreeSet<Date>,
+}
+
+/// Makes the plan of a run. It changes nothing.
+pub(super) async fn plan(cx: &Context, opened: &Opened, state: &State, options: &RunOptions) -> Result<Planned> {
+    let mut planned = Planned::default();
+    for flow in &opened.flows {
+        cx.check()?;
+        match plan_flow(cx, opened, flow, state, options, &mut planned).await.at(format!("flow `{}`", flow.name)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == crate::error::Kind::Interrupted => return Err(error),
+            Err(error) => planned.failures.push(Failure::of(&flow.name, &error)),
+        }
+    }
+    if let Some(replay) = &options.replay
+        && planned.plan.tasks.is_empty()
+        && planned.failures.is_empty()
+    {
+        planned.warnings.push(format!("the database has no day in {}", range_text(replay.days)));
+    }
+    Ok(planned)
+}
+
+async fn plan_flow(
+    cx: &Context,
+    opened: &Opened,
+    flow: &OpenFlow,
+    state: &State,
+    options: &RunOptions,
+    planned: &mut Planned,
+) -> Result<()> {
+    let Ok(source) = &flow.source else { return Ok(()) };
+    let holdings = Holdings::of(cx, opened, flow, planned).await;
+    let mut ask = Ask::default();
+    let own = state.flows.get(&flow.name);
+    let is_table = opened.spec(flow).source.database().is_some();
+    let mut swept = None;
+    if let Some(Replay { days, .. }) = &options.replay {
+        ask.listing = Some(*days);
+    } else if let (Some(detection), true) = (flow.detection, is_table) {
+        ask.events = flow.events;
+        let may_register = matches!(&opened.sessions[flow.session].session, Ok((_, found)) if found.without_events.is_none());
+        let would_register = options.dry_run && detection.events && !flow.events && may_register;
+        let first = flow.registered_now || would_register;
+        if let (Some(sweep), false) = (detection.tripwire, first) {
+            let started = Timestamp::now();
+            let saved = holdings.days();
+            let fresh = super::state::FlowState::default();
+            let today = cx.writer.today();
+            ask.tripwire = sweep::due(sweep, !flow.events, own.unwrap_or(&fresh), &saved, started, today);
+            swept = ask.tripwire.is_some().then(|| Swept { started, days: BTreeSet::new() });
+        }
+        // Walking over the days costs little, and finds those that neither an event nor a vault knows of.
+        ask.listing = (swept.is_some() || first).then_some(DayRange::ALL);
+    } else {
+        ask.listing = Some(DayRange::ALL);
+    }
+    let mut candidates = source.discover(cx, &ask).await?;
+    if let Some(replay) = &options.replay {
+        candidates.retain(|candidate| candidate.partition.day().is_some_and(|day| replay.days.contains(day)));
+        for candidate in candidates {
+            let live = holdings.newest(cx, candidate.partition).await?;
+            planned.plan.want(
+                Unit::new(&flow.name, candidate.partition),
+                "replay".to_owned(),
+                live.as_ref().map(|live| live.rows),
+                live.as_ref().map(|live| live.bytes()),
+            );
+        }
+        return Ok(());
+    }
+    if !flow.events && is_table {
+        for partition in own.map(|own| own.owed.clone()).unwrap_or_default() {
+            candidates.push(Candidate { partition, evidence: vec![Evidence::Debt] });
+        }
+    }
+    if let Some(swept) = &mut swept {
+        add_vanished(&mut candidates, &holdings, opened.spec(flow).source.since());
+        swept.days = candidates.iter().filter(|c| has_sums(c)).filter_map(|c| c.partition.day()).collect();
+    }
+    for candidate in &candidates {
+        judge(cx, opened, flow, &holdings, candidate, &mut planned.plan).await?;
+    }
+    if let Some(swept) = swept {
+        planned.sweeps.insert(flow.name.clone(), swept);
+    }
+    holdings.fill_gaps(cx, flow, &mut planned.plan).await
+}
+
+/// Asks the transforms, for each sink, whether a candidate has to be read.
+async fn judge(
+    cx: &Context,
+    opened: &Opened,
+    flow: &OpenFlow,
+    holdings: &Holdings<'_>,
+    candidate: &Candidate,
+    plan: &mut Plan,
+) -> Result<()> {
+    let unit = Unit::new(&flow.name, candidate.partition);
+    let transforms = &opened.spec(flow).transforms;
+    let mut gone = false;
+    for live in holdings.distinct(cx, candidate.partition).await? {
+        match verdict(transforms, candidate, live.as_deref()) {
+            Verdict::Export(reason) => {
+                let rows = candidate.evidence.iter().find_map(|evidence| match evidence {
+                    Evidence::Tripwire { now, .. } => Some(now.rows),
+                    _ => None,
+                });
+                let rows = rows.or(live.as_ref().map(|live| live.rows));
+                plan.want(unit.clone(), reason, rows, live.as_ref().map(|live| live.bytes()));
+            }
+            Verdict::Gone => gone = true,
+            Verdict::Skip => {}
+        }
+    }
+    if gone && plan.tasks.iter().all(|task| task.unit != unit) {
+        plan.gone.push(unit);
+    }
+    Ok(())
+}
+
+fn verdict(transforms: &[Arc<dyn Transform>], candidate: &Candidate, live: Option<&Manifest>) -> Verdict {
+    let first = transforms.iter().find_map(|transform| transform.selects(candidate, live));
+    first.unwrap_or_else(|| Verdict::Export("every run exports everything: the flow has no `incremental`".to_owned()))
+}
+
+fn has_sums(candidate: &Candidate) -> bool {
+    candidate.evidence.iter().any(|evidence| matches!(evidence, Evidence::Tripwire { .. }))
+}
+
+/// What is saved and not found in the database has no rows there.
+fn add_vanished(candidates: &mut Vec<Candidate>, holdings: &Holdings<'_>, since: Option<Date>) {
+    let found: BTreeSet<Partition> = candidates.iter().map(|candidate| candidate.partition).collect();
+    for partition in holdings.partitions() {
+        let is_saved = partition.day().is_none_or(|day| since.is_none_or(|since| since <= day));
+        if !found.contains(&partition) && is_saved {
+            let evidence = Evidence::Tripwire { now: Tripwire::default(), default_weights: Vec::new() };
+            candidates.push(Candidate { partition, evidence: vec![evidence] });
+        }
+    }
+}
+
+/// What the sinks of a flow hold, from names alone.
+struct Holdings<'a> {
+    dataset: String,
+    sinks: Vec<Holding<'a>>,
+}
+
+struct Holding<'a> {
+    name: &'a str,
+    sink: &'a Arc<dyn Sink>,
+    held: BTreeMap<Partition, Held>,
+}
+
+impl<'a> Holdings<'a> {
+    async fn of(cx: &Context, opened: &'a Opened, flow: &OpenFlow, planned: &mut Planned) -> Holdings<'a> {
+        let mut sinks = Vec::new();
+        for (_, open, sink) in opened.sinks_of(flow) {
+            match sink.index(cx, &flow.name).await {
+                Ok(held) => sinks.push(Holding { name: &open.name, sink, held }),
+                Err(error) => planned.failures.push(Failure::of(&open.name, &error).counting(!open.optional)),
+            }
+        }
+        Holdings { dataset: flow.name.clone(), sinks }
+    }
+
+    fn partitions(&self) -> BTreeSet<Partition> {
+        self.sinks.iter().flat_map(|holding| holding.held.keys().copied()).collect()
+    }
+
+    fn days(&self) -> Vec<Date> {
+        self.partitions().into_iter().filter_map(Partition::day).collect()
+    }
+
+    /// The receipts that the sinks have of a partition, equal ones once; `None` for a sink that has none.
+    async fn distinct(&self, cx: &Context, partition: Partition) -> Result<Vec<Option<Arc<Manifest>>>> {
+        let mut distinct: BTreeMap<u32, Option<Arc<Manifest>>> = BTreeMap::new();
+        for holding in &self.sinks {
+            let generation = holding.held.get(&partition).map_or(0, |held| held.generation);
+            if distinct.contains_key(&generation) {
+                continue;
+            }
+            let manifest = if generation == 0 {
+                None
+            } else {
+                let unit = Unit::new(&self.dataset, partition);
+                Some(Arc::new(holding.sink.manifest(cx, &unit, generation).await?))
+            };
+            distinct.insert(generation, manifest);
+        }
+        Ok(distinct.into_values().collect())
+    }
+
+    async fn newest(&self, cx: &Context, partition: Partition) -> Result<Option<Arc<Manifest>>> {
+        Ok(self.distinct(cx, partition).await?.pop().flatten())
+    }
+
+    /// What one sink has and another lacks is copied; what none has any more is exported.
+    async fn fill_gaps(&self, cx: &Context, flow: &OpenFlow, plan: &mut Plan) -> Result<()> {
+        for partition in self.partitions() {
+            let unit = Unit::new(&flow.name, partition);
+            if plan.tasks.iter().any(|task| task.unit == unit) {
+                continue;
+            }
+            let of = |holding: &Holding<'_>| holding.held.get(&partition).copied();
+            let newest = self.sinks.iter().filter_map(of).map(|held| held.generation).max().unwrap_or(0);
+            let has = |holding: &&Holding<'_>| {
+                of(holding).is_some_and(|held| held.generation == newest && held.object_there)
+            };
+            let Some(from) = self.sinks.iter().find(has) else {
+                let live = self.newest(cx, partition).await?;
+                let (rows, bytes) = (live.as_ref().map(|live| live.rows), live.as_ref().map(|live| live.bytes()));
+                plan.want(unit, "the stored object is missing".to_owned(), rows, bytes);
+                continue;
+            };
+            for to in self.sinks.iter().filter(|holding| !has(holding)) {
+                plan.copies.push(Copy {
+                    unit: unit.clone(),
+                    generation: newest,
+                    from: from.name.to_owned(),
+                    to: to.name.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A half-open range for people.
+pub fn range_text(days: DayRange) -> String {
+    let end = |day: Option<Date>, open: &str| day.map_or_else(|| open.to_owned(), |day| day.to_string());
+    format!("{} <= day < {}", end(days.from, "the first"), end(days.to, "the end"))
+}

@@ -1,0 +1,91 @@
+//! The one place where anything is tried again: transient errors, a few times, with growing pauses and jitter.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backon::{ExponentialBuilder, Retryable as _};
+
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{Manifest, Notes};
+use crate::partition::{Partition, Unit};
+use crate::payload::ObjectStream;
+use crate::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
+
+/// Runs work again while it fails transiently.
+pub(super) async fn retry<T, F: Future<Output = Result<T>>>(cx: &Context, work: impl FnMut() -> F) -> Result<T> {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(300))
+        .with_max_delay(Duration::from_secs(10))
+        .with_max_times(3)
+        .with_jitter();
+    work.retry(pauses)
+        .when(|error: &Error| error.kind() == Kind::Transient && !cx.cancel.is_cancelled())
+        .notify(|error, pause| tracing::warn!("{}; trying again in {pause:.1?}", error.one_line()))
+        .await
+}
+
+/// A sink whose transient errors are tried again.
+pub(super) struct Retrying(pub(super) Arc<dyn Sink>);
+
+#[async_trait]
+impl Sink for Retrying {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn open(&self, cx: &Context, expect: &Expected, dry_run: bool) -> Result<Identity> {
+        retry(cx, || self.0.open(cx, expect, dry_run)).await
+    }
+
+    async fn index(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
+        retry(cx, || self.0.index(cx, dataset)).await
+    }
+
+    async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live> {
+        retry(cx, || self.0.live(cx, unit)).await
+    }
+
+    async fn manifest(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
+        retry(cx, || self.0.manifest(cx, unit, generation)).await
+    }
+
+    async fn publish(&self, cx: &Context, sealed: &Sealed, over: &Live) -> Result<Manifest> {
+        retry(cx, || self.0.publish(cx, sealed, over)).await
+    }
+
+    async fn flush(&self, cx: &Context) -> Result<()> {
+        retry(cx, || self.0.flush(cx)).await
+    }
+
+    async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
+        retry(cx, || self.0.read(cx, manifest)).await
+    }
+
+    async fn notes(&self, cx: &Context, unit: &Unit) -> Result<Notes> {
+        retry(cx, || self.0.notes(cx, unit)).await
+    }
+
+    async fn put_notes(&self, cx: &Context, unit: &Unit, notes: &Notes) -> Result<()> {
+        retry(cx, || self.0.put_notes(cx, unit, notes)).await
+    }
+
+    fn spool(&self) -> Option<PathBuf> {
+        self.0.spool()
+    }
+
+    fn free_space(&self) -> Result<Option<u64>> {
+        self.0.free_space()
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}

@@ -1,0 +1,259 @@
+//! One run, from its locks to its report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
+
+use super::group::{Group, GroupResult, Member, Shop};
+use super::history::{self, Line};
+use super::opened::Opened;
+use super::options::RunOptions;
+use super::plan::Plan;
+use super::planning::{self, Planned};
+use super::report::{Failure, Report, UnitReport, UnitResult};
+use super::spool::Spool;
+use super::state::State;
+use super::{catch_up, report};
+use crate::config::Pipeline;
+use crate::context::Context;
+use crate::durable::{self, How};
+use crate::error::{Error, Result};
+use crate::lock;
+use crate::partition::Unit;
+
+/// A server whose clock is further off than this, in seconds, is worth a warning.
+const CLOCK_TOLERANCE: i64 = 300;
+
+/// Opens a pipeline to look at it: nothing is locked or written.
+pub async fn open(cx: &Context, pipeline: Arc<Pipeline>) -> Result<Opened> {
+    let state = State::load(&pipeline.state)?;
+    Opened::open(cx, pipeline, &[], state.as_ref(), true, false).await
+}
+
+/// The main job. An error means that nothing was begun; everything after that is in the report.
+pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) -> Result<(Plan, Report)> {
+    let mut report = Report::begin();
+    let directory = pipeline.state.clone();
+    let _lock = if options.dry_run { None } else { Some(lock_state(&directory, options)?) };
+    let loaded = State::load(&directory)?;
+    let opening = Opened::open(cx, Arc::clone(&pipeline), &options.flows, loaded.as_ref(), options.dry_run, options.adopt_vault);
+    let mut opened = opening.await?;
+    let mut state = loaded.unwrap_or_default();
+    if !options.dry_run {
+        for sink in &opened.sinks {
+            if let Some(identity) = &sink.identity {
+                state.vaults.insert(sink.name.clone(), identity.vault.clone());
+            }
+        }
+        let usable = opened.flows.iter().any(|flow| !opened.sinks_of(flow).is_empty());
+        if usable {
+            opened.register(cx, &mut state).await?;
+            state.save(&directory)?;
+        }
+    }
+    report_opening(&opened, &mut report);
+    let planned = planning::plan(cx, &opened, &state, options).await;
+    let Planned { plan, failures, warnings, sweeps } = match planned {
+        Ok(planned) => planned,
+        Err(error) => {
+            opened.close().await;
+            return Err(error);
+        }
+    };
+    report.failures.extend(failures);
+    report.warnings.extend(warnings);
+    if options.dry_run {
+        opened.close().await;
+        report.end(false);
+        return Ok((plan, report));
+    }
+
+    cx.progress.planned(plan.tasks.len());
+    let spool = Spool::open(opened.spool_root(&directory), pipeline.min_free.as_u64())?;
+    let planned_units: BTreeSet<Unit> = plan.tasks.iter().map(|task| task.unit.clone()).collect();
+    spool.tidy(|unit| planned_units.contains(unit))?;
+    owe(&opened, &plan, &mut state, &directory)?;
+
+    let groups = groups(&opened, &plan);
+    let shop = Arc::new(Shop { cx: cx.clone(), opened, spool, replay: options.replay });
+    let mut working = stream::iter(groups)
+        .map(|group| {
+            let shop = Arc::clone(&shop);
+            // A task of its own: decoding and fingerprints need both cores.
+            async move { tokio::spawn(async move { shop.work(&group).await }).await }
+        })
+        .buffered(pipeline.workers.max(1));
+    let mut settled = BTreeSet::new();
+    while let Some(done) = working.next().await {
+        match done {
+            Ok(GroupResult { units, warnings, settled: now }) => {
+                report.units.extend(units);
+                report.warnings.extend(warnings);
+                settled.extend(now);
+            }
+            Err(died) => {
+                let error = Error::failed("a day's work stopped unexpectedly; it stays owed").with_source(died);
+                report.failures.push(Failure::of("run", &error));
+            }
+        }
+    }
+    drop(working);
+    let interrupted = cx.cancel.is_cancelled();
+    if interrupted {
+        report.units.retain(|unit| !matches!(&unit.result, UnitResult::Failed { error } if error.interrupted));
+    }
+    let (caught_up, failures) = catch_up::run(cx, &shop.opened, &shop.spool, &plan.copies).await;
+    report.caught_up = caught_up;
+    report.failures.extend(failures);
+    if !interrupted {
+        note_gone(&shop, &plan, &mut report).await;
+    }
+    remember(&mut state, &shop.opened, &report, &settled, sweeps, interrupted);
+    if let Err(error) = state.save(&directory) {
+        report.warnings.push(format!("{}; the next run sweeps in full", error.one_line()));
+    }
+    shop.opened.close().await;
+    report.end(interrupted);
+    let verb = if options.replay.is_some() { "replay" } else { "run" };
+    if let Err(error) = history::append(&directory, &Line { verb: verb.to_owned(), report: report.clone() }) {
+        report.warnings.push(error.one_line());
+    }
+    Ok((plan, report))
+}
+
+fn lock_state(directory: &Path, options: &RunOptions) -> Result<lock::Guard> {
+    durable::create_dirs(directory, &How::private()).map_err(|error| {
+        error.at("the state directory").hint("give it to the user who runs cdrvault, or set `state` to a place of theirs")
+    })?;
+    lock::acquire(&directory.join("lock"), options.wait_lock)
+}
+
+/// What could not be opened fails once, however many flows it concerns.
+fn report_opening(opened: &Opened, report: &mut Report) {
+    let mut told: Vec<Arc<Error>> = Vec::new();
+    for flow in &opened.flows {
+        if let Err(error) = &flow.source
+            && !told.iter().any(|other| Arc::ptr_eq(other, error))
+        {
+            report.failures.push(Failure::of(&flow.name, error));
+            told.push(Arc::clone(error));
+        }
+    }
+    let used: BTreeSet<usize> = opened.flows.iter().flat_map(|flow| opened.spec(flow).sinks.clone()).collect();
+    for index in used {
+        let open = &opened.sinks[index];
+        if let Err(error) = &open.sink {
+            report.failures.push(Failure::of(&open.name, error).counting(!open.optional));
+        }
+    }
+    report.warnings.extend(opened.warnings.iter().cloned());
+    for session in &opened.sessions {
+        if let Ok((_, found)) = &session.session
+            && let Some(offset) = found.clock_offset.filter(|offset| offset.abs() > CLOCK_TOLERANCE)
+        {
+            report.warnings.push(format!("the clock of {} is {offset} s ahead of ours", session.identity));
+        }
+    }
+}
+
+fn groups(opened: &Opened, plan: &Plan) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for (partition, tasks) in plan.by_partition() {
+        let mut by_session: BTreeMap<usize, Vec<Member>> = BTreeMap::new();
+        for task in tasks {
+            let Some(flow) = opened.flows.iter().position(|flow| flow.name == task.unit.dataset) else { continue };
+            by_session
+                .entry(opened.flows[flow].session)
+                .or_default()
+                .push(Member { flow, reasons: task.reasons.clone() });
+        }
+        groups.extend(by_session.into_iter().map(|(session, members)| Group { session, partition, members }));
+    }
+    groups
+}
+
+/// The debt of flows that have no rows of their own in the database, written down before the work begins.
+fn owe(opened: &Opened, plan: &Plan, state: &mut State, directory: &Path) -> Result<()> {
+    let mut changed = false;
+    for task in &plan.tasks {
+        let without_rows = opened.flows.iter().any(|flow| flow.name == task.unit.dataset && !flow.events);
+        if without_rows && task.unit.partition.day().is_some() {
+            changed |= state.flow(&task.unit.dataset).owed.insert(task.unit.partition);
+        }
+    }
+    if changed { state.save(directory) } else { Ok(()) }
+}
+
+/// Days that the database lost without a word: noted once, in every sink that holds them.
+async fn note_gone(shop: &Shop, plan: &Plan, report: &mut Report) {
+    for unit in &plan.gone {
+        let Some(flow) = shop.opened.flows.iter().find(|flow| flow.name == unit.dataset) else { continue };
+        let mut new = false;
+        for (_, open, sink) in shop.opened.sinks_of(flow) {
+            let noting = async {
+                let mut notes = sink.notes(&shop.cx, unit).await?;
+                if notes.gone.is_some() {
+                    return Ok(false);
+                }
+                notes.gone = Some(Timestamp::now());
+                sink.put_notes(&shop.cx, unit, &notes).await.map(|()| true)
+            };
+            match noting.await {
+                Ok(noted) => new |= noted,
+                Err(error) => report.failures.push(Failure::of(&open.name, &error).counting(!open.optional)),
+            }
+        }
+        if new {
+            report.warnings.push(format!("{unit} is no longer in the database; what is saved of it stays"));
+            report.units.push(UnitReport {
+                unit: unit.clone(),
+                reasons: vec!["the sweep found no rows".to_owned()],
+                result: UnitResult::Gone,
+                notices: Vec::new(),
+            });
+        }
+    }
+}
+
+/// What the next run has to know.
+fn remember(
+    state: &mut State,
+    opened: &Opened,
+    report: &Report,
+    settled: &BTreeSet<Unit>,
+    sweeps: BTreeMap<String, planning::Swept>,
+    interrupted: bool,
+) {
+    let today = jiff::Zoned::now().date();
+    for flow in &opened.flows {
+        let own = state.flow(&flow.name);
+        for unit in settled.iter().filter(|unit| unit.dataset == flow.name) {
+            own.owed.remove(&unit.partition);
+            if let Some(day) = unit.partition.day() {
+                own.checked.insert(day, today);
+            }
+        }
+        if flow.source.is_err() || interrupted {
+            continue;
+        }
+        if let Some(swept) = sweeps.get(&flow.name) {
+            let failed: BTreeSet<_> = report
+                .units
+                .iter()
+                .filter(|unit| unit.unit.dataset == flow.name)
+                .filter(|unit| matches!(unit.result, report::UnitResult::Failed { .. }))
+                .filter_map(|unit| unit.unit.partition.day())
+                .collect();
+            own.swept = Some(swept.started);
+            own.checked.extend(swept.days.iter().filter(|day| !failed.contains(day)).map(|day| (*day, today)));
+            if own.full_until.is_some_and(|until| until < swept.started) {
+                own.full_until = None;
+            }
+        } else if flow.registered_now {
+            own.swept = None;
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Where payloads become local files before any sink sees them: one directory for each unit, which a `sealed.json`
+//! makes complete. It lies in the first local vault's file system, so that publishing there needs no copy.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable::{self, How};
+use crate::error::{Error, Kind, Result};
+use crate::manifest::Manifest;
+use crate::partition::Unit;
+use crate::sink::Sealed;
+
+const SEAL: &str = "sealed.json";
+
+/// The spool of one writer.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    root: PathBuf,
+    /// So much room is left free.
+    pub min_free: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Seal {
+    manifest: Manifest,
+    /// File names by SHA-256.
+    bodies: std::collections::BTreeMap<String, String>,
+}
+
+impl Spool {
+    /// The spool in this directory, which is made.
+    pub fn open(root: PathBuf, min_free: u64) -> Result<Self> {
+        durable::create_dirs(&root, &How::default())?;
+        Ok(Self { root, min_free })
+    }
+
+    /// The directory of a unit, empty: what an earlier run left in it is removed.
+    pub(super) fn begin(&self, unit: &Unit) -> Result<PathBuf> {
+        self.discard(unit)?;
+        let directory = self.directory(unit);
+        durable::create_dirs(&directory, &How::default())?;
+        Ok(directory)
+    }
+
+    /// Completes a unit: its bodies, synced already, are named by a `sealed.json`.
+    pub(super) fn seal(&self, sealed: &Sealed) -> Result<()> {
+        let directory = self.directory(&sealed.manifest.unit);
+        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let bodies = sealed
+            .bodies
+            .iter()
+            .filter_map(|(sha256, path)| Some((sha256.clone(), name(path)?)))
+            .collect();
+        let seal = serde_json::to_vec(&Seal { manifest: sealed.manifest.clone(), bodies })
+            .map_err(|error| Error::new(Kind::Failed, "cannot write a seal as JSON").with_source(error))?;
+        durable::replace(&directory.join(SEAL), &How::default(), |file| file.write_all(&seal))
+    }
+
+    /// What an earlier run sealed and did not deliver everywhere, if it is still what it was.
+    pub(super) fn find(&self, unit: &Unit) -> Option<Sealed> {
+        let directory = self.directory(unit);
+        let text = std::fs::read(directory.join(SEAL)).ok()?;
+        let seal: Seal = serde_json::from_slice(&text).ok()?;
+        if seal.manifest.unit != *unit {
+            return None;
+        }
+        let mut bodies = std::collections::BTreeMap::new();
+        for (sha256, name) in seal.bodies {
+            let path = directory.join(Path::new(&name).file_name()?);
+            let (_, whole) = super::seal::hash_file(&path, u64::MAX).ok()?;
+            if whole != sha256 {
+                tracing::warn!("{} is damaged and is not used", path.display());
+                return None;
+            }
+            bodies.insert(sha256, path);
+        }
+        Some(Sealed { manifest: seal.manifest, bodies })
+    }
+
+    /// Removes what there is of a unit, its seal first and durably.
+    pub fn discard(&self, unit: &Unit) -> Result<()> {
+        let directory = self.directory(unit);
+        if !directory.exists() {
+            return Ok(());
+        }
+        let seal = directory.join(SEAL);
+        if seal.exists() {
+            durable::remove(&seal)?;
+            durable::sync_dir(&directory)?;
+        }
+        durable::remove_tree(&directory)
+    }
+
+    /// Removes every unit that is not `owed`: what an interrupted run left, or one whose debt was settled otherwise.
+    pub(super) fn tidy(&self, owed: impl Fn(&Unit) -> bool) -> Result<()> {
+        for dataset in names_in(&self.root)? {
+            for partition in names_in(&self.root.join(&dataset))? {
+                let keep = partition.parse().is_ok_and(|partition| owed(&Unit::new(dataset.clone(), partition)))
+                    && self.root.join(&dataset).join(&partition).join(SEAL).exists();
+                if !keep {
+                    durable::remove_tree(&self.root.join(&dataset).join(&partition))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An error when less than `min_free` bytes are left.
+    pub(super) fn check_space(&self) -> Result<()> {
+        check_space(&self.root, self.min_free)
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn directory(&self, unit: &Unit) -> PathBuf {
+        self.root.join(&unit.dataset).join(unit.partition.to_string())
+    }
+}
+
+/// An error when the file system of `path` has less than `min_free` bytes left for us.
+pub(super) fn check_space(path: &Path, min_free: u64) -> Result<()> {
+    let stat = rustix::fs::statvfs(path).map_err(|error| Error::io("look at the free space of", path, error.into()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free >= min_free {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::NoSpace,
+        format!("{} has {} MiB free, and {} MiB are to stay free", path.display(), free >> 20, min_free >> 20),
+    )
+    .hint("free some space there, or lower `min-free`; what is not delivered stays owed"))
+}
+
+fn names_in(directory: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("list", directory, error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io("list", directory, error))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names)
+}

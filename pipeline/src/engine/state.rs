@@ -1,0 +1,69 @@
+//! What a host remembers of its pipeline between runs. All of it can be thrown away: it costs a full sweep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+use crate::error::{Error, Kind, Result};
+use crate::partition::Partition;
+
+const FILE: &str = "state.json";
+
+/// The content of `state.json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct State {
+    /// Sinks that were written to, with the ids of their vaults: one that is empty now is an unmounted disk.
+    pub vaults: BTreeMap<String, String>,
+    /// By flow.
+    pub flows: BTreeMap<String, FlowState>,
+}
+
+/// What is remembered of a flow.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct FlowState {
+    /// Every sweep is a full one until one has begun after this moment.
+    pub full_until: Option<Timestamp>,
+    /// When the last sweep that went through began.
+    pub swept: Option<Timestamp>,
+    /// When each day was last compared with the database.
+    pub checked: BTreeMap<Date, Date>,
+    /// Claimed, and not delivered everywhere: the debt of flows without event tables.
+    pub owed: BTreeSet<Partition>,
+}
+
+impl State {
+    /// Reads it from the state directory; `None` where there is none, or none that can be understood.
+    pub fn load(directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join(FILE);
+        match std::fs::read(&path) {
+            Ok(text) => Ok(serde_json::from_slice(&text)
+                .inspect_err(|error| tracing::warn!("{} is damaged and is made anew: {error}", path.display()))
+                .ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path, error)),
+        }
+    }
+
+    /// Writes it to the state directory.
+    pub fn save(&self, directory: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::new(Kind::Failed, "cannot write the state as JSON").with_source(error))?;
+        durable::replace(&path(directory), &durable::How::default(), |file| file.write_all(&text))
+    }
+
+    /// The part of a flow.
+    pub fn flow(&mut self, name: &str) -> &mut FlowState {
+        self.flows.entry(name.to_owned()).or_default()
+    }
+}
+
+fn path(directory: &Path) -> PathBuf {
+    directory.join(FILE)
+}

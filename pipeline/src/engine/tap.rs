@@ -1,0 +1,88 @@
+//! What is learnt of a payload while it streams from its source into the transforms.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{Stream, StreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
+
+use crate::context::Context;
+use crate::entry::RawPath;
+use crate::error::Result;
+use crate::facts::FactGatherer;
+use crate::payload::{Body, ByteStream, Object, ObjectStream, RowStream};
+use crate::stage::FactCell;
+
+/// Gathers the facts of rows; they are in `facts` when the stream has ended well.
+pub(super) fn rows(cx: &Context, input: RowStream, facts: FactCell) -> RowStream {
+    let RowStream { schema, about, batches } = input;
+    let gatherer = FactGatherer::new(&schema, &about.renumbered);
+    let cx = cx.clone();
+    let batches = through(batches, gatherer, move |gatherer, batch| {
+        cx.progress.read(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+        gatherer.add(batch)
+    }, move |gatherer| facts.set(gatherer.finish()));
+    RowStream { schema, about, batches: batches.boxed() }
+}
+
+/// Length and SHA-256 of each body that went by, by the path of its entry.
+pub(super) type Bodies = Arc<Mutex<BTreeMap<RawPath, (u64, String)>>>;
+
+/// Hashes the bodies of objects; what is learnt of one is in `seen` when its stream has ended well.
+pub(super) fn objects(cx: &Context, input: ObjectStream, seen: Bodies) -> ObjectStream {
+    let cx = cx.clone();
+    input
+        .map(move |object| {
+            let Object { entry, body } = object?;
+            let body = match body {
+                Body::Stream(bytes) => {
+                    let (path, seen) = (entry.path.clone(), Arc::clone(&seen));
+                    Body::Stream(hashed(&cx, bytes, move |length, sha256| {
+                        seen.lock().unwrap_or_else(PoisonError::into_inner).insert(path, (length, sha256));
+                    }))
+                }
+                other => other,
+            };
+            Ok(Object { entry, body })
+        })
+        .boxed()
+}
+
+/// Hashes a stream of bytes and tells length and SHA-256 at its end.
+pub(super) fn hashed(cx: &Context, bytes: ByteStream, tell: impl FnOnce(u64, String) + Send + 'static) -> ByteStream {
+    let cx = cx.clone();
+    through(bytes, (0_u64, Sha256::new()), move |(length, hash), chunk| {
+        cx.progress.read(0, chunk.len() as u64);
+        *length += chunk.len() as u64;
+        hash.update(chunk);
+        Ok(())
+    }, move |(length, hash)| tell(length, hex::encode(hash.finalize())))
+    .boxed()
+}
+
+/// Lets items through, showing each to `see`, and tells what was gathered at the end, unless there was an error.
+fn through<T, G>(
+    input: impl Stream<Item = Result<T>> + Send + 'static,
+    gathered: G,
+    see: impl FnMut(&mut G, &T) -> Result<()> + Send + 'static,
+    end: impl FnOnce(G) + Send + 'static,
+) -> impl Stream<Item = Result<T>> + Send + 'static
+where
+    T: Send + 'static,
+    G: Send + 'static,
+{
+    stream::unfold(Some((input.boxed(), gathered, see, end)), |state| async {
+        let (mut input, mut gathered, mut see, end) = state?;
+        match input.next().await {
+            Some(Ok(item)) => match see(&mut gathered, &item) {
+                Ok(()) => Some((Ok(item), Some((input, gathered, see, end)))),
+                Err(error) => Some((Err(error), None)),
+            },
+            Some(Err(error)) => Some((Err(error), None)),
+            None => {
+                end(gathered);
+                None
+            }
+        }
+    })
+}

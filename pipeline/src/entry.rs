@@ -1,0 +1,156 @@
+//! One entry of a `files` snapshot, or the one object of any other payload.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+/// A path or a link target as the raw bytes that the file system gave. In JSON it is text where the bytes
+/// are UTF-8, and `{"base64": "..."}` where they are not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RawPath(pub Vec<u8>);
+
+impl RawPath {
+    /// For messages: what is no UTF-8 is replaced, and control characters are escaped.
+    pub fn display(&self) -> String {
+        String::from_utf8_lossy(&self.0).escape_debug().to_string()
+    }
+}
+
+impl From<&str> for RawPath {
+    fn from(text: &str) -> Self {
+        Self(text.as_bytes().to_vec())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum PathForm {
+    Text(String),
+    Bytes { base64: String },
+}
+
+impl Serialize for RawPath {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => PathForm::Bytes { base64: STANDARD.encode(&self.0) }.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RawPath {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match PathForm::deserialize(deserializer)? {
+            PathForm::Text(text) => Ok(Self(text.into_bytes())),
+            PathForm::Bytes { base64 } => STANDARD.decode(base64).map(Self).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A symbolic link, never followed.
+    Symlink {
+        /// What it points at, as stored in the link.
+        target: RawPath,
+    },
+    /// A directory.
+    Directory,
+}
+
+/// A named object and what the file system knew of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Entry {
+    /// Relative to the root of the snapshot, `/` between the parts, never `.` or `..`.
+    pub path: RawPath,
+    /// File, link or directory.
+    #[serde(flatten)]
+    pub kind: EntryKind,
+    /// Permission bits, with set-user-id, set-group-id and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time: seconds and nanoseconds since 1970.
+    pub mtime: (i64, u32),
+    /// The body's length before any transform; 0 for what is no regular file.
+    #[serde(default)]
+    pub size: u64,
+    /// SHA-256 of the body before any transform, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The body as the vault stores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<StoredBody>,
+    /// Inode and ctime, by which an unchanged file is known without reading it. Not part of the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+}
+
+impl Entry {
+    /// The one object of a payload that is no tree of files.
+    pub fn object(name: impl Into<String>) -> Self {
+        Self {
+            path: RawPath(name.into().into_bytes()),
+            kind: EntryKind::File,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            mtime: (0, 0),
+            size: 0,
+            sha256: None,
+            stored: None,
+            seen: None,
+        }
+    }
+
+    /// Whether two entries are the same content, whatever inode holds it.
+    pub fn same_as(&self, other: &Self) -> bool {
+        let mut other = other.clone();
+        other.seen.clone_from(&self.seen);
+        *self == other
+    }
+}
+
+/// The stored form of a body: a content-addressed object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StoredBody {
+    /// SHA-256 of the stored bytes, in hex, which is also its name under `objects/`.
+    pub sha256: String,
+    /// Length of the stored bytes.
+    pub bytes: u64,
+    /// The transforms that were applied to it, innermost first, such as `zstd`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encoding: Vec<String>,
+}
+
+/// What tells an untouched file from a touched one without reading it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Seen {
+    /// Inode number.
+    pub inode: u64,
+    /// Change time: seconds and nanoseconds since 1970.
+    pub ctime: (i64, u32),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_no_utf8_survive_json() {
+        for bytes in [b"plain".to_vec(), "accènt".as_bytes().to_vec(), vec![b'a', 0xff, 0xfe], b"new\nline".to_vec()] {
+            let path = RawPath(bytes);
+            let json = serde_json::to_string(&path).unwrap();
+            assert_eq!(serde_json::from_str::<RawPath>(&json).unwrap(), path, "{json}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What is learnt of a partition's rows while they stream by: count, fingerprint, tripwire.
+
+use std::collections::BTreeMap;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::{Array, ArrowPrimitiveType, RecordBatch};
+use arrow_schema::{DataType, SchemaRef};
+
+use crate::error::{Error, Result};
+use crate::fingerprint::{Fingerprint, Fingerprinter};
+use crate::raw::{self, RAW_COLUMN};
+use crate::tripwire::{Sum, Tripwire};
+
+/// What the rows of a partition add up to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// How many.
+    pub rows: u64,
+    /// See [`crate::fingerprint`].
+    pub fingerprint: Fingerprint,
+    /// See [`crate::tripwire`].
+    pub tripwire: Tripwire,
+}
+
+/// Gathers [`Facts`] batch by batch.
+#[derive(Debug)]
+pub struct FactGatherer {
+    fingerprint: Fingerprinter,
+    rows: u64,
+    sums: Vec<(usize, Sum, String)>,
+    tripwire: BTreeMap<String, Option<i128>>,
+    raw: Option<usize>,
+}
+
+impl FactGatherer {
+    /// For batches of this schema; `renumbered` columns are left out of the content fingerprint and the tripwire.
+    pub fn new(schema: &SchemaRef, renumbered: &[String]) -> Self {
+        let sums: Vec<_> = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| !renumbered.contains(field.name()))
+            .filter_map(|(index, field)| Sum::of(field).map(|sum| (index, sum, field.name().clone())))
+            .collect();
+        Self {
+            fingerprint: Fingerprinter::new(schema, renumbered),
+            rows: 0,
+            tripwire: sums.iter().map(|(_, _, name)| (name.clone(), Some(0))).collect(),
+            sums,
+            raw: schema.index_of(RAW_COLUMN).ok(),
+        }
+    }
+
+    /// Adds the rows of a batch.
+    pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.fingerprint.add(batch)?;
+        self.rows += batch.num_rows() as u64;
+        for (index, sum, name) in &self.sums {
+            let part = match sum {
+                Sum::Values => sum_values(batch.column(*index).as_ref())?,
+                Sum::Lengths => sum_lengths(batch.column(*index).as_ref())?,
+            };
+            if let Some(Some(total)) = self.tripwire.get_mut(name) {
+                *total += part;
+            }
+        }
+        self.give_up_sums_of_raw_values(batch)
+    }
+
+    /// The server sums what it holds, we only what fits the type: where they are not the same, nothing can be compared.
+    fn give_up_sums_of_raw_values(&mut self, batch: &RecordBatch) -> Result<()> {
+        let Some(index) = self.raw else { return Ok(()) };
+        let cells = batch.column(index).as_binary::<i32>();
+        if cells.null_count() == cells.len() {
+            return Ok(());
+        }
+        for cell in cells.iter().flatten() {
+            for (name, _) in raw::decode(cell)? {
+                if let Some(sum) = self.tripwire.get_mut(name) {
+                    *sum = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The facts of all rows added.
+    pub fn finish(&self) -> Facts {
+        Facts {
+            rows: self.rows,
+            fingerprint: self.fingerprint.finish(),
+            tripwire: Tripwire { rows: self.rows, sums: self.tripwire.clone() },
+        }
+    }
+}
+
+fn sum_values(array: &dyn Array) -> Result<i128> {
+    fn sum<T: ArrowPrimitiveType>(array: &dyn Array) -> i128
+    where
+        T::Native: Into<i128>,
+    {
+        array.as_primitive::<T>().iter().flatten().map(Into::<i128>::into).sum()
+    }
+    Ok(match array.data_type() {
+        DataType::Int8 => sum::<Int8Type>(array),
+        DataType::Int16 => sum::<Int16Type>(array),
+        DataType::Int32 => sum::<Int32Type>(array),
+        DataType::Int64 => sum::<Int64Type>(array),
+        DataType::UInt8 => sum::<UInt8Type>(array),
+        DataType::UInt16 => sum::<UInt16Type>(array),
+        DataType::UInt32 => sum::<UInt32Type>(array),
+        DataType::UInt64 => sum::<UInt64Type>(array),
+        other => return Err(Error::failed(format!("a column of type {other} has no sum of values"))),
+    })
+}
+
+fn sum_lengths(array: &dyn Array) -> Result<i128> {
+    // A NULL has no bytes between its offsets only if the builder wrote none; ours does not, a reader's may.
+    fn sum<'a>(values: impl Iterator<Item = Option<&'a [u8]>>) -> i128 {
+        values.flatten().map(|value| value.len() as i128).sum()
+    }
+    Ok(match array.data_type() {
+        DataType::Utf8 => sum(array.as_string::<i32>().iter().map(|v| v.map(str::as_bytes))),
+        DataType::LargeUtf8 => sum(array.as_string::<i64>().iter().map(|v| v.map(str::as_bytes))),
+        DataType::Binary => sum(array.as_binary::<i32>().iter()),
+        DataType::LargeBinary => sum(array.as_binary::<i64>().iter()),
+        other => return Err(Error::failed(format!("a column of type {other} has no sum of lengths"))),
+    })
+}

@@ -1,0 +1,105 @@
+//! Lock files, by the operating system's locks: they end with the process, however it ends.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// A lock that is held until it is dropped. The file stays: removing it would race with whoever opens it next.
+#[derive(Debug)]
+pub struct Guard {
+    _file: File,
+}
+
+/// Who holds a lock: the content of its file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Holder {
+    /// The process.
+    pub pid: u32,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Takes the lock, or [`Kind::Locked`] after waiting for whoever holds it.
+pub fn acquire(path: &Path, wait: Duration) -> Result<Guard> {
+    let deadline = Instant::now() + wait;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+        .map_err(|error| Error::io("open the lock file", path, error))?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Err(TryLockError::WouldBlock) => return Err(locked(path, &mut file)),
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, error)),
+        }
+    }
+    let failed = |error| Error::io("write the lock file", path, error);
+    let holder = Holder { pid: std::process::id(), since: Timestamp::now() };
+    let text = serde_json::to_vec(&holder).map_err(|error| Error::failed("cannot write JSON").with_source(error))?;
+    // Only for the message of others: it need not survive anything.
+    file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text)).map_err(failed)?;
+    Ok(Guard { _file: file })
+}
+
+/// Since when another run is at work, if that is what the error says.
+pub fn held_since(error: &Error) -> Option<Timestamp> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(held) = error.downcast_ref::<Held>() {
+            return Some(held.0.since);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Carries the holder in an error's causes.
+#[derive(Debug, thiserror::Error)]
+#[error("process {} since {}", .0.pid, .0.since)]
+struct Held(Holder);
+
+fn locked(path: &Path, file: &mut File) -> Error {
+    let mut text = String::new();
+    let holder = file.rewind().and_then(|()| file.read_to_string(&mut text)).ok();
+    let holder: Option<Holder> = holder.and_then(|_| serde_json::from_str(&text).ok());
+    let made = Error::new(Kind::Locked, format!("another run holds {}", path.display()))
+        .hint("wait for it to end, or use --wait-lock");
+    match holder {
+        Some(holder) => made.with_source(Held(holder)),
+        None => made,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_is_first_and_the_lock_ends_with_its_guard() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("lock");
+        let first = acquire(&path, Duration::ZERO).unwrap();
+        let error = acquire(&path, Duration::ZERO).unwrap_err();
+        assert_eq!(error.kind(), Kind::Locked);
+        assert!(error.one_line().contains(&format!("process {}", std::process::id())), "{}", error.one_line());
+        assert!(held_since(&error).is_some());
+        drop(first);
+        acquire(&path, Duration::ZERO).unwrap();
+    }
+}

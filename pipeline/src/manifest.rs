@@ -1,0 +1,186 @@
+//! What one generation is: the receipt that a sink keeps for each content it made live.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::entry::Entry;
+use crate::fingerprint::Fingerprint;
+use crate::partition::Unit;
+use crate::tripwire::Tripwire;
+
+/// The version of the manifest's and the vault's format that this code writes. A reader refuses a newer one.
+pub const FORMAT: u32 = 1;
+
+/// One generation of one unit. A manifest in a sink means: this was live there, from `received` on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Manifest {
+    /// [`FORMAT`] of the writer.
+    pub format: u32,
+    /// Dataset and partition.
+    #[serde(flatten)]
+    pub unit: Unit,
+    /// The Nth published content; the same bytes in every sink.
+    pub generation: u32,
+    /// Rows of a table's partition, entries of a tree.
+    pub rows: u64,
+    /// What is stored, and where.
+    pub content: Content,
+    /// Order-independent hash of the content.
+    pub fingerprint: Fingerprint,
+    /// What a database can recompute cheaply; absent for files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tripwire: Option<Tripwire>,
+    /// The columns, in the order of the database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<ColumnInfo>,
+    /// Where the content came from.
+    pub origin: Origin,
+    /// The day was read before it ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
+    /// When the object was sealed in the spool.
+    pub sealed: Timestamp,
+    /// When this sink had made it live and checked it; set by the sink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<Timestamp>,
+    /// The generation it replaced in this sink; set by the sink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<u32>,
+}
+
+impl Manifest {
+    /// The number of bytes stored for this generation.
+    pub fn bytes(&self) -> u64 {
+        match &self.content {
+            Content::Object(object) => object.bytes,
+            Content::Tree { entries } => entries.iter().filter_map(|e| e.stored.as_ref()).map(|s| s.bytes).sum(),
+        }
+    }
+
+    /// Whether two generations hold the same content, whatever their encoding.
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.rows == other.rows
+            && self.fingerprint.algorithm == other.fingerprint.algorithm
+            && self.fingerprint.content == other.fingerprint.content
+            && self.columns == other.columns
+    }
+
+    /// Whether two generations hold the same bytes, apart from what a generation's own name puts into them.
+    pub fn same_bytes(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+            && self.columns == other.columns
+            && match (&self.content, &other.content) {
+                (Content::Object(a), Content::Object(b)) => match (&a.data_sha256, &b.data_sha256) {
+                    (Some(a), Some(b)) => a == b,
+                    _ => a.sha256 == b.sha256,
+                },
+                (Content::Tree { entries: a }, Content::Tree { entries: b }) => {
+                    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same_as(b))
+                }
+                _ => false,
+            }
+    }
+
+    /// The columns that were added, lost or changed since `older`, as text for people.
+    pub fn schema_change(&self, older: &Self) -> Option<String> {
+        let by_name = |m: &Self| -> BTreeMap<String, String> {
+            m.columns.iter().map(|c| (c.name.clone(), c.sql_type.clone())).collect()
+        };
+        let (new, old) = (by_name(self), by_name(older));
+        let mut changes = Vec::new();
+        for (name, kind) in &new {
+            match old.get(name) {
+                None => changes.push(format!("`{name}` is new")),
+                Some(was) if was != kind => changes.push(format!("`{name}` was {was} and is {kind}")),
+                Some(_) => {}
+            }
+        }
+        changes.extend(old.keys().filter(|name| !new.contains_key(*name)).map(|name| format!("`{name}` is gone")));
+        (!changes.is_empty()).then(|| changes.join(", "))
+    }
+}
+
+/// What a generation stores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// One object at a stable live path.
+    Object(StoredObject),
+    /// A tree of files, whose bodies are content-addressed. The manifest is the commit.
+    Tree {
+        /// Sorted by path.
+        entries: Vec<Entry>,
+    },
+}
+
+/// One object of the vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StoredObject {
+    /// The live path, relative to the root of the vault.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of all of its bytes, in hex.
+    pub sha256: String,
+    /// SHA-256 of its bytes before the part that names the generation (the Parquet footer), in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_sha256: Option<String>,
+}
+
+/// A column, as the database and as Parquet see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ColumnInfo {
+    /// Its name.
+    pub name: String,
+    /// The database's full type, such as `int(10) unsigned`.
+    pub sql_type: String,
+    /// The Arrow type it is stored as.
+    pub arrow_type: String,
+}
+
+/// Where a generation came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Origin {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Eight hex digits that tell hosts and clones apart.
+    pub writer: String,
+    /// The source's kind and what it read, such as `mysql://127.0.0.1/asterisell#ar_cdr`.
+    pub source: String,
+    /// When the consistent snapshot was opened.
+    pub snapshot: Timestamp,
+    /// Why it was exported, such as `event`.
+    pub reasons: Vec<String>,
+    /// cdrvault's version.
+    pub version: String,
+}
+
+/// What is known of a unit in one sink besides its generations: kept apart, because it changes and manifests never do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Notes {
+    /// Generations that no retention rule may remove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
+    /// Since when the database has no rows of this day, without having announced it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Timestamp>,
+}
+
+/// A generation that is kept until somebody releases it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Pin {
+    /// Which one.
+    pub generation: u32,
+    /// Why, for people.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}

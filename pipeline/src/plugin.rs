@@ -1,0 +1,84 @@
+//! The registries: which kinds of databases, sources, transforms and sinks there are.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::config::Section;
+use crate::error::Result;
+use crate::payload::{Form, Shape};
+use crate::sink::Sink;
+use crate::stage::{Session, Source, Transform};
+
+/// One kind of stage. `T` is what `parse` makes: a transform itself, or a builder of what needs I/O to exist.
+pub struct Plugin<T: ?Sized> {
+    /// The name in the pipeline file.
+    pub kind: &'static str,
+    /// One line for `stages list`.
+    pub about: &'static str,
+    /// A few lines for `stages describe`, Markdown.
+    pub details: &'static str,
+    /// The options, with their documentation and defaults.
+    pub schema: fn() -> schemars::Schema,
+    /// Pure: no file, no network, no clock. `None` when the section has problems, which it has reported.
+    pub parse: fn(&mut Section<'_>) -> Option<Box<T>>,
+}
+
+/// All kinds that this program knows. The command joins those of the stages and of the sinks.
+#[derive(Default)]
+pub struct Registry {
+    /// By scheme of the URL.
+    pub databases: Vec<Plugin<dyn BuildDatabase>>,
+    /// Where datasets come from.
+    pub sources: Vec<Plugin<dyn BuildSource>>,
+    /// What happens on the way.
+    pub transforms: Vec<Plugin<dyn Transform>>,
+    /// Where vaults are kept.
+    pub sinks: Vec<Plugin<dyn BuildSink>>,
+}
+
+/// A database of the pipeline file, not connected yet.
+pub trait BuildDatabase: Send + Sync {
+    /// What it will be connected to, without secrets.
+    fn identity(&self) -> String;
+
+    /// Resolves the secrets and prepares the session; connecting is [`Session::open`]'s.
+    fn build(&self) -> Result<Arc<dyn Session>>;
+}
+
+/// A source of the pipeline file.
+#[async_trait]
+pub trait BuildSource: Send + Sync {
+    /// See [`Source::emits`].
+    fn emits(&self) -> Shape;
+
+    /// See [`Source::form`].
+    fn form(&self) -> Form {
+        Form::Object
+    }
+
+    /// The name of the database it reads, with its place in the file; `None` for a source without one.
+    fn database(&self) -> Option<&crate::config::Reference>;
+
+    /// The first day that is saved at all.
+    fn since(&self) -> Option<jiff::civil::Date> {
+        None
+    }
+
+    /// Makes the source. `session` is that of `database()`; a source without a database brings its own.
+    fn build(&self, flow: &str, session: Option<Arc<dyn Session>>) -> Result<(Arc<dyn Source>, Arc<dyn Session>)>;
+}
+
+/// A sink of the pipeline file.
+pub trait BuildSink: Send + Sync {
+    /// Where it will be, for people, without secrets.
+    fn describe(&self) -> String;
+
+    /// The sink whose vault it mirrors, if it mirrors one.
+    fn mirrors(&self) -> Option<&crate::config::Reference> {
+        None
+    }
+
+    /// Resolves the secrets and prepares the sink; touching the place is [`Sink::open`]'s.
+    fn build(&self) -> Result<Arc<dyn Sink>>;
+}

@@ -1,0 +1,173 @@
+//! The contract of sinks: places that hold a vault.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::manifest::{Manifest, Notes};
+use crate::partition::{Partition, Unit};
+use crate::payload::ObjectStream;
+
+/// A place that holds a vault.
+///
+/// Every method may be called again after an error and then converges. Nothing that failed leaves anything visible
+/// under a live name. Methods that write are called by one run at a time, which holds the vault's lock; those that
+/// read may be called at any time, by anybody.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Where it is, for people, without secrets.
+    fn describe(&self) -> String;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Checks the vault's identity, makes the vault where there is none yet and none is expected, probes what the place
+    /// can do, takes the vault's lock and removes what an interrupted run left in the way. With `dry_run` it writes nothing.
+    async fn open(&self, cx: &Context, expect: &Expected, dry_run: bool) -> Result<Identity>;
+
+    /// The highest generation of each partition of a dataset, from names alone.
+    async fn index(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>>;
+
+    /// The live generation of a unit with the state of its object, whose bytes are read and hashed.
+    async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live>;
+
+    /// One manifest, or `NotFound`.
+    async fn manifest(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest>;
+
+    /// Makes `sealed` the live generation, whole or not at all, if the live one is still `over`; otherwise `Conflict`.
+    /// The order of protocol.md: keep the old object, make the new one live, check what is stored, write the receipt.
+    /// What is live already, without a receipt, only gets its receipt. The receipt is returned.
+    async fn publish(&self, cx: &Context, sealed: &Sealed, over: &Live) -> Result<Manifest>;
+
+    /// Brings everything published so far to the far end. Debt is settled only after it.
+    async fn flush(&self, cx: &Context) -> Result<()> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// The stored objects of one generation, live or kept, their checksums checked while they stream.
+    async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream>;
+
+    /// What is noted of a unit.
+    async fn notes(&self, cx: &Context, unit: &Unit) -> Result<Notes>;
+
+    /// Replaces what is noted of a unit.
+    async fn put_notes(&self, cx: &Context, unit: &Unit, notes: &Notes) -> Result<()>;
+
+    /// Where the spool should lie so that publishing here needs no copy.
+    fn spool(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// Bytes free, where that can be known.
+    fn free_space(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// Gives the vault's lock back.
+    async fn close(&self) {}
+}
+
+/// What a sink can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent abilities of a place, not a state")]
+pub struct Capabilities {
+    /// Replaces an object only if it still is what we think.
+    pub conditional_put: bool,
+    /// Old versions cost no space beyond their own.
+    pub hard_link: bool,
+    /// Keeps old versions by itself.
+    pub native_history: bool,
+    /// Checks what it stored by itself.
+    pub checksum: bool,
+}
+
+/// What a run expects of a vault before it writes into it.
+#[derive(Debug, Clone, Default)]
+pub struct Expected {
+    /// The databases of the pipeline, as their sessions name them.
+    pub databases: Vec<String>,
+    /// We were here before: a vault without identity is an unmounted disk.
+    pub known: bool,
+    /// `--adopt-vault`: take over a vault of another writer, or make one where one was expected.
+    pub adopt: bool,
+}
+
+/// The identity of a vault: the content of `vault.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Identity {
+    /// [`crate::manifest::FORMAT`] of the vault.
+    pub format: u32,
+    /// 32 hex digits, made with the vault.
+    pub vault: String,
+    /// The pipeline that writes it.
+    pub pipeline: String,
+    /// The writer, as in [`crate::context::Writer::id`].
+    pub writer: String,
+    /// What it is a backup of.
+    pub databases: Vec<String>,
+    /// When it was made.
+    pub created: jiff::Timestamp,
+}
+
+/// What a sink holds of one partition, from names alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The highest generation that has a receipt.
+    pub generation: u32,
+    /// Whether the live object is there (not whether it is intact).
+    pub object_there: bool,
+}
+
+/// The live generation of a unit in one sink.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Live {
+    /// The newest receipt.
+    pub manifest: Option<Arc<Manifest>>,
+    /// What lies under the live name.
+    pub object: LiveObject,
+}
+
+impl Live {
+    /// Nothing was ever published.
+    pub const NOTHING: Self = Self { manifest: None, object: LiveObject::Missing };
+
+    /// The receipt, if the object is what the receipt says.
+    pub fn intact(&self) -> Option<&Arc<Manifest>> {
+        self.manifest.as_ref().filter(|_| self.object == LiveObject::Intact)
+    }
+
+    /// The generation of the receipt, 0 where there is none.
+    pub fn generation(&self) -> u32 {
+        self.manifest.as_ref().map_or(0, |manifest| manifest.generation)
+    }
+}
+
+/// What lies under a live name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LiveObject {
+    /// Nothing.
+    Missing,
+    /// The bytes that the receipt names.
+    Intact,
+    /// Other bytes: damage, a foreign hand, or a run that ended between commit and receipt.
+    Other {
+        /// Their SHA-256, in hex.
+        sha256: String,
+    },
+}
+
+/// A generation in the spool, complete and checked, ready to be published anywhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sealed {
+    /// Without `received` and `replaced`.
+    pub manifest: Manifest,
+    /// The local files with the stored bodies, by SHA-256 in hex. Bodies that every sink holds already are not in it.
+    pub bodies: BTreeMap<String, PathBuf>,
+}

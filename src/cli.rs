@@ -1,0 +1,179 @@
+//! Arguments, exit statuses and messages.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cdrvault_pipeline::config::Problems;
+use cdrvault_pipeline::error::{Error, Kind};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::{demo, history, init, output, replay, run, schema, snapshots, stages, status, validate};
+
+/// Keeps the call records of a VoIP billing system safe and small.
+///
+/// cdrvault reads the days that changed from the billing database, encodes them as Parquet, and delivers them to
+/// every place that the pipeline file names.
+#[derive(Debug, Parser)]
+#[command(name = "cdrvault", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Exit status: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 partly done; 11 another run is at work;
+78 the pipeline file is wrong; 130 interrupted.
+
+Try it without a database: cdrvault demo";
+
+/// Flags of every verb. Each has an environment variable; the flag wins.
+#[derive(Debug, Clone, Args)]
+pub struct Globals {
+    /// The pipeline file; otherwise the verb's argument says which.
+    #[arg(short, long, global = true, value_name = "FILE", env = "CDRVAULT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Write JSON to standard output.
+    #[arg(long, global = true, env = "CDRVAULT_JSON")]
+    pub json: bool,
+    /// Say more: -v what was done, -vv how.
+    #[arg(short, long, global = true, action = ArgAction::Count, env = "CDRVAULT_VERBOSE")]
+    pub verbose: u8,
+    /// Say nothing but errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose", env = "CDRVAULT_QUIET")]
+    pub quiet: bool,
+    /// The form of log lines on standard error.
+    #[arg(long, global = true, value_enum, default_value = "text", env = "CDRVAULT_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// Whether to use colours; NO_COLOR is respected.
+    #[arg(long, global = true, value_enum, default_value = "auto", env = "CDRVAULT_COLOR")]
+    pub color: Color,
+    /// No progress bar, even on a terminal.
+    #[arg(long, global = true, env = "CDRVAULT_NO_PROGRESS")]
+    pub no_progress: bool,
+    /// How long to wait for another run to end, as `5m`.
+    #[arg(long, global = true, value_name = "TIME", default_value = "0s", value_parser = output::parse_age, env = "CDRVAULT_WAIT_LOCK")]
+    pub wait_lock: std::time::Duration,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Write a commented pipeline file to start from
+    Init(init::Args),
+    /// Check a pipeline file, and with --connect everything that it points at
+    Validate(validate::Args),
+    /// Show the kinds of databases, sources, transforms and sinks, and their options
+    Stages(stages::Args),
+    /// Print the JSON schema of pipeline files, for editors
+    Schema(schema::Args),
+    /// Save what changed: the main job
+    Run(run::Args),
+    /// Export a range of days again, changed or not
+    Replay(replay::Args),
+    /// Show what is saved where, and how old it is
+    Status(status::Args),
+    /// Show the last runs
+    History(history::Args),
+    /// Show the saved generations
+    Snapshots(snapshots::Args),
+    /// Make a complete example and run it: SQLite, a local vault, nothing to install
+    Demo(demo::Args),
+}
+
+/// How a verb ended.
+pub enum Exit {
+    /// 0
+    Done,
+    /// 1
+    Failed,
+    /// 3
+    Partial,
+    /// 130
+    Interrupted,
+}
+
+/// Why a verb could not do its work.
+pub enum Failure {
+    /// 1, or what its kind says.
+    Error(Error),
+    /// 78: the pipeline file is wrong.
+    Pipeline(Problems),
+    /// 2: the arguments do not fit together.
+    Usage(String),
+    /// 11, without a word: another run is at work, and nobody looks on.
+    LockedQuietly,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::Pipeline(problems)
+    }
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let Cli { globals, verb } = Cli::parse();
+    output::start_logging(&globals);
+    let done = match verb {
+        Verb::Init(args) => init::run(&args, &globals),
+        Verb::Validate(args) => validate::run(&args, &globals),
+        Verb::Stages(args) => stages::run(&args, &globals),
+        Verb::Schema(args) => schema::run(&args, &globals),
+        Verb::Run(args) => run::run(&args, &globals),
+        Verb::Replay(args) => replay::run(&args, &globals),
+        Verb::Status(args) => status::run(&args, &globals),
+        Verb::History(args) => history::run(&args, &globals),
+        Verb::Snapshots(args) => snapshots::run(&args, &globals),
+        Verb::Demo(args) => demo::run(&args, &globals),
+    };
+    ExitCode::from(match done {
+        Ok(Exit::Done) => 0,
+        Ok(Exit::Failed) => 1,
+        Ok(Exit::Partial) => 3,
+        Ok(Exit::Interrupted) => 130,
+        Err(Failure::Usage(message)) => {
+            output::error(&globals, &message, None);
+            2
+        }
+        Err(Failure::Pipeline(problems)) => {
+            output::problems(&globals, &problems);
+            78
+        }
+        Err(Failure::LockedQuietly) => 11,
+        Err(Failure::Error(error)) => {
+            output::error(&globals, &error.one_line(), error.hint_text());
+            match error.kind() {
+                Kind::Locked => 11,
+                Kind::Interrupted => 130,
+                _ => 1,
+            }
+        }
+    })
+}

@@ -1,0 +1,51 @@
+//! `history`: the last runs.
+
+use cdrvault_pipeline::engine::history::{self, Line};
+use cdrvault_pipeline::engine::Outcome;
+use serde::Serialize;
+
+use crate::cli::{Exit, Failure, Globals};
+use crate::{output, run, session};
+
+/// Show the last runs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  cdrvault history asterisell --last 5")]
+pub(crate) struct Args {
+    /// The pipeline: a file, or a name in pipelines.d.
+    #[arg(value_name = "NAME|FILE")]
+    pipeline: Option<String>,
+    /// How many runs.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    last: usize,
+}
+
+pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
+    #[derive(Serialize)]
+    struct Shown {
+        runs: Vec<Line>,
+    }
+    let pipeline = session::load(args.pipeline.as_deref(), globals)?;
+    let runs = history::read(&pipeline.state, args.last)?;
+    if globals.json {
+        output::json(&Shown { runs })?;
+        return Ok(Exit::Done);
+    }
+    if runs.is_empty() {
+        output::text("no runs yet\n");
+        return Ok(Exit::Done);
+    }
+    let rows = runs.iter().map(|line| {
+        let report = &line.report;
+        let outcome = match report.outcome {
+            Outcome::Done => "done",
+            Outcome::Partial => "partial",
+            Outcome::Failed => "failed",
+            Outcome::Interrupted => "interrupted",
+        };
+        let first = report.all_failures().first().map(|failure| failure.message.clone()).unwrap_or_default();
+        let began = report.started.to_zoned(pipeline.wall_clock()).strftime("%F %T").to_string();
+        vec![began, line.verb.clone(), outcome.to_owned(), run::summary(report), first]
+    });
+    output::text(&output::table(&["BEGAN", "VERB", "ENDED", "WHAT", "FIRST ERROR"], rows.collect(), &[]));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,24 @@
+//! cdrvault keeps the call records of a VoIP billing system safe and small.
+//!
+//! The command line: one file for each verb, and what they share. The engine is in `cdrvault-pipeline`, the stages and
+//! the sinks in crates of their own; only [`registry`] joins them.
+
+pub mod cli;
+mod demo;
+pub mod generator;
+mod history;
+mod init;
+mod locate;
+mod output;
+mod progress;
+mod registry;
+mod replay;
+mod run;
+mod schema;
+mod session;
+mod snapshots;
+mod stages;
+mod status;
+mod validate;
+
+pub use registry::registry;

@@ -1,0 +1,156 @@
+//! What is written to the terminal, the mail of cron, and to scripts.
+#![expect(clippy::print_stderr, reason = "this is the one place that writes messages")]
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use cdrvault_pipeline::config::{Age, Problems};
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Color, Globals, LogFormat};
+
+/// The version of what `--json` writes; it grows when something is renamed or removed.
+const SCHEMA_VERSION: u32 = 1;
+
+/// Logs go to standard error: warnings by default, `-v` more, `-vv` all of ours.
+pub(crate) fn start_logging(globals: &Globals) {
+    let level = match (globals.quiet, globals.verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "info",
+        (_, 2) => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::new(format!("warn,sqlx=error,cdrvault={level},cdrvault_pipeline={level},cdrvault_stages={level},cdrvault_sinks={level}"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(colors(globals));
+    match globals.log_format {
+        LogFormat::Text => builder.without_time().init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Whether standard error gets colours.
+pub(crate) fn colors(globals: &Globals) -> bool {
+    match globals.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()) && std::io::stderr().is_terminal(),
+    }
+}
+
+/// Somebody looks on.
+pub(crate) fn on_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// An error, and what to do about it.
+pub(crate) fn error(globals: &Globals, message: &str, hint: Option<&str>) {
+    let (red, off) = if colors(globals) { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
+    eprintln!("{red}error:{off} {message}");
+    if let Some(hint) = hint {
+        eprintln!("  {hint}");
+    }
+}
+
+/// What somebody should know.
+pub(crate) fn warning(globals: &Globals, message: &str) {
+    if !globals.quiet {
+        let (yellow, off) = if colors(globals) { ("\u{1b}[1;33m", "\u{1b}[0m") } else { ("", "") };
+        eprintln!("{yellow}warning:{off} {message}");
+    }
+}
+
+/// A line on standard error, for those who look on.
+pub(crate) fn note(message: &str) {
+    eprintln!("{message}");
+}
+
+/// Everything that is wrong in a pipeline file.
+pub(crate) fn problems(globals: &Globals, problems: &Problems) {
+    eprint!("{}", problems.render(colors(globals)));
+}
+
+/// Text on standard output. Whoever closed it does not want the rest.
+pub(crate) fn text(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A value as JSON on standard output, with the version of its schema.
+pub(crate) fn json<T: Serialize>(value: &T) -> cdrvault_pipeline::error::Result<()> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Versioned<'a, T> {
+        schema_version: u32,
+        #[serde(flatten)]
+        value: &'a T,
+    }
+    let made = serde_json::to_string_pretty(&Versioned { schema_version: SCHEMA_VERSION, value });
+    let made = made.map_err(|error| cdrvault_pipeline::error::Error::failed("cannot write JSON").with_source(error))?;
+    text(&(made + "\n"));
+    Ok(())
+}
+
+/// A table without lines; the columns named by their index are numbers.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]) -> String {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row);
+    }
+    for number in numbers {
+        if let Some(column) = table.column_mut(*number) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n") + "\n"
+}
+
+/// Bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// A number with its thousands apart.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// How long ago, for people.
+pub(crate) fn ago(seconds: i64) -> String {
+    match seconds {
+        ..0 => "in the future".to_owned(),
+        0..60 => format!("{seconds} s"),
+        60..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// A span of time on the command line, as in the pipeline file.
+pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
+    text.parse::<Age>().map(Age::to_duration).map_err(|error| error.to_string())
+}

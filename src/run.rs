@@ -1,0 +1,202 @@
+//! `run`: the main job.
+
+use cdrvault_pipeline::engine::{self, Outcome, Plan, Report, RunOptions};
+use cdrvault_pipeline::engine::report::UnitResult;
+use cdrvault_pipeline::error::Kind;
+use cdrvault_pipeline::notice::Level;
+use serde::Serialize;
+
+use crate::cli::{Exit, Failure, Globals};
+use crate::{output, progress, session};
+
+/// Save what changed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  cdrvault run asterisell          # from cron\n  cdrvault run ./pipeline.toml -n  # what would be done, and why")]
+pub(crate) struct Args {
+    /// The pipeline: a file, or a name in pipelines.d.
+    #[arg(value_name = "NAME|FILE")]
+    pipeline: Option<String>,
+    /// Only this flow; may be given more than once.
+    #[arg(long, value_name = "FLOW")]
+    flow: Vec<String>,
+    /// Print what would be done, and why; change nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Take over a vault that somebody else wrote, or make one where one is missing.
+    #[arg(long)]
+    adopt_vault: bool,
+}
+
+pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
+    let options = RunOptions {
+        flows: args.flow.clone(),
+        dry_run: args.dry_run,
+        replay: None,
+        adopt_vault: args.adopt_vault,
+        wait_lock: globals.wait_lock,
+    };
+    execute(args.pipeline.as_deref(), &options, globals)
+}
+
+/// What `run` and `replay` share.
+pub(crate) fn execute(name: Option<&str>, options: &RunOptions, globals: &Globals) -> Result<Exit, Failure> {
+    let pipeline = session::load(name, globals)?;
+    let runtime = session::runtime()?;
+    let done = runtime.block_on(async {
+        let cx = session::context(&pipeline, progress::of(globals))?;
+        engine::run(&cx, pipeline, options).await
+    });
+    // A blocking thread that nobody waits for must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match done {
+        Ok((plan, report)) if options.dry_run => {
+            show_plan(&plan, &report, globals)?;
+            Ok(exit(&report))
+        }
+        Ok((_, report)) => {
+            show(&report, globals)?;
+            Ok(exit(&report))
+        }
+        Err(error) if error.kind() == Kind::Locked && !output::on_terminal() && !is_old(&error) => {
+            Err(Failure::LockedQuietly)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A run that is at work for longer than a day has hung, and cron's mail should say so.
+fn is_old(error: &cdrvault_pipeline::error::Error) -> bool {
+    cdrvault_pipeline::lock::held_since(error).is_some_and(|since| {
+        jiff::Timestamp::now().duration_since(since) > jiff::SignedDuration::from_hours(24)
+    })
+}
+
+fn exit(report: &Report) -> Exit {
+    match report.outcome {
+        Outcome::Done => Exit::Done,
+        Outcome::Partial => Exit::Partial,
+        Outcome::Failed => Exit::Failed,
+        Outcome::Interrupted => Exit::Interrupted,
+    }
+}
+
+fn show_plan(plan: &Plan, report: &Report, globals: &Globals) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        plan: &'a Plan,
+        failures: Vec<&'a engine::report::Failure>,
+        warnings: &'a [String],
+    }
+    if globals.json {
+        output::json(&Shown { plan, failures: report.all_failures(), warnings: &report.warnings })?;
+        return Ok(());
+    }
+    complain(report, globals);
+    let mut rows = Vec::new();
+    for task in &plan.tasks {
+        rows.push(vec![
+            task.unit.dataset.clone(),
+            task.unit.partition.to_string(),
+            "export".to_owned(),
+            task.rows.map(output::count).unwrap_or_default(),
+            task.bytes.map(output::size).unwrap_or_default(),
+            task.reasons.join(", "),
+        ]);
+    }
+    for unit in &plan.gone {
+        let reason = "the database has no rows any more; what is saved stays".to_owned();
+        rows.push(vec![unit.dataset.clone(), unit.partition.to_string(), "note".to_owned(), String::new(), String::new(), reason]);
+    }
+    for copy in &plan.copies {
+        rows.push(vec![
+            copy.unit.dataset.clone(),
+            copy.unit.partition.to_string(),
+            "copy".to_owned(),
+            String::new(),
+            String::new(),
+            format!("{} lacks generation {}, {} has it", copy.to, copy.generation, copy.from),
+        ]);
+    }
+    if rows.is_empty() {
+        output::text("nothing to do\n");
+    } else {
+        output::text(&output::table(&["FLOW", "PARTITION", "DO", "ROWS", "SAVED", "WHY"], rows, &[3, 4]));
+    }
+    Ok(())
+}
+
+fn show(report: &Report, globals: &Globals) -> Result<(), Failure> {
+    if globals.json {
+        output::json(report)?;
+        return Ok(());
+    }
+    complain(report, globals);
+    if globals.verbose > 0 || (output::on_terminal() && !globals.quiet) {
+        output::note(&summary(report));
+    }
+    Ok(())
+}
+
+/// What went wrong, what was delivered, what happens next.
+fn complain(report: &Report, globals: &Globals) {
+    for warning in &report.warnings {
+        output::warning(globals, warning);
+    }
+    for unit in &report.units {
+        for notice in unit.notices.iter().filter(|notice| notice.level == Level::Problem) {
+            output::error(globals, &format!("{}: {}", unit.unit, notice.message), None);
+        }
+    }
+    for failure in report.all_failures() {
+        let message = if failure.message.starts_with(&failure.of) {
+            failure.message.clone()
+        } else {
+            format!("{}: {}", failure.of, failure.message)
+        };
+        if failure.counts {
+            output::error(globals, &message, failure.hint.as_deref());
+        } else {
+            output::warning(globals, &format!("{message} (optional; it catches up later)"));
+        }
+    }
+    match report.outcome {
+        Outcome::Partial | Outcome::Failed => output::note(&format!(
+            "{}. What is missing stays owed: the next run tries it again.",
+            summary(report)
+        )),
+        Outcome::Interrupted => output::note(&format!(
+            "interrupted: {}. The next run goes on where this one stopped.",
+            summary(report)
+        )),
+        Outcome::Done => {}
+    }
+}
+
+/// One line.
+pub(crate) fn summary(report: &Report) -> String {
+    let (units, rows, bytes) = report.published();
+    let unchanged = report.units.iter().filter(|unit| matches!(unit.result, UnitResult::Unchanged)).count();
+    let failed = report.units.iter().filter(|unit| matches!(unit.result, UnitResult::Failed { .. })).count();
+    let mut parts = Vec::new();
+    if units > 0 {
+        parts.push(format!("{} published ({} rows, {})", plural(units, "partition"), output::count(rows), output::size(bytes)));
+    }
+    if unchanged > 0 {
+        parts.push(format!("{unchanged} unchanged"));
+    }
+    if failed > 0 {
+        parts.push(format!("{failed} failed"));
+    }
+    for (sink, copies) in &report.caught_up {
+        parts.push(format!("{sink} caught up by {}", plural(*copies, "partition")));
+    }
+    if parts.is_empty() {
+        parts.push(if report.all_failures().is_empty() { "nothing to do" } else { "nothing was done" }.to_owned());
+    }
+    let seconds = report.finished.duration_since(report.started).as_secs_f64();
+    format!("{} in {seconds:.1} s", parts.join(", "))
+}
+
+fn plural(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", output::count(number)) }
+}

@@ -1,0 +1,210 @@
+//! `stages`: the catalogue of kinds, and the options of each.
+
+use cdrvault_pipeline::config::{OptionDoc, SinkOptions, nearest, options_of, schema_of};
+use cdrvault_pipeline::plugin::{Plugin, Registry};
+use clap::Subcommand;
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+use serde::Serialize;
+
+use crate::cli::{Exit, Failure, Globals};
+use crate::{output, registry};
+
+/// Show the kinds of databases, sources, transforms and sinks, and their options.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  cdrvault stages list\n  cdrvault stages describe parquet")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// All kinds, with one line on each
+    List,
+    /// One kind: what it does, how it is written, and its options
+    Describe {
+        /// The kind, as in a pipeline file.
+        kind: String,
+    },
+}
+
+pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
+    let kinds = catalogue(&registry());
+    match &args.what {
+        What::List => list(&kinds, globals)?,
+        What::Describe { kind } => {
+            let described: Vec<_> = kinds.iter().filter(|known| known.kind == kind).collect();
+            if described.is_empty() {
+                return Err(Failure::Usage(unknown(kind, &kinds)));
+            }
+            describe(&described, globals)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn unknown(kind: &str, kinds: &[Kind]) -> String {
+    match nearest(kind, kinds.iter().map(|known| known.kind)) {
+        Some(meant) => format!("there is no kind `{kind}`: did you mean `{meant}`?"),
+        None => format!("there is no kind `{kind}`: `cdrvault stages list` shows all"),
+    }
+}
+
+/// One kind of stage.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Kind {
+    role: &'static str,
+    kind: &'static str,
+    about: &'static str,
+    details: &'static str,
+    options: Vec<OptionDoc>,
+}
+
+impl Kind {
+    fn of<T: ?Sized>(role: &'static str, plugin: &Plugin<T>) -> Self {
+        let options = options_of(&(plugin.schema)());
+        Self { role, kind: plugin.kind, about: plugin.about, details: plugin.details, options }
+    }
+
+    /// How it is written, with the options that it must have.
+    fn example(&self) -> String {
+        let required =
+            || self.options.iter().filter(|option| option.required).map(|option| format!("{} = ...", option.name));
+        let inline = required().collect::<Vec<_>>().join(", ");
+        match self.role {
+            "database" => format!("[database.NAME]\nurl = \"{}:...\"", self.kind),
+            "sink" => {
+                std::iter::once(format!("[sink.NAME.{}]", self.kind)).chain(required()).collect::<Vec<_>>().join("\n")
+            }
+            "source" => format!("[flow.NAME]\nsource.{} = {{ {inline} }}", self.kind),
+            _ if inline.is_empty() => format!("transforms = [..., \"{}\"]", self.kind),
+            _ => format!("transforms = [..., {{ {} = {{ {inline} }} }}]", self.kind),
+        }
+    }
+}
+
+/// All kinds, in the order in which data passes them.
+fn catalogue(registry: &Registry) -> Vec<Kind> {
+    let databases = registry.databases.iter().map(|plugin| Kind::of("database", plugin));
+    let sources = registry.sources.iter().map(|plugin| Kind::of("source", plugin));
+    let transforms = registry.transforms.iter().map(|plugin| Kind::of("transform", plugin));
+    let sinks = registry.sinks.iter().map(|plugin| {
+        let mut kind = Kind::of("sink", plugin);
+        kind.options.extend(options_of(&schema_of::<SinkOptions>()));
+        kind
+    });
+    databases.chain(sources).chain(transforms).chain(sinks).collect()
+}
+
+fn list(kinds: &[Kind], globals: &Globals) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Listed<'a> {
+        kinds: &'a [Kind],
+    }
+    if globals.json {
+        output::json(&Listed { kinds })?;
+        return Ok(());
+    }
+    let row = |kind: &Kind| vec![kind.role.to_owned(), kind.kind.to_owned(), kind.about.to_owned()];
+    output::text(&output::table(&["ROLE", "KIND", "WHAT IT IS"], kinds.iter().map(row).collect(), &[]));
+    Ok(())
+}
+
+fn describe(kinds: &[&Kind], globals: &Globals) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Described<'a> {
+        kinds: &'a [&'a Kind],
+    }
+    if globals.json {
+        output::json(&Described { kinds })?;
+        return Ok(());
+    }
+    let described: Vec<_> = kinds.iter().map(|kind| described(kind)).collect();
+    output::text(&described.join("\n"));
+    Ok(())
+}
+
+/// The width of descriptions, on a terminal or not.
+const WIDTH: u16 = 100;
+
+fn described(kind: &Kind) -> String {
+    let example: String = kind.example().lines().map(|line| format!("    {line}\n")).collect();
+    let mut text = format!("{} {}: {}\n\n", kind.role, kind.kind, kind.about);
+    if !kind.details.is_empty() {
+        text.push_str(&wrapped(kind.details));
+        text.push('\n');
+    }
+    text.push_str(&example);
+    if kind.options.is_empty() {
+        return text + "\nIt has no options.\n";
+    }
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    table.set_header(["OPTION", "TYPE", "DEFAULT", "WHAT IT DOES"]);
+    for option in &kind.options {
+        let default = match &option.default {
+            Some(default) => default.as_str(),
+            None if option.required => "required",
+            None => "",
+        };
+        table.add_row([&option.name, &option.kind, default, &option.doc]);
+    }
+    text.push('\n');
+    for line in table.lines() {
+        text.push_str(line.trim());
+        text.push('\n');
+    }
+    text
+}
+
+/// Paragraphs in lines that fit.
+fn wrapped(text: &str) -> String {
+    let mut lines = String::new();
+    for paragraph in text.split("\n\n") {
+        let mut width = 0;
+        for word in paragraph.split_whitespace() {
+            let length = word.chars().count();
+            if width > 0 && width + 1 + length > usize::from(WIDTH) {
+                lines.push('\n');
+                width = 0;
+            }
+            if width > 0 {
+                lines.push(' ');
+                width += 1;
+            }
+            lines.push_str(word);
+            width += length;
+        }
+        lines.push_str("\n\n");
+    }
+    lines.truncate(lines.trim_end().len());
+    lines + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_and_every_option_is_documented() {
+        for kind in catalogue(&registry()) {
+            assert!(!kind.about.is_empty(), "{kind:?}");
+            for option in &kind.options {
+                assert!(!option.doc.is_empty(), "{} {} `{}` has no documentation", kind.role, kind.kind, option.name);
+                assert_ne!(option.kind, "any", "{} {} `{}` has no type", kind.role, kind.kind, option.name);
+            }
+            assert!(described(&kind).lines().all(|line| line.chars().count() <= usize::from(WIDTH)));
+        }
+    }
+
+    #[test]
+    fn a_kind_is_described() {
+        let kinds = catalogue(&registry());
+        let local = kinds.iter().find(|kind| kind.kind == "local").unwrap();
+        assert!(local.options.iter().any(|option| option.name == "optional"));
+        assert!(described(local).contains("[sink.NAME.local]\n    path = ..."), "{}", described(local));
+        assert_eq!(unknown("parket", &kinds), "there is no kind `parket`: did you mean `parquet`?");
+    }
+}

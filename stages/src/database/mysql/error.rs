@@ -1,0 +1,55 @@
+//! What an error of the server or the driver means for us.
+
+use cdrvault_pipeline::error::{Error, Kind};
+use sqlx::mysql::MySqlDatabaseError;
+
+/// Turns a driver's error into ours. `doing` completes "cannot ...".
+pub(crate) fn explain(doing: &str, error: sqlx::Error) -> Error {
+    let message = format!("cannot {doing}");
+    match &error {
+        sqlx::Error::Database(database) => match database.try_downcast_ref::<MySqlDatabaseError>() {
+            Some(server) => from_server(&message, server.number(), server.message()),
+            None => Error::failed(format!("{message}: {database}")),
+        },
+        sqlx::Error::Io(io) => from_io(&message, io),
+        sqlx::Error::Tls(cause) => Error::new(Kind::Config, format!("{message}: TLS failed: {cause}"))
+            .hint("set `tls` and `tls-ca` of the database to what the server offers"),
+        sqlx::Error::Protocol(cause) => Error::new(Kind::Transient, format!("{message}: protocol error: {cause}")),
+        _ => Error::failed(message).with_source(error),
+    }
+}
+
+fn from_io(message: &str, io: &std::io::Error) -> Error {
+    use std::io::ErrorKind as Io;
+    let text = format!("{message}: {io}");
+    match io.kind() {
+        Io::NotFound => Error::new(Kind::Config, text).hint("check the path of the socket in `url`"),
+        _ if io.to_string().contains("lookup address") => {
+            Error::new(Kind::Config, text).hint("check the host name in `url`, and the resolver of this machine")
+        }
+        Io::ConnectionRefused => {
+            Error::new(Kind::Transient, text).hint("check that the server runs, and the host and port in `url`")
+        }
+        _ => Error::new(Kind::Transient, text),
+    }
+}
+
+/// Numbers are those of <https://mariadb.com/kb/en/mariadb-error-code-reference/>.
+fn from_server(message: &str, number: u16, text: &str) -> Error {
+    let made = |kind| Error::new(kind, format!("{message}: {text} (error {number})"));
+    match number {
+        1045 | 1698 => made(Kind::Denied).hint("check the user in `url` and the `password` of the database"),
+        1044 | 1142 | 1143 | 1227 => {
+            made(Kind::Denied).hint("grant what is missing; the manual lists the privileges that are needed")
+        }
+        1049 => made(Kind::Config).hint("check the name of the database at the end of `url`"),
+        1146 => made(Kind::NotFound).hint("check that `url` names the database of the billing application"),
+        1054 => made(Kind::Config),
+        // Lock waits and deadlocks, servers that are full, stop or were restarted, tables changed meanwhile.
+        1205 | 1213 | 1020 | 1040 | 1053 | 1152..=1161 | 1203 | 1226 | 1317 | 1412 | 1927 | 1969 | 2006 | 2013 => {
+            made(Kind::Transient)
+        }
+        1021 | 1114 => made(Kind::NoSpace).hint("free some space on the database server"),
+        _ => made(Kind::Failed),
+    }
+}

@@ -1,0 +1,187 @@
+//! The event tables, as K sees them: all writes to them go through the connection that holds the lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cdrvault_pipeline::context::Writer;
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::partition::{Partition, Unit};
+use cdrvault_pipeline::stage::OnAnnounced;
+use sqlx::MySqlConnection;
+
+use super::connect::{execute, literal, query, query_integer, text};
+use super::decode::{parts_in_text, valid_date};
+use crate::database::jobs::{JOBS, JobIds, JobNames, QUEUE};
+use crate::database::tables::Queued;
+
+/// The stand-in, in the queue's `day` column, for all rows without a real date.
+const UNDATED: &str = "0000-00-00";
+
+/// The ids of the flow's jobs, if both are registered.
+pub(super) async fn find_jobs(
+    connection: &mut MySqlConnection,
+    writer: &Writer,
+    flow: &str,
+) -> Result<Option<JobIds>> {
+    let names = JobNames::new(writer, flow);
+    let mut id_of = BTreeMap::new();
+    for name in [&names.inbox, &names.debt] {
+        let sql = format!("SELECT id FROM {JOBS} WHERE name = {}", literal(name));
+        if let Some(id) = query_integer(connection, &sql).await? {
+            id_of.insert(name, id);
+        }
+    }
+    Ok(match (id_of.get(&names.inbox), id_of.get(&names.debt)) {
+        (Some(inbox), Some(debt)) => Some(JobIds { inbox: *inbox, debt: *debt }),
+        _ => None,
+    })
+}
+
+/// Why events cannot work for this account, if they cannot: the server checks privileges even where no row matches.
+pub(super) async fn obstacle(connection: &mut MySqlConnection) -> Result<Option<String>> {
+    let probes = [
+        format!("SELECT id, name FROM {JOBS} LIMIT 0"),
+        format!("INSERT INTO {JOBS} (name) SELECT name FROM {JOBS} WHERE FALSE"),
+        format!("INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) SELECT day, ar_daily_status_job_id FROM {QUEUE} WHERE FALSE"),
+        format!("DELETE FROM {QUEUE} WHERE day = '0001-01-01' AND ar_daily_status_job_id = -1"),
+    ];
+    for probe in probes {
+        match execute(connection, &probe).await {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), Kind::Denied | Kind::NotFound | Kind::Config) => {
+                return Ok(Some(error.one_line()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Makes the flows' job rows, and every partition given a debt, in one transaction.
+pub(super) async fn register(
+    connection: &mut MySqlConnection,
+    writer: &Writer,
+    flows: &[(String, Vec<Partition>)],
+) -> Result<()> {
+    execute(connection, "START TRANSACTION").await?;
+    let work = async {
+        for (flow, partitions) in flows {
+            let names = JobNames::new(writer, flow);
+            for name in [&names.inbox, &names.debt] {
+                let name = literal(name);
+                // One of the two may stand already, when somebody deleted the other.
+                execute(
+                    connection,
+                    &format!("INSERT INTO {JOBS} (name) SELECT {name} FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM {JOBS} WHERE name = {name})"),
+                )
+                .await?;
+            }
+            let jobs = find_jobs(connection, writer, flow)
+                .await?
+                .ok_or_else(|| Error::failed(format!("the rows of flow `{flow}` in {JOBS} did not appear")))?;
+            let days: Vec<&Partition> = partitions.iter().collect();
+            for some in days.chunks(1000) {
+                let values: Vec<String> = some.iter().map(|p| format!("('{}', {})", day_of(**p), jobs.debt)).collect();
+                execute(
+                    connection,
+                    &format!("INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) VALUES {}", values.join(", ")),
+                )
+                .await?;
+            }
+        }
+        Ok(())
+    };
+    let done = work.await;
+    end(connection, done).await
+}
+
+/// Reads a flow's two queues. Days that are no real dates are remembered in `odd`, so that they can be deleted.
+pub(super) async fn queued(connection: &mut MySqlConnection, jobs: JobIds, odd: &mut BTreeSet<String>) -> Result<Queued> {
+    let mut queued = Queued::default();
+    for (job, into) in [(jobs.inbox, &mut queued.announced), (jobs.debt, &mut queued.owed)] {
+        let rows = query(connection, &format!("SELECT day FROM {QUEUE} WHERE ar_daily_status_job_id = {job}")).await?;
+        for row in &rows {
+            let day = text(row, 0)?.unwrap_or_default();
+            into.insert(match parts_in_text(&day).and_then(valid_date) {
+                Some(day) => Partition::Day(day),
+                None => {
+                    odd.insert(day);
+                    Partition::Undated
+                }
+            });
+        }
+    }
+    Ok(queued)
+}
+
+/// See [`cdrvault_pipeline::stage::Session::claim`].
+pub(super) async fn claim(
+    connection: &mut MySqlConnection,
+    jobs: &BTreeMap<String, JobIds>,
+    units: &[Unit],
+    odd: &BTreeSet<String>,
+    on_announced: OnAnnounced<'_>,
+) -> Result<()> {
+    execute(connection, "START TRANSACTION").await?;
+    let work = async {
+        for unit in units {
+            let Some(jobs) = jobs.get(&unit.dataset) else { continue };
+            execute(
+                connection,
+                &format!(
+                    "INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) VALUES ('{}', {})",
+                    day_of(unit.partition),
+                    jobs.debt
+                ),
+            )
+            .await?;
+            if delete(connection, unit.partition, jobs.inbox, odd).await? > 0 {
+                on_announced(unit)?;
+            }
+        }
+        Ok(())
+    };
+    let done = work.await;
+    end(connection, done).await
+}
+
+/// Deletes the units' debts.
+pub(super) async fn settle(
+    connection: &mut MySqlConnection,
+    jobs: &BTreeMap<String, JobIds>,
+    units: &[Unit],
+    odd: &BTreeSet<String>,
+) -> Result<()> {
+    for unit in units {
+        if let Some(jobs) = jobs.get(&unit.dataset) {
+            delete(connection, unit.partition, jobs.debt, odd).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn delete(connection: &mut MySqlConnection, partition: Partition, job: i64, odd: &BTreeSet<String>) -> Result<u64> {
+    let days = match partition {
+        Partition::Undated => {
+            let mut days: Vec<String> = odd.iter().map(|day| literal(day)).collect();
+            days.push(format!("'{UNDATED}'"));
+            days.join(", ")
+        }
+        _ => format!("'{}'", day_of(partition)),
+    };
+    execute(connection, &format!("DELETE FROM {QUEUE} WHERE day IN ({days}) AND ar_daily_status_job_id = {job}")).await
+}
+
+fn day_of(partition: Partition) -> String {
+    partition.day().map_or_else(|| UNDATED.to_owned(), |day| day.to_string())
+}
+
+/// Commits what went well and rolls back what did not.
+async fn end(connection: &mut MySqlConnection, done: Result<()>) -> Result<()> {
+    match done {
+        Ok(()) => execute(connection, "COMMIT").await.map(drop),
+        Err(error) => {
+            let _ = execute(connection, "ROLLBACK").await;
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! K, the connection that holds the lock, and what hangs on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use async_trait::async_trait;
+use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
+use cdrvault_pipeline::partition::{DayRange, Partition, Unit};
+use cdrvault_pipeline::stage::{OnAnnounced, Opened, Session, Snapshot};
+use cdrvault_pipeline::tripwire::Tripwire;
+use futures::stream::BoxStream;
+use sha2::{Digest as _, Sha256};
+use sqlx::{Connection as _, MySqlConnection};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use super::columns::{self, Reading};
+use super::connect::{Target, execute, hang_up, literal, query_integer};
+use super::snapshot::MySqlSnapshot;
+use super::{queue, walk};
+use crate::database::jobs::JobIds;
+use crate::database::tables::{Found, Queued, Table, Tables};
+
+/// How often K shows the server, and every firewall on the way, that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
+/// The flows of one pipeline on one MariaDB or MySQL database.
+pub(crate) struct MySqlSession {
+    target: Target,
+    snapshot_limit: Duration,
+    locked: Arc<Mutex<Option<Locked>>>,
+    /// For questions that need no lock: days, sums, columns.
+    asking: Mutex<Option<MySqlConnection>>,
+    heartbeat: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// K and what it knows.
+struct Locked {
+    connection: MySqlConnection,
+    id: i64,
+    lock: String,
+    /// Of the flows that are registered.
+    jobs: BTreeMap<String, JobIds>,
+    /// Days in the queue that are no real dates.
+    odd: BTreeSet<String>,
+    /// A dry run holds no lock.
+    dry_run: bool,
+}
+
+impl MySqlSession {
+    pub(crate) fn new(target: Target, snapshot_limit: Duration) -> Self {
+        Self {
+            target,
+            snapshot_limit,
+            locked: Arc::default(),
+            asking: Mutex::default(),
+            heartbeat: Mutex::default(),
+        }
+    }
+
+    /// Runs questions on the connection that is kept for them; it is not used again after an error.
+    async fn ask<T>(
+        &self,
+        cx: &Context,
+        question: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T>,
+    ) -> Result<T> {
+        let mut kept = self.asking.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => self.target.connect(cx).await?,
+        };
+        let answer = cx.unless_cancelled(question(&mut connection)).await;
+        if answer.is_ok() {
+            *kept = Some(connection);
+        }
+        answer
+    }
+
+    /// Runs work on K, or fails if K is lost: whoever lost it must not delete anything any more.
+    async fn on_k<T>(&self, work: impl AsyncFnOnce(&mut Locked) -> Result<T>) -> Result<T> {
+        let mut locked = self.locked.lock().await;
+        let mut k = locked.take().ok_or_else(lost_lock)?;
+        let done = work(&mut k).await;
+        // After an error, is it still K? A new connection would hold no lock.
+        if done.is_ok() || k.connection.ping().await.is_ok() {
+            *locked = Some(k);
+        }
+        done
+    }
+
+    /// Under READ COMMITTED, or the claim's delete would block the application by a gap lock.
+    async fn lock(&self, cx: &Context, dry_run: bool) -> Result<Locked> {
+        let mut connection = self.target.connect(cx).await?;
+        execute(&mut connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+        let id = query_integer(&mut connection, "SELECT CONNECTION_ID()").await?;
+        let id = id.ok_or_else(|| Error::failed("the server does not tell the number of our connection"))?;
+        let lock = lock_name(cx);
+        if !dry_run {
+            let sql = format!("SELECT GET_LOCK({}, 0)", literal(&lock));
+            if query_integer(&mut connection, &sql).await? != Some(1) {
+                return Err(Error::new(
+                    Kind::Locked,
+                    format!("another run of pipeline `{}` holds the lock on {}", cx.writer.pipeline, self.identity()),
+                )
+                .hint("wait for it to end; `SHOW PROCESSLIST` shows its connections"));
+            }
+        }
+        Ok(Locked { connection, id, lock, jobs: BTreeMap::new(), odd: BTreeSet::new(), dry_run })
+    }
+
+    async fn start_heartbeat(&self) {
+        let locked = Arc::clone(&self.locked);
+        let beating = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(HEARTBEAT).await;
+                let mut locked = locked.lock().await;
+                let Some(k) = locked.as_mut() else { return };
+                if let Err(error) = k.connection.ping().await {
+                    tracing::warn!(%error, "the connection that holds the database lock is lost");
+                    *locked = None;
+                    return;
+                }
+            }
+        });
+        if let Some(earlier) = self.heartbeat.lock().await.replace(beating) {
+            earlier.abort();
+        }
+    }
+}
+
+/// At most 64 characters, which is what servers take.
+fn lock_name(cx: &Context) -> String {
+    let mut hash = Sha256::new();
+    hash.update(cx.writer.pipeline.as_bytes());
+    hash.update([0]);
+    hash.update(cx.writer.id.as_bytes());
+    format!("cdrvault:{}", &hex::encode(hash.finalize())[..32])
+}
+
+fn lost_lock() -> Error {
+    Error::new(Kind::Transient, "the connection that holds the database lock is lost")
+        .hint("nothing was lost: what is not delivered stays owed, and the next run delivers it")
+}
+
+#[async_trait]
+impl Session for MySqlSession {
+    fn identity(&self) -> String {
+        self.target.identity.clone()
+    }
+
+    async fn open(&self, cx: &Context, flows: &[String], dry_run: bool) -> Result<Opened> {
+        let mut k = self.lock(cx, dry_run).await?;
+        let mut opened = Opened::default();
+        let server = query_integer(&mut k.connection, "SELECT UNIX_TIMESTAMP()").await?;
+        opened.clock_offset = server.map(|server| server - jiff::Timestamp::now().as_second());
+        if !flows.is_empty() {
+            opened.without_events = queue::obstacle(&mut k.connection).await?;
+        }
+        if opened.without_events.is_none() {
+            for flow in flows {
+                if let Some(jobs) = queue::find_jobs(&mut k.connection, &cx.writer, flow).await? {
+                    k.jobs.insert(flow.clone(), jobs);
+                    opened.registered.insert(flow.clone());
+                }
+            }
+        }
+        *self.locked.lock().await = Some(k);
+        self.start_heartbeat().await;
+        Ok(opened)
+    }
+
+    async fn register(&self, cx: &Context, flows: &[(String, Vec<Partition>)]) -> Result<()> {
+        self.on_k(async |k| {
+            queue::register(&mut k.connection, &cx.writer, flows).await.at("registering with the application")?;
+            for (flow, _) in flows {
+                if let Some(jobs) = queue::find_jobs(&mut k.connection, &cx.writer, flow).await? {
+                    k.jobs.insert(flow.clone(), jobs);
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn claim(&self, _cx: &Context, units: &[Unit], on_announced: OnAnnounced<'_>) -> Result<()> {
+        self.on_k(async |k| queue::claim(&mut k.connection, &k.jobs, units, &k.odd, on_announced).await)
+            .await
+            .at("claiming the day")
+    }
+
+    async fn snapshot(&self, cx: &Context) -> Result<Arc<dyn Snapshot>> {
+        let mut connection = self.target.connect(cx).await?;
+        let snapshot = async {
+            let (lock, id) = {
+                let locked = self.locked.lock().await;
+                let k = locked.as_ref().ok_or_else(lost_lock)?;
+                ((!k.dry_run).then(|| k.lock.clone()), k.id)
+            };
+            // Asked here and not on K: it also proves that this connection reached the same server.
+            if let Some(lock) = lock {
+                let sql = format!("SELECT IS_USED_LOCK({})", literal(&lock));
+                if query_integer(&mut connection, &sql).await? != Some(id) {
+                    return Err(Error::new(
+                        Kind::Transient,
+                        "this connection does not see our lock: it reached another server, or the lock is lost",
+                    )
+                    .hint("connect to the server itself, not to a proxy or a balancer of several servers"));
+                }
+            }
+            Ok(())
+        }
+        .await;
+        match snapshot {
+            Ok(()) => Ok(Arc::new(MySqlSnapshot::open(connection, self.snapshot_limit).await?)),
+            Err(error) => {
+                hang_up(connection).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn fence(&self, _cx: &Context) -> Result<()> {
+        self.on_k(async |k| {
+            let sql = format!("SELECT IS_USED_LOCK({})", literal(&k.lock));
+            if query_integer(&mut k.connection, &sql).await? == Some(k.id) {
+                Ok(())
+            } else {
+                Err(lost_lock())
+            }
+        })
+        .await
+    }
+
+    async fn settle(&self, _cx: &Context, units: &[Unit]) -> Result<()> {
+        self.on_k(async |k| queue::settle(&mut k.connection, &k.jobs, units, &k.odd).await).await.at("settling")
+    }
+
+    async fn close(&self) {
+        if let Some(beating) = self.heartbeat.lock().await.take() {
+            beating.abort();
+        }
+        if let Some(k) = self.locked.lock().await.take() {
+            hang_up(k.connection).await;
+        }
+        if let Some(connection) = self.asking.lock().await.take() {
+            hang_up(connection).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Tables for MySqlSession {
+    type Reading = Reading;
+
+    async fn table(&self, cx: &Context, name: &str, date_column: &str) -> Result<Table<Reading>> {
+        self.ask(cx, async |connection| columns::describe(connection, name, date_column).await).await
+    }
+
+    async fn days(&self, cx: &Context, table: &Table<Reading>, range: DayRange) -> Result<Found> {
+        self.ask(cx, async |connection| walk::days(connection, table, range).await).await
+    }
+
+    async fn tripwire(&self, cx: &Context, table: &Table<Reading>, partition: Partition) -> Result<Tripwire> {
+        self.ask(cx, async |connection| walk::tripwire(connection, table, partition).await).await
+    }
+
+    async fn queued(&self, _cx: &Context, flow: &str) -> Result<Queued> {
+        self.on_k(async |k| match k.jobs.get(flow) {
+            Some(jobs) => queue::queued(&mut k.connection, *jobs, &mut k.odd).await,
+            None => Ok(Queued::default()),
+        })
+        .await
+    }
+
+    async fn rows(
+        &self,
+        cx: &Context,
+        from: &Arc<dyn Snapshot>,
+        table: Arc<Table<Reading>>,
+        partition: Partition,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let snapshot: &dyn std::any::Any = from.as_ref();
+        match snapshot.downcast_ref::<MySqlSnapshot>() {
+            Some(snapshot) => snapshot.rows(cx, table, partition).await,
+            None => Err(Error::failed("the snapshot belongs to another kind of database")),
+        }
+    }
+}

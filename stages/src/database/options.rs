@@ -1,0 +1,233 @@
+//! `[database.NAME]` in the pipeline file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdrvault_pipeline::config::{Age, FilePath, Problem, Secret, Section, schema_of};
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::plugin::{BuildDatabase, Plugin};
+use cdrvault_pipeline::stage::Session;
+use percent_encoding::percent_decode_str;
+use schemars::JsonSchema;
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use url::Url;
+
+use super::mysql::{MySqlSession, Target};
+use super::sqlite::SqliteSession;
+
+/// The kinds of databases, by the scheme of their URL.
+pub(crate) fn plugins() -> Vec<Plugin<dyn BuildDatabase>> {
+    vec![
+        Plugin {
+            kind: "mysql",
+            about: "MariaDB or MySQL: mysql://USER@HOST[:PORT]/DATABASE",
+            details: "Reads by the binary protocol, in one consistent snapshot for all tables of a day. `mariadb://` is the \
+                      same. Needs SELECT on the tables that are saved; to be told of changed days also SELECT and INSERT on \
+                      `ar_daily_status_job`, and SELECT, INSERT and DELETE on `ar_daily_status_change`.",
+            schema: schema_of::<MySqlOptions>,
+            parse: parse_mysql,
+        },
+        Plugin {
+            kind: "mariadb",
+            about: "the same as mysql",
+            details: "See mysql.",
+            schema: schema_of::<MySqlOptions>,
+            parse: parse_mysql,
+        },
+        Plugin {
+            kind: "sqlite",
+            about: "a SQLite file: sqlite:PATH, relative to the pipeline file, or sqlite:///ABSOLUTE/PATH",
+            details: "One read transaction is the snapshot. The file is written to only where events are used.",
+            schema: schema_of::<SqliteOptions>,
+            parse: parse_sqlite,
+        },
+    ]
+}
+
+/// A MariaDB or MySQL database.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct MySqlOptions {
+    /// `mysql://USER@HOST[:PORT]/DATABASE`. No password here.
+    url: String,
+    /// The account's password: `{ file = "..." }`, `{ env = "..." }`, `{ credential = "..." }` or `{ command = [...] }`.
+    #[serde(default)]
+    password: Option<Secret>,
+    /// The server's Unix socket; then the host of `url` is not used.
+    #[serde(default)]
+    socket: Option<FilePath>,
+    /// Encryption of the connection.
+    #[serde(default)]
+    tls: Tls,
+    /// PEM file of the authority that signed the server's certificate, for `verify-ca` and `verify-identity`.
+    #[serde(default)]
+    tls_ca: Option<FilePath>,
+    /// How long to wait for the server to answer.
+    #[serde(default = "ten_seconds")]
+    connect_timeout: Age,
+    /// How long one snapshot may stay open: while it is, the server delays ALTER TABLE.
+    #[serde(default = "one_hour")]
+    snapshot_limit: Age,
+}
+
+/// How the connection to the server is encrypted.
+#[derive(Deserialize, JsonSchema, Clone, Copy, Default)]
+#[serde(rename_all = "kebab-case")]
+enum Tls {
+    /// Never.
+    Disabled,
+    /// If the server offers it.
+    #[default]
+    Preferred,
+    /// Always, with any certificate.
+    Required,
+    /// Always, with a certificate of the authority in `tls-ca` or of the system's.
+    VerifyCa,
+    /// As `verify-ca`, and the certificate must name the host.
+    VerifyIdentity,
+}
+
+/// A SQLite database.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct SqliteOptions {
+    /// `sqlite:PATH` or `sqlite:///ABSOLUTE/PATH`.
+    url: String,
+}
+
+fn ten_seconds() -> Age {
+    Age::seconds(10)
+}
+
+fn one_hour() -> Age {
+    Age::hours(1)
+}
+
+struct MySqlDatabase {
+    options: MySqlConnectOptions,
+    identity: String,
+    password: Option<Secret>,
+    connect_timeout: Duration,
+    snapshot_limit: Duration,
+}
+
+fn parse_mysql(section: &mut Section<'_>) -> Option<Box<dyn BuildDatabase>> {
+    let options: MySqlOptions = section.options()?;
+    match mysql_target(&options) {
+        Ok((target, identity)) => Some(Box::new(MySqlDatabase {
+            options: target,
+            identity,
+            password: options.password,
+            connect_timeout: options.connect_timeout.to_duration(),
+            snapshot_limit: options.snapshot_limit.to_duration(),
+        })),
+        Err(problem) => {
+            let problem = Problem::new(section.value("url"), format!("`url`: {problem}"))
+                .help("write it as \"mysql://USER@HOST:PORT/DATABASE\"");
+            section.problem(problem);
+            None
+        }
+    }
+}
+
+fn mysql_target(options: &MySqlOptions) -> Result<(MySqlConnectOptions, String), String> {
+    let url = Url::parse(&options.url).map_err(|error| format!("this is not a URL: {error}"))?;
+    let decoded = |text: &str| {
+        let decoded = percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
+        decoded.map_err(|_| "a part of it is not UTF-8 after decoding %XX".to_owned())
+    };
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() && options.socket.is_none() {
+        return Err("it names no host".to_owned());
+    }
+    if let Some(query) = url.query() {
+        return Err(format!("`?{query}` is not understood: options of the connection are keys of this section"));
+    }
+    let user = decoded(url.username())?;
+    if user.is_empty() {
+        return Err("it names no user".to_owned());
+    }
+    let database = decoded(url.path().trim_start_matches('/'))?;
+    if database.is_empty() || database.contains('/') {
+        return Err("it does not name one database".to_owned());
+    }
+    let port = url.port().unwrap_or(3306);
+    let mut target = MySqlConnectOptions::new()
+        .username(&user)
+        .database(&database)
+        .charset("utf8mb4")
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .ssl_mode(match options.tls {
+            Tls::Disabled => MySqlSslMode::Disabled,
+            Tls::Preferred => MySqlSslMode::Preferred,
+            Tls::Required => MySqlSslMode::Required,
+            Tls::VerifyCa => MySqlSslMode::VerifyCa,
+            Tls::VerifyIdentity => MySqlSslMode::VerifyIdentity,
+        });
+    if let Some(authority) = &options.tls_ca {
+        target = target.ssl_ca(authority);
+    }
+    let place = match &options.socket {
+        Some(socket) => {
+            target = target.socket(socket);
+            socket.display().to_string()
+        }
+        None => {
+            target = target.host(host).port(port);
+            if port == 3306 { host.to_owned() } else { format!("{host}:{port}") }
+        }
+    };
+    Ok((target, format!("mysql://{place}/{database}")))
+}
+
+impl BuildDatabase for MySqlDatabase {
+    fn identity(&self) -> String {
+        self.identity.clone()
+    }
+
+    fn build(&self) -> Result<Arc<dyn Session>> {
+        let mut options = self.options.clone();
+        if let Some(password) = &self.password {
+            let password = password.resolve()?;
+            let password = password.expose_secret();
+            if password.contains('\0') {
+                return Err(Error::new(Kind::Config, format!("the password for {} has a NUL byte", self.identity)));
+            }
+            options = options.password(password);
+        }
+        let target = Target { options, identity: self.identity.clone(), timeout: self.connect_timeout };
+        Ok(Arc::new(MySqlSession::new(target, self.snapshot_limit)))
+    }
+}
+
+struct SqliteDatabase {
+    path: PathBuf,
+}
+
+fn parse_sqlite(section: &mut Section<'_>) -> Option<Box<dyn BuildDatabase>> {
+    let options: SqliteOptions = section.options()?;
+    let rest = options.url.strip_prefix("sqlite:").unwrap_or_default();
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    if path.is_empty() || path.contains('?') {
+        let problem = Problem::new(section.value("url"), "`url` names no file")
+            .help("write it as \"sqlite:billing.sqlite\" or \"sqlite:///var/lib/app/billing.sqlite\"");
+        section.problem(problem);
+        return None;
+    }
+    Some(Box::new(SqliteDatabase { path: section.base().join(Path::new(path)) }))
+}
+
+impl BuildDatabase for SqliteDatabase {
+    fn identity(&self) -> String {
+        format!("sqlite://{}", self.path.display())
+    }
+
+    fn build(&self) -> Result<Arc<dyn Session>> {
+        Ok(Arc::new(SqliteSession::new(self.path.clone())))
+    }
+}

@@ -1,0 +1,11 @@
+//! SQLite, the embedded default: nothing to install, the same protocol.
+
+mod columns;
+mod connect;
+mod decode;
+mod queue;
+mod session;
+mod snapshot;
+mod walk;
+
+pub(crate) use session::SqliteSession;

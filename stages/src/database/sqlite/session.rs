@@ -1,0 +1,178 @@
+//! The flows of one pipeline on one SQLite file. There is no server to hold a lock: the lock files of the state
+//! directory and of the vaults, which die with the process, are the fence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use async_trait::async_trait;
+use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
+use cdrvault_pipeline::partition::{DayRange, Partition, Unit};
+use cdrvault_pipeline::stage::{OnAnnounced, Opened, Session, Snapshot};
+use cdrvault_pipeline::tripwire::Tripwire;
+use futures::stream::BoxStream;
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::Mutex;
+
+use super::columns::{self, Declared};
+use super::connect::{File, connect, execute};
+use super::snapshot::SqliteSnapshot;
+use super::{queue, walk};
+use crate::database::jobs::JobIds;
+use crate::database::tables::{Found, Queued, Table, Tables};
+
+/// See the module.
+pub(crate) struct SqliteSession {
+    file: File,
+    open: Mutex<Option<Open>>,
+}
+
+struct Open {
+    connection: SqliteConnection,
+    jobs: BTreeMap<String, JobIds>,
+    odd: BTreeSet<String>,
+}
+
+impl SqliteSession {
+    pub(crate) fn new(path: std::path::PathBuf) -> Self {
+        Self { file: File { path }, open: Mutex::default() }
+    }
+
+    async fn on_open<T>(&self, work: impl AsyncFnOnce(&mut Open) -> Result<T>) -> Result<T> {
+        let mut open = self.open.lock().await;
+        match open.as_mut() {
+            Some(open) => work(open).await,
+            None => Err(Error::failed("the database is not open")),
+        }
+    }
+}
+
+#[async_trait]
+impl Session for SqliteSession {
+    fn identity(&self) -> String {
+        self.file.identity()
+    }
+
+    async fn open(&self, cx: &Context, flows: &[String], dry_run: bool) -> Result<Opened> {
+        let path = &self.file.path;
+        let (mut connection, may_write) = match connect(path, dry_run).await {
+            Ok(mut connection) => {
+                // A file that we may not write is opened read-only by the library, without a word.
+                let may_write = dry_run
+                    || match execute(&mut connection, "BEGIN IMMEDIATE; ROLLBACK").await {
+                        Ok(_) => true,
+                        Err(error) if error.kind() == Kind::Transient => true,
+                        Err(_) => false,
+                    };
+                (connection, may_write)
+            }
+            Err(error) if error.kind() == Kind::Denied => (connect(path, true).await?, false),
+            Err(error) => return Err(error),
+        };
+        let mut opened = Opened::default();
+        let mut jobs = BTreeMap::new();
+        if !flows.is_empty() {
+            opened.without_events = queue::obstacle(&mut connection, may_write).await?;
+        }
+        if opened.without_events.is_none() {
+            for flow in flows {
+                if let Some(ids) = queue::find_jobs(&mut connection, &cx.writer, flow).await? {
+                    jobs.insert(flow.clone(), ids);
+                    opened.registered.insert(flow.clone());
+                }
+            }
+        }
+        *self.open.lock().await = Some(Open { connection, jobs, odd: BTreeSet::new() });
+        Ok(opened)
+    }
+
+    async fn register(&self, cx: &Context, flows: &[(String, Vec<Partition>)]) -> Result<()> {
+        self.on_open(async |open| {
+            queue::register(&mut open.connection, &cx.writer, flows).await.at("registering with the application")?;
+            for (flow, _) in flows {
+                if let Some(ids) = queue::find_jobs(&mut open.connection, &cx.writer, flow).await? {
+                    open.jobs.insert(flow.clone(), ids);
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn claim(&self, _cx: &Context, units: &[Unit], on_announced: OnAnnounced<'_>) -> Result<()> {
+        self.on_open(async |open| {
+            // Without rows of our own there is nothing to write, and a file that can only be read must do.
+            if units.iter().all(|unit| !open.jobs.contains_key(&unit.dataset)) {
+                return Ok(());
+            }
+            queue::claim(&mut open.connection, &open.jobs, units, &open.odd, on_announced).await
+        })
+        .await
+        .at("claiming the day")
+    }
+
+    async fn snapshot(&self, _cx: &Context) -> Result<Arc<dyn Snapshot>> {
+        Ok(Arc::new(SqliteSnapshot::open(connect(&self.file.path, true).await?).await?))
+    }
+
+    async fn fence(&self, _cx: &Context) -> Result<()> {
+        Ok(())
+    }
+
+    async fn settle(&self, _cx: &Context, units: &[Unit]) -> Result<()> {
+        self.on_open(async |open| {
+            if units.iter().all(|unit| !open.jobs.contains_key(&unit.dataset)) {
+                return Ok(());
+            }
+            queue::settle(&mut open.connection, &open.jobs, units, &open.odd).await
+        })
+        .await
+        .at("settling")
+    }
+
+    async fn close(&self) {
+        if let Some(open) = self.open.lock().await.take() {
+            let _ = open.connection.close().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Tables for SqliteSession {
+    type Reading = Declared;
+
+    async fn table(&self, _cx: &Context, name: &str, date_column: &str) -> Result<Table<Declared>> {
+        self.on_open(async |open| columns::describe(&mut open.connection, name, date_column).await).await
+    }
+
+    async fn days(&self, _cx: &Context, table: &Table<Declared>, range: DayRange) -> Result<Found> {
+        self.on_open(async |open| walk::days(&mut open.connection, table, range).await).await
+    }
+
+    async fn tripwire(&self, _cx: &Context, table: &Table<Declared>, partition: Partition) -> Result<Tripwire> {
+        self.on_open(async |open| walk::tripwire(&mut open.connection, table, partition).await).await
+    }
+
+    async fn queued(&self, _cx: &Context, flow: &str) -> Result<Queued> {
+        self.on_open(async |open| match open.jobs.get(flow) {
+            Some(jobs) => queue::queued(&mut open.connection, *jobs, &mut open.odd).await,
+            None => Ok(Queued::default()),
+        })
+        .await
+    }
+
+    async fn rows(
+        &self,
+        cx: &Context,
+        from: &Arc<dyn Snapshot>,
+        table: Arc<Table<Declared>>,
+        partition: Partition,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let snapshot: &dyn std::any::Any = from.as_ref();
+        match snapshot.downcast_ref::<SqliteSnapshot>() {
+            Some(snapshot) => snapshot.rows(cx, table, partition).await,
+            None => Err(Error::failed("the snapshot belongs to another kind of database")),
+        }
+    }
+}

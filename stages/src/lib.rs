@@ -1,0 +1,25 @@
+//! The sources and transforms of cdrvault, one file or folder each.
+//!
+//! [`register`] is the only way in: it tells the registry of the kinds that there are.
+
+mod ar_cdr;
+mod blocking;
+mod calendar;
+mod compress;
+mod compression;
+mod database;
+mod detached;
+mod files;
+mod incremental;
+mod parquet;
+mod table;
+
+use cdrvault_pipeline::plugin::Registry;
+
+/// Adds every database, source and transform of this crate.
+pub fn register(registry: &mut Registry) {
+    registry.databases.extend(database::plugins());
+    registry.sources.extend(ar_cdr::plugins());
+    registry.sources.push(files::plugin());
+    registry.transforms.extend([incremental::plugin(), parquet::plugin(), compress::plugin()]);
+}

@@ -1,0 +1,113 @@
+//! Which encoding a column gets, estimated from its first rows.
+//!
+//! A dictionary costs its distinct values once and the bits of an index for each row; delta encoding costs the bits
+//! in which neighbours differ. Compression comes after both, and does not turn the order around often enough to be
+//! worth trying each. See <https://github.com/apache/parquet-format/blob/master/Encodings.md>.
+
+use std::collections::HashSet;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
+};
+use arrow_array::{Array, ArrowPrimitiveType, RecordBatch};
+use arrow_schema::{DataType, TimeUnit};
+use parquet::basic::Encoding;
+
+/// What a column is written with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chosen {
+    /// A dictionary, and plain values where it grows too large.
+    Dictionary,
+    /// No dictionary.
+    Direct(Encoding),
+}
+
+/// Values of a delta's miniblock, which share one width.
+const MINIBLOCK: usize = 32;
+
+/// Chooses for each column of the sample.
+pub(super) fn choose(sample: &RecordBatch) -> Vec<Chosen> {
+    sample.columns().iter().map(|column| choose_one(column.as_ref())).collect()
+}
+
+fn choose_one(column: &dyn Array) -> Chosen {
+    match column.data_type() {
+        DataType::Int8 => integers::<Int8Type>(column),
+        DataType::Int16 => integers::<Int16Type>(column),
+        DataType::Int32 => integers::<Int32Type>(column),
+        DataType::Int64 => integers::<Int64Type>(column),
+        DataType::UInt8 => integers::<UInt8Type>(column),
+        DataType::UInt16 => integers::<UInt16Type>(column),
+        DataType::UInt32 => integers::<UInt32Type>(column),
+        DataType::UInt64 => integers::<UInt64Type>(column),
+        DataType::Date32 => integers::<Date32Type>(column),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => integers::<TimestampMicrosecondType>(column),
+        DataType::Utf8 => strings(column.as_string::<i32>().iter().flatten().map(str::as_bytes)),
+        DataType::Binary => strings(column.as_binary::<i32>().iter().flatten()),
+        // Floats and decimals: a dictionary where values repeat, and the writer's own way out where they do not.
+        _ => Chosen::Dictionary,
+    }
+}
+
+fn integers<T: ArrowPrimitiveType>(column: &dyn Array) -> Chosen
+where
+    T::Native: TryInto<i128>,
+{
+    let values: Vec<i128> =
+        column.as_primitive::<T>().iter().flatten().filter_map(|value| value.try_into().ok()).collect();
+    let distinct = values.iter().collect::<HashSet<_>>().len();
+    let stored = if size_of::<T::Native>() > 4 { 64 } else { 32 };
+    let dictionary = values.len() * bits(distinct.saturating_sub(1) as u128) + distinct * stored;
+    let deltas: Vec<i128> = values.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+    let delta: usize = deltas
+        .chunks(MINIBLOCK)
+        .map(|block| {
+            let (low, high) = block.iter().fold((i128::MAX, i128::MIN), |(l, h), d| (l.min(*d), h.max(*d)));
+            block.len() * bits(high.wrapping_sub(low).unsigned_abs()) + 8
+        })
+        .sum();
+    if dictionary <= delta { Chosen::Dictionary } else { Chosen::Direct(Encoding::DELTA_BINARY_PACKED) }
+}
+
+fn strings<'a>(values: impl Iterator<Item = &'a [u8]>) -> Chosen {
+    let (mut count, mut distinct) = (0_usize, HashSet::new());
+    for value in values {
+        count += 1;
+        distinct.insert(value);
+    }
+    // With few repeats a dictionary only moves the values to another page; their lengths apart, text compresses best.
+    if distinct.len() * 10 <= count * 7 { Chosen::Dictionary } else { Chosen::Direct(Encoding::DELTA_LENGTH_BYTE_ARRAY) }
+}
+
+fn bits(value: u128) -> usize {
+    (u128::BITS - value.leading_zeros()) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray};
+
+    use super::*;
+
+    #[test]
+    fn growing_numbers_are_deltas_and_repeated_ones_a_dictionary() {
+        let growing: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values((0..5000).map(|i| i * 7_000_000)));
+        let few: ArrayRef = Arc::new(Int32Array::from_iter_values((0..5000).map(|i| (i * 7919) % 13)));
+        let same: ArrayRef = Arc::new(StringArray::from_iter_values((0..5000).map(|i| format!("customer {}", i % 50))));
+        let unique: ArrayRef = Arc::new(StringArray::from_iter_values((0..5000).map(|i| format!("call {i}"))));
+        let batch = RecordBatch::try_from_iter([("a", growing), ("b", few), ("c", same), ("d", unique)]).unwrap();
+        assert_eq!(
+            choose(&batch),
+            [
+                Chosen::Direct(Encoding::DELTA_BINARY_PACKED),
+                Chosen::Dictionary,
+                Chosen::Dictionary,
+                Chosen::Direct(Encoding::DELTA_LENGTH_BYTE_ARRAY)
+            ]
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! A directory with a pipeline file, and the command run on it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use super::mariadb::{MariaDb, PASSWORD};
+
+/// See the module.
+pub struct Site {
+    pub home: tempfile::TempDir,
+}
+
+/// What the command said and how it ended.
+#[derive(Debug)]
+pub struct Said {
+    pub status: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Site {
+    /// A pipeline with both CDR flows and one local vault.
+    pub fn new(url: &str) -> Self {
+        let site = Self { home: tempfile::Builder::new().prefix("cdrvault-site").tempdir().unwrap() };
+        site.secret("password", PASSWORD);
+        site.pipeline(&Self::text(url));
+        site
+    }
+
+    pub fn on(server: &MariaDb) -> Self {
+        Self::new(&server.url())
+    }
+
+    /// The pipeline of [`Site::new`].
+    pub fn text(url: &str) -> String {
+        let password = if url.starts_with("mysql") { "password = { file = \"password\" }" } else { "" };
+        format!(
+            r#"
+name = "test"
+timezone = "Europe/Rome"
+state = "state"
+min-free = "1MiB"
+
+[database.billing]
+url = "{url}"
+{password}
+
+[sink.vault.local]
+path = "vault"
+
+[flow.ar_cdr]
+source.ar-cdr = {{ database = "billing", money-scale = 4 }}
+transforms = ["incremental", "parquet"]
+sinks = ["vault"]
+
+[flow.ar_source_cdr]
+source.ar-source-cdr = {{ database = "billing" }}
+transforms = ["incremental", "parquet"]
+sinks = ["vault"]
+"#
+        )
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    pub fn pipeline(&self, text: &str) {
+        std::fs::write(self.path("pipeline.toml"), text).unwrap();
+    }
+
+    /// Changes the pipeline file; what is replaced must be there.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.path("pipeline.toml")).unwrap();
+        assert!(text.contains(from), "the pipeline has no `{from}`");
+        self.pipeline(&text.replace(from, to));
+    }
+
+    pub fn secret(&self, name: &str, secret: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(self.path(name), format!("{secret}\n")).unwrap();
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    pub fn vault(&self) -> PathBuf {
+        self.path("vault")
+    }
+
+    pub fn command(&self, verb: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cdrvault"));
+        command
+            .current_dir("/")
+            .arg(verb)
+            .arg(self.path("pipeline.toml"))
+            .args(more)
+            .env_remove("CDRVAULT_FAILPOINT")
+            .env_remove("RUST_BACKTRACE")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a verb on the pipeline.
+    pub fn run(&self, verb: &str, more: &[&str]) -> Said {
+        said(self.command(verb, more).output().unwrap())
+    }
+
+    /// Runs a verb that must go well.
+    pub fn ok(&self, verb: &str, more: &[&str]) -> Said {
+        let said = self.run(verb, more);
+        assert_eq!(said.status, 0, "{verb} {more:?} failed:\n{}\n{}", said.out, said.err);
+        said
+    }
+
+    /// Runs a verb with a failpoint.
+    pub fn with_failpoint(&self, verb: &str, failpoint: &str) -> Said {
+        said(self.command(verb, &[]).env("CDRVAULT_FAILPOINT", failpoint).output().unwrap())
+    }
+
+    /// Starts a run with a failpoint and does not wait for it.
+    pub fn start(&self, failpoint: &str) -> Child {
+        let mut command = self.command("run", &[]);
+        command.env("CDRVAULT_FAILPOINT", failpoint).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    /// What a run published, in the order of its report.
+    pub fn published(&self) -> Vec<String> {
+        let said = self.ok("run", &["--json"]);
+        let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        let units = report["units"].as_array().unwrap();
+        let published = units.iter().filter(|unit| unit["result"] == "published");
+        published.map(|u| format!("{} {}", u["dataset"].as_str().unwrap(), u["partition"].as_str().unwrap())).collect()
+    }
+
+    /// Every file of the vault with its content, without what changes from run to run (the lock).
+    pub fn content(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files = Vec::new();
+        collect(&self.vault(), &mut files);
+        files.sort();
+        files.into_iter().filter(|path| !path.ends_with(".cdrvault/lock")).map(|path| {
+            let bytes = std::fs::read(&path).unwrap();
+            (path, bytes)
+        }).collect()
+    }
+
+    /// The live objects.
+    pub fn live(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        collect(&self.vault(), &mut files);
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "parquet"));
+        files.sort();
+        files
+    }
+
+    /// Files that only an interrupted run leaves.
+    pub fn leftovers(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        collect(self.home.path(), &mut files);
+        let spool = self.vault().join(".cdrvault/spool");
+        files.retain(|path| path.to_string_lossy().contains("cdrvault-tmp") || path.starts_with(&spool));
+        files
+    }
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+pub fn said(output: Output) -> Said {
+    Said {
+        status: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Opens every live object with a reader and reads it to its end: nothing half-written is visible under a live name.
+pub fn all_whole(site: &Site) {
+    for path in site.live() {
+        let file = std::fs::File::open(&path).unwrap();
+        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file)
+            .unwrap_or_else(|error| panic!("{} is not whole: {error}", path.display()));
+        for batch in reader.build().unwrap() {
+            batch.unwrap_or_else(|error| panic!("{} is not whole: {error}", path.display()));
+        }
+    }
+}
