@@ -127,13 +127,10 @@ pub enum Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<Problems> for Failure {
-    fn from(problems: Problems) -> Self {
-        Self::Pipeline(problems)
+        match Problems::of(&error) {
+            Some(problems) => Self::Pipeline(problems.clone()),
+            None => Self::Error(error),
+        }
     }
 }
 

@@ -48,6 +48,10 @@ fn day(text: &str) -> Result<Day, String> {
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
+    if config::secret_in_url(&args.database_url).is_some() {
+        let message = "the URL holds a password: put it into a file, mode 0600, and name that by --password-file";
+        return Err(Failure::Usage(message.to_owned()));
+    }
     let system = TimeZone::system();
     let text = text(args, system.iana_name());
     // Whatever the flags brought in is checked before anything is written.

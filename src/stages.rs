@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn unknown(kind: &str, kinds: &[Kind]) -> String {
+fn unknown(kind: &str, kinds: &[Stage]) -> String {
     match nearest(kind, kinds.iter().map(|known| known.kind)) {
         Some(meant) => format!("there is no kind `{kind}`: did you mean `{meant}`?"),
         None => format!("there is no kind `{kind}`: `cdrvault stages list` shows all"),
@@ -54,7 +54,7 @@ fn unknown(kind: &str, kinds: &[Kind]) -> String {
 /// One kind of stage.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Kind {
+struct Stage {
     role: &'static str,
     kind: &'static str,
     about: &'static str,
@@ -62,7 +62,7 @@ struct Kind {
     options: Vec<OptionDoc>,
 }
 
-impl Kind {
+impl Stage {
     fn of<T: ?Sized>(role: &'static str, plugin: &Plugin<T>) -> Self {
         let options = options_of(&(plugin.schema)());
         Self { role, kind: plugin.kind, about: plugin.about, details: plugin.details, options }
@@ -86,36 +86,36 @@ impl Kind {
 }
 
 /// All kinds, in the order in which data passes them.
-fn catalogue(registry: &Registry) -> Vec<Kind> {
-    let databases = registry.databases.iter().map(|plugin| Kind::of("database", plugin));
-    let sources = registry.sources.iter().map(|plugin| Kind::of("source", plugin));
-    let transforms = registry.transforms.iter().map(|plugin| Kind::of("transform", plugin));
+fn catalogue(registry: &Registry) -> Vec<Stage> {
+    let databases = registry.databases.iter().map(|plugin| Stage::of("database", plugin));
+    let sources = registry.sources.iter().map(|plugin| Stage::of("source", plugin));
+    let transforms = registry.transforms.iter().map(|plugin| Stage::of("transform", plugin));
     let sinks = registry.sinks.iter().map(|plugin| {
-        let mut kind = Kind::of("sink", plugin);
+        let mut kind = Stage::of("sink", plugin);
         kind.options.extend(options_of(&schema_of::<SinkOptions>()));
         kind
     });
     databases.chain(sources).chain(transforms).chain(sinks).collect()
 }
 
-fn list(kinds: &[Kind], globals: &Globals) -> Result<(), Failure> {
+fn list(kinds: &[Stage], globals: &Globals) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Listed<'a> {
-        kinds: &'a [Kind],
+        kinds: &'a [Stage],
     }
     if globals.json {
         output::json(&Listed { kinds })?;
         return Ok(());
     }
-    let row = |kind: &Kind| vec![kind.role.to_owned(), kind.kind.to_owned(), kind.about.to_owned()];
+    let row = |kind: &Stage| vec![kind.role.to_owned(), kind.kind.to_owned(), kind.about.to_owned()];
     output::text(&output::table(&["ROLE", "KIND", "WHAT IT IS"], kinds.iter().map(row).collect(), &[]));
     Ok(())
 }
 
-fn describe(kinds: &[&Kind], globals: &Globals) -> Result<(), Failure> {
+fn describe(kinds: &[&Stage], globals: &Globals) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Described<'a> {
-        kinds: &'a [&'a Kind],
+        kinds: &'a [&'a Stage],
     }
     if globals.json {
         output::json(&Described { kinds })?;
@@ -129,14 +129,14 @@ fn describe(kinds: &[&Kind], globals: &Globals) -> Result<(), Failure> {
 /// The width of descriptions, on a terminal or not.
 const WIDTH: u16 = 100;
 
-fn described(kind: &Kind) -> String {
-    let example: String = kind.example().lines().map(|line| format!("    {line}\n")).collect();
+fn described(kind: &Stage) -> String {
+    let example: Vec<_> = kind.example().lines().map(|line| format!("    {line}\n")).collect();
     let mut text = format!("{} {}: {}\n\n", kind.role, kind.kind, kind.about);
     if !kind.details.is_empty() {
         text.push_str(&wrapped(kind.details));
         text.push('\n');
     }
-    text.push_str(&example);
+    text.push_str(&example.concat());
     if kind.options.is_empty() {
         return text + "\nIt has no options.\n";
     }
@@ -153,7 +153,8 @@ fn described(kind: &Kind) -> String {
     }
     text.push('\n');
     for line in table.lines() {
-        text.push_str(line.trim());
+        // Cells begin with a space.
+        text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
         text.push('\n');
     }
     text
@@ -195,7 +196,9 @@ mod tests {
                 assert!(!option.doc.is_empty(), "{} {} `{}` has no documentation", kind.role, kind.kind, option.name);
                 assert_ne!(option.kind, "any", "{} {} `{}` has no type", kind.role, kind.kind, option.name);
             }
-            assert!(described(&kind).lines().all(|line| line.chars().count() <= usize::from(WIDTH)));
+            let text = described(&kind);
+            let wide = text.lines().skip(1).find(|line| line.chars().count() > usize::from(WIDTH));
+            assert_eq!(wide, None);
         }
     }
 

@@ -68,7 +68,7 @@ fn summary(pipeline: &Pipeline) -> String {
         ("time zone", zone.to_owned()),
         ("state", pipeline.state.display().to_string()),
     ];
-    let facts: String = facts.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
+    let facts: Vec<_> = facts.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect();
     let databases = pipeline.databases.iter().map(|database| vec![database.name.clone(), database.build.identity()]);
     let sinks = pipeline.sinks.iter().map(|sink| {
         let optional = if sink.optional { "optional" } else { "required" };
@@ -78,7 +78,7 @@ fn summary(pipeline: &Pipeline) -> String {
         .flows
         .iter()
         .map(|flow| vec![flow.name.clone(), chain(flow).join(" > "), sinks_of(pipeline, flow).join(", ")]);
-    let mut text = facts;
+    let mut text = facts.concat();
     for (header, rows) in [
         (&["DATABASE", "WHERE"][..], databases.collect::<Vec<_>>()),
         (&["SINK", "KIND", "", "WHERE"][..], sinks.collect()),
@@ -152,4 +152,48 @@ fn places(problems: &Problems) -> Vec<Place> {
         Place { line, column, message: problem.message.clone(), help: problem.help.clone() }
     };
     problems.iter().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sound_file_is_summed_up() {
+        let text = r#"
+            name = "asterisell"
+            timezone = "Europe/Rome"
+            database.billing.url = "sqlite:billing.sqlite"
+            sink.vault.local.path = "vault"
+            sink.nas.local = { path = "/nas", optional = true }
+            [flow.ar_cdr]
+            source.ar-cdr.database = "billing"
+            transforms = ["incremental", "parquet"]
+            sinks = ["vault", "nas"]
+            [flow.etc]
+            source.files.path = "/etc"
+            sinks = ["vault"]
+        "#;
+        let pipeline = config::load(Path::new("/srv/asterisell.toml"), text, &registry()).unwrap();
+        let summary = summary(&pipeline);
+        let lines: Vec<_> = summary.lines().map(str::trim).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        pipeline   asterisell
+        file       /srv/asterisell.toml
+        time zone  Europe/Rome
+        state      /var/lib/cdrvault/asterisell
+
+        DATABASE  WHERE
+        billing   sqlite:///srv/billing.sqlite
+
+        SINK   KIND             WHERE
+        vault  local  required  /srv/vault
+        nas    local  optional  /nas
+
+        FLOW    CHAIN                           SINKS
+        ar_cdr  ar-cdr > incremental > parquet  vault, nas
+        etc     files                           vault
+        ");
+        assert!(Report::sound(&pipeline).problems.is_empty());
+    }
 }

@@ -8,6 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cdrvault_pipeline::config::{self, OnSchemaChange, Pipeline, Problems};
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 /// What a person sees of a file that is wrong.
 fn shown(text: &str) -> String {
@@ -332,4 +334,50 @@ fn the_schema_of_the_file() {
     let schema = config::schema(&fake::registry());
     assert!(!schema.to_string().contains("\"$ref\""), "a schema that is not inline");
     snapshot!("schema", serde_json::to_string_pretty(&schema).unwrap());
+}
+
+/// What a slip of the hand puts into a file.
+fn slip() -> impl Strategy<Value = &'static str> {
+    const SLIPS: &[&str] = &[
+        "", "\"", "'", "\"\"\"", "[", "]", "{", "}", "=", ".", ",", "#", "\n", "\r", "\t", "\\", "0", "é", "会", "😀",
+        "\0", "x = ",
+    ];
+    proptest::sample::select(SLIPS)
+}
+
+/// The text with some of its characters replaced.
+fn with_slips(text: &str, slips: &[(prop::sample::Index, &str)]) -> String {
+    let mut characters: Vec<_> = text.chars().map(String::from).collect();
+    for (place, slip) in slips {
+        let at = place.index(characters.len());
+        characters[at] = (*slip).to_owned();
+    }
+    characters.concat()
+}
+
+fn rendered(text: &str) -> String {
+    match config::load(Path::new("asterisell.toml"), text, &fake::registry()) {
+        Ok(pipeline) => pipeline.warnings.render(false),
+        Err(problems) => {
+            assert!(!problems.is_empty());
+            problems.render(false) + &problems.render(true) + &problems.to_string()
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_too_much(text in "\\PC*", slips in vec((any::<prop::sample::Index>(), slip()), 1..6)) {
+        rendered(&text);
+        rendered(&with_slips(SOUND, &slips));
+    }
+
+    #[test]
+    fn a_slip_elsewhere_shows_no_secret(slips in vec((any::<prop::sample::Index>(), slip()), 1..6)) {
+        let (before, secrets) = LITERALS.split_once("url =").unwrap();
+        let (secrets, after) = secrets.split_once("[flow").unwrap();
+        let text = format!("{}url ={secrets}[flow{}", with_slips(before, &slips), with_slips(after, &slips));
+        let shown = rendered(&text);
+        prop_assert!(!shown.contains("hunter2"), "{shown}");
+    }
 }

@@ -253,11 +253,8 @@ impl<'g> Calls<'g> {
     fn address(&mut self, cdr: &mut Cdr, remote: &Remote) {
         cdr.cached_masked_external_telephone_number = Some(remote.masked());
         let ported = remote.zone.rate.contains("mobile") && self.rng.random_range(0..6) == 0;
-        cdr.external_telephone_number_with_applied_portability = Some(if ported {
-            format!("{}C0{}", remote.number, 1 + remote.zone_id % 9)
-        } else {
-            remote.number.clone()
-        });
+        cdr.external_telephone_number_with_applied_portability =
+            Some(if ported { format!("{}C0{}", remote.number, 1 + remote.zone_id % 9) } else { remote.number.clone() });
         cdr.cached_external_telephone_number = Some(remote.number.clone());
     }
 

@@ -13,9 +13,8 @@ pub(super) fn mix(numbers: &[u64]) -> u64 {
 /// A permutation of 0..2^31: numbers that look random and never meet, as the key of `ar_cdr` needs them.
 pub(super) fn scatter(number: u32, key: u64) -> i32 {
     const MASK: u32 = 0x7fff_ffff;
-    let [a, b, c, d, ..] = key.to_le_bytes().map(u32::from);
     let mut x = number & MASK;
-    for round in [a | (b << 8), c | (d << 8), 0x5bd1] {
+    for round in key.to_le_bytes().map(u32::from).into_iter().take(3) {
         x = x.wrapping_add(round << 13) & MASK;
         x ^= x >> 16;
         // Odd factors are invertible modulo a power of two.

@@ -81,9 +81,15 @@ fn asterisk(call: &Facts<'_>) -> String {
     let mut line = String::with_capacity(224);
     let _ = write!(line, "{},\"\"\"{}\"\" ", Clock(call.at), call.name);
     let _ = if call.incoming {
-        write!(line, "<00{remote}>\",00{remote},{extension},from-trunk,SIP/trunk-{trunk:02}{channel:06x},SIP/{extension}-{channel:06x}")
+        write!(
+            line,
+            "<00{remote}>\",00{remote},{extension},from-trunk,SIP/trunk-{trunk:02}{channel:06x},SIP/{extension}-{channel:06x}"
+        )
     } else {
-        write!(line, "<{extension}>\",{extension},00{remote},from-int,SIP/{extension}-{channel:06x},SIP/trunk-{trunk:02}{channel:06x}")
+        write!(
+            line,
+            "<{extension}>\",{extension},00{remote},from-int,SIP/{extension}-{channel:06x},SIP/trunk-{trunk:02}{channel:06x}"
+        )
     };
     let _ = write!(line, ",Dial,SIP/trunk-{trunk:02}/00{remote},{duration},{billsec},");
     let _ = write!(line, "{},3,acc{},", disposition(billsec, sequence), call.customer);

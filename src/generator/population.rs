@@ -92,11 +92,8 @@ impl Customer {
         let extensions = 1 + rng.random_range(0..4) + 300 / (rank + 2) * i32::from(count > rank);
         *next += 1 + extensions;
         // A third of the customers come directly, without a reseller.
-        let path = if rng.random_range(0..3) == 0 {
-            format!("/{ROOT}/{id}/")
-        } else {
-            format!("/{ROOT}/{reseller}/{id}/")
-        };
+        let path =
+            if rng.random_range(0..3) == 0 { format!("/{ROOT}/{id}/") } else { format!("/{ROOT}/{reseller}/{id}/") };
         Self {
             id,
             party: 40_000 + id,

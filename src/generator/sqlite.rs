@@ -40,6 +40,15 @@ pub async fn load(connection: &mut SqliteConnection, calls: impl IntoIterator<It
     transaction.commit().await
 }
 
+/// Inserts the rows of one table, in the caller's transaction.
+pub async fn insert<R: Row>(connection: &mut SqliteConnection, rows: impl IntoIterator<Item = R>) -> sqlx::Result<()> {
+    let mut waiting = Rows::new();
+    for row in rows {
+        waiting.push(connection, row).await?;
+    }
+    waiting.flush(connection).await
+}
+
 /// Replaces the rated calls of a day and announces it to every job, in one transaction, as the rating engine does.
 pub async fn rerate_day(
     connection: &mut SqliteConnection,
@@ -47,15 +56,13 @@ pub async fn rerate_day(
     cdrs: impl IntoIterator<Item = Cdr>,
 ) -> sqlx::Result<()> {
     let mut transaction = connection.begin().await?;
-    sqlx::query("DELETE FROM ar_cdr WHERE calldate >= ?1 || ' 00:00:00' AND calldate < date(?1, '+1 day') || ' 00:00:00'")
-        .bind(date.to_string())
-        .execute(&mut *transaction)
-        .await?;
-    let mut rows = Rows::new();
-    for cdr in cdrs {
-        rows.push(&mut transaction, cdr).await?;
-    }
-    rows.flush(&mut transaction).await?;
+    sqlx::query(
+        "DELETE FROM ar_cdr WHERE calldate >= ?1 || ' 00:00:00' AND calldate < date(?1, '+1 day') || ' 00:00:00'",
+    )
+    .bind(date.to_string())
+    .execute(&mut *transaction)
+    .await?;
+    insert(&mut transaction, cdrs).await?;
     announce(&mut transaction, date).await?;
     transaction.commit().await
 }
@@ -94,7 +101,7 @@ impl<R: Row> Rows<R> {
         for value in self.waiting.iter().flat_map(Row::values) {
             bind(&mut arguments, value).map_err(sqlx::Error::Encode)?;
         }
-        let sql = insert::<R>(self.waiting.len());
+        let sql = insert_sql::<R>(self.waiting.len());
         self.waiting.clear();
         // Prepared once and kept, except for the short statement at the end.
         sqlx::query_with(AssertSqlSafe(sql), arguments).execute(connection).await?;
@@ -112,7 +119,7 @@ fn bind(arguments: &mut SqliteArguments, value: Value<'_>) -> Result<(), sqlx::e
     }
 }
 
-fn insert<R: Row>(rows: usize) -> String {
+fn insert_sql<R: Row>(rows: usize) -> String {
     let row = format!("({})", vec!["?"; R::COLUMNS.len()].join(","));
     let rows = vec![row; rows].join(",");
     format!("INSERT INTO {} ({}) VALUES {rows}", R::TABLE, R::COLUMNS.join(","))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::{Problem, Reference, Section, schema_of};
+use cdrvault_pipeline::config::{Day, Reference, Section, schema_of};
 use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::payload::Shape;
 use cdrvault_pipeline::plugin::{BuildSource, Plugin};
@@ -43,8 +43,7 @@ struct CdrOptions {
     database: Reference,
     /// The first day to save, as `"2015-01-01"`; every day by default.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
-    since: Option<Date>,
+    since: Option<Day>,
     /// The number of decimal places of money in this instance (Asterisell keeps it in its settings, not in the
     /// database; usually 4 or 6). It is written into the files for those who read them, and never applied.
     #[serde(default)]
@@ -60,8 +59,7 @@ struct SourceCdrOptions {
     database: Reference,
     /// The first day to save, as `"2015-01-01"`; every day by default.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
-    since: Option<Date>,
+    since: Option<Day>,
 }
 
 const DATE_COLUMN: &str = "calldate";
@@ -118,18 +116,12 @@ struct CdrSource {
 
 fn parse_cdr(section: &mut Section<'_>) -> Option<Box<dyn BuildSource>> {
     let options: CdrOptions = section.options()?;
-    if let Some(scale) = options.money_scale.filter(|scale| *scale > 18) {
-        let problem = Problem::new(section.value("money-scale"), format!("a BIGINT has no {scale} decimal places"))
-            .help("write the number of decimal places of money in this instance, usually 4 or 6");
-        section.problem(problem);
-        return None;
-    }
     Some(Box::new(CdrSource {
         database: options.database,
         table: "ar_cdr",
         known: CDR_COLUMNS,
         renumbered: &["id"],
-        since: options.since,
+        since: options.since.map(|day| day.0),
         money_scale: options.money_scale,
     }))
 }
@@ -141,7 +133,7 @@ fn parse_source_cdr(section: &mut Section<'_>) -> Option<Box<dyn BuildSource>> {
         table: "ar_source_cdr",
         known: SOURCE_CDR_COLUMNS,
         renumbered: &[],
-        since: options.since,
+        since: options.since.map(|day| day.0),
         money_scale: None,
     }))
 }

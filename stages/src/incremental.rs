@@ -12,7 +12,7 @@ use cdrvault_pipeline::plugin::Plugin;
 use cdrvault_pipeline::stage::{Candidate, Detection, Evidence, Sweep, Transform, Verdict, Work};
 use cdrvault_pipeline::tripwire::Tripwire;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) fn plugin() -> Plugin<dyn Transform> {
     Plugin {
@@ -39,7 +39,7 @@ struct Options {
     sweep_every: Age,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Detector {
     /// The application's announcements of changed days.

@@ -3,7 +3,6 @@
 The database is read by PyMySQL, as bytes; the vault by pyarrow. Nothing of cdrvault takes part.
 Exit status 1 and the first differences when they differ."""
 
-import calendar
 import datetime
 import decimal
 import glob
@@ -15,10 +14,9 @@ import pyarrow.parquet as pq
 
 socket, vault = sys.argv[1], sys.argv[2]
 without_id = "--without-id" in sys.argv
-EPOCH = datetime.datetime(1970, 1, 1)
 
 connection = pymysql.connect(unix_socket=socket, user="root", database="asterisell", charset="utf8mb4",
-                             conv={}, use_unicode=False)
+                             conv=dict(pymysql.converters.encoders), use_unicode=False)
 cursor = connection.cursor()
 cursor.execute("SET SESSION sql_mode='ALLOW_INVALID_DATES', time_zone='+00:00', character_set_results=NULL")
 

@@ -1,206 +1,207 @@
 //! A private MariaDB.
 
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::target;
+use sqlx::mysql::MySqlConnectOptions;
+use sqlx::{ConnectOptions as _, MySqlConnection};
+use tempfile::TempDir;
 
-/// The password of the account `cdrvault`, which has the least privileges that the manual names.
-pub const PASSWORD: &str = "s3cret-canary";
+use super::database::Database;
+use super::{leftovers, places, template};
 
-/// Which engine holds the CDR and queue tables.
+/// How long a start may take; machines that run many tests are slow.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Where the tables of calls and of changed days are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
+pub(crate) enum Engine {
+    /// MariaDB's default.
     InnoDb,
+    /// MyRocks: calls and the queue; what has unique names stays in InnoDB, because RocksDB refuses those.
     RocksDb,
 }
 
-/// A running server with Asterisell's tables in the database `asterisell`.
-pub struct MariaDb {
-    child: Child,
-    home: tempfile::TempDir,
-    pub port: u16,
+/// How a server is to be started.
+#[derive(Debug)]
+pub(crate) struct Server {
+    engine: Engine,
+    options: Vec<String>,
+    zone: Option<String>,
+}
+
+/// A running server, which dies with this value.
+///
+/// It lives in a temporary directory that nobody else may enter, listens on a socket there and on a free port of 127.0.0.1.
+/// `root` is accepted at the socket only, without password.
+#[derive(Debug)]
+pub(crate) struct MariaDb {
+    process: Child,
+    directory: TempDir,
+    engine: Engine,
+    port: u16,
+}
+
+impl Server {
+    /// With the defaults.
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine, options: Vec::new(), zone: None }
+    }
+
+    /// With an option of `mariadbd`, as `--sql-mode=ANSI_QUOTES` or `--default-time-zone=+05:30`.
+    pub(crate) fn option(mut self, option: &str) -> Self {
+        self.options.push(option.to_owned());
+        self
+    }
+
+    /// On a host in this time zone, as `Europe/Rome`: what MariaDB calls `SYSTEM`.
+    pub(crate) fn host_zone(mut self, zone: &str) -> Self {
+        self.zone = Some(zone.to_owned());
+        self
+    }
+
+    /// Starts it, and waits until it serves.
+    pub(crate) fn start(self) -> MariaDb {
+        leftovers::sweep();
+        let directory = tempfile::Builder::new().prefix("cdrvault-mariadb-").tempdir().expect("a temporary directory");
+        template::copy_to(&directory.path().join("data"));
+        // Somebody else may take the port between our asking for a free one and the server's binding it.
+        for _ in 0..5 {
+            let port = free_port();
+            let mut process = self.spawn(directory.path(), port);
+            leftovers::note(process.id(), directory.path());
+            if wait(&mut process, directory.path()) {
+                return MariaDb { process, directory, engine: self.engine, port };
+            }
+            leftovers::forget(process.id());
+            let log = log(directory.path());
+            assert!(log.contains("Address already in use"), "mariadbd does not start:\n{log}");
+        }
+        panic!("no free port on 127.0.0.1");
+    }
+
+    fn spawn(&self, directory: &Path, port: u16) -> Child {
+        let path = |name: &str| directory.join(name).display().to_string();
+        let mut command = Command::new(places::program("mariadbd", "mariadb-server"));
+        command
+            .arg("--no-defaults")
+            .args(template::user_option())
+            .arg(format!("--datadir={}", path("data")))
+            .arg(format!("--socket={}", path("socket")))
+            .arg(format!("--pid-file={}", path("pid")))
+            .arg(format!("--log-error={}", path("log")))
+            .arg(format!("--tmpdir={}", directory.display()))
+            .args([format!("--port={port}"), "--bind-address=127.0.0.1".to_owned(), "--skip-name-resolve".to_owned()])
+            // What a commit means stays as it is: a commit outlives the server, though not a power failure.
+            .args(["--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M"])
+            .args(["--performance-schema=OFF", "--key-buffer-size=1M", "--aria-pagecache-buffer-size=4M"])
+            .args(["--max-connections=60", "--innodb-buffer-pool-dump-at-shutdown=OFF", "--innodb-fast-shutdown=1"]);
+        if self.engine == Engine::RocksDb {
+            command.args(["--plugin-load-add=ha_rocksdb", "--rocksdb-block-cache-size=32M"]);
+            command.args(["--rocksdb-flush-log-at-trx-commit=2", "--rocksdb-db-write-buffer-size=32M"]);
+        }
+        command.args(&self.options);
+        if let Some(zone) = &self.zone {
+            command.env("TZ", zone);
+        }
+        let log = File::options().create(true).append(true).open(directory.join("log")).expect("a writable directory");
+        let also = log.try_clone().expect("another handle");
+        command.stdin(Stdio::null()).stdout(log).stderr(also).spawn().expect("mariadbd runs")
+    }
 }
 
 impl MariaDb {
-    pub fn start(engine: Engine) -> Self {
-        Self::start_with(engine, &[])
+    /// Starts a server with the defaults.
+    pub(crate) fn start(engine: Engine) -> Self {
+        Server::new(engine).start()
     }
 
-    /// With more options for the server.
-    pub fn start_with(engine: Engine, more: &[&str]) -> Self {
-        let home = tempfile::Builder::new().prefix("cdrvault-mariadb").tempdir().unwrap();
-        let data = home.path().join("data");
-        let copied = Command::new("cp").arg("-a").arg("--reflink=auto").arg(template()).arg(&data).status().unwrap();
-        assert!(copied.success());
-        let port = free_port();
-        let log = std::fs::File::create(home.path().join("log")).unwrap();
-        let mut command = Command::new("mariadbd");
-        command
-            .args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"])
-            .args(["--performance-schema=off", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=2"])
-            .arg(format!("--datadir={}", data.display()))
-            .arg(format!("--socket={}", home.path().join("sock").display()))
-            .arg(format!("--port={port}"))
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        if engine == Engine::RocksDb {
-            command.arg("--plugin-load-add=ha_rocksdb");
-        }
-        let child = command.spawn().expect("mariadbd is missing: apt-get install mariadb-server, or run ./test");
-        let server = Self { child, home, port };
-        server.wait_until_ready();
-        server.sql("", "CREATE DATABASE asterisell");
-        server.sql("asterisell", &schema(engine));
-        server.sql(
-            "asterisell",
-            &format!(
-                "CREATE USER cdrvault@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
-                 GRANT SELECT ON asterisell.* TO cdrvault@'127.0.0.1';
-                 GRANT INSERT ON asterisell.ar_daily_status_job TO cdrvault@'127.0.0.1';
-                 GRANT INSERT, DELETE ON asterisell.ar_daily_status_change TO cdrvault@'127.0.0.1';"
-            ),
-        );
-        server
+    /// Where the calls are kept.
+    pub(crate) fn engine(&self) -> Engine {
+        self.engine
     }
 
-    fn wait_until_ready(&self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < deadline {
-            let ready = self.client("").args(["-e", "SELECT 1"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-            if ready.expect("mariadb is missing: apt-get install mariadb-client, or run ./test").success() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("mariadbd did not start:\n{}", std::fs::read_to_string(self.home.path().join("log")).unwrap());
+    /// The port on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
-    fn client(&self, database: &str) -> Command {
-        let mut command = Command::new("mariadb");
-        command
-            .args(["--no-defaults", "-uroot", "--default-character-set=utf8mb4", "--batch", "--skip-column-names", "--raw"])
-            .arg(format!("--socket={}", self.socket().display()));
-        if !database.is_empty() {
-            command.arg(database);
-        }
-        command
+    /// The socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("socket")
     }
 
-    /// Runs statements as root; the output, a line a row with tabs between the values.
-    pub fn sql(&self, database: &str, sql: &str) -> String {
-        self.try_sql(database, sql).unwrap_or_else(|error| panic!("{error}\nin: {}", &sql[..sql.len().min(500)]))
+    /// A directory for the test's own files, gone with the server.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
-    pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
-        let mut child = self
-            .client(database)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
-        let done = child.wait_with_output().unwrap();
-        if done.status.success() {
-            Ok(String::from_utf8_lossy(&done.stdout).into_owned())
-        } else {
-            Err(String::from_utf8_lossy(&done.stderr).into_owned())
-        }
+    /// What the server wrote into its log.
+    pub(crate) fn log(&self) -> String {
+        log(self.directory.path())
     }
 
-    /// Runs statements in the application's database.
-    pub fn app(&self, sql: &str) -> String {
-        self.sql("asterisell", sql)
+    /// A connection that may do everything.
+    pub(crate) async fn root(&self) -> MySqlConnection {
+        self.root_options().connect().await.expect("root is accepted at the socket")
     }
 
-    pub fn socket(&self) -> PathBuf {
-        self.home.path().join("sock")
+    pub(super) fn root_options(&self) -> MySqlConnectOptions {
+        MySqlConnectOptions::new().socket(self.socket()).username("root").charset("utf8mb4")
     }
 
-    pub fn url(&self) -> String {
-        format!("mysql://cdrvault@127.0.0.1:{}/asterisell", self.port)
+    /// Another database on this server, with Asterisell's tables, empty; tests that share a server take one each.
+    pub(crate) async fn fresh_database(&self, name: &str) -> Database<'_> {
+        Database::create(self, name).await
     }
 
-    pub fn home(&self) -> &Path {
-        self.home.path()
+    /// Ends the server as a crash does.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
 impl Drop for MariaDb {
     fn drop(&mut self) {
-        stop(&mut self.child);
-    }
-}
-
-/// Asks a process to end, and ends it if it does not.
-pub fn stop(child: &mut Child) {
-    let pid = rustix::process::Pid::from_child(child);
-    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    let deadline = Instant::now() + Duration::from_secs(15);
-    while Instant::now() < deadline {
-        if matches!(child.try_wait(), Ok(Some(_))) {
-            return;
+        let server = self.process.id();
+        if matches!(self.process.try_wait(), Ok(None)) {
+            leftovers::stop(server, || matches!(self.process.try_wait(), Ok(Some(_)) | Err(_)));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        leftovers::forget(server);
     }
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("127.0.0.1 is there");
+    listener.local_addr().expect("a bound socket has an address").port()
 }
 
-/// A fresh data directory, made once for each version of the server and copied for each test.
-fn template() -> PathBuf {
-    let version = Command::new("mariadbd").arg("--version").output();
-    let version = version.expect("mariadbd is missing: apt-get install mariadb-server, or run ./test").stdout;
-    let version: String =
-        String::from_utf8_lossy(&version).chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
-    let services = target().join("services");
-    std::fs::create_dir_all(&services).unwrap();
-    let lock = std::fs::File::create(services.join("template.lock")).unwrap();
-    lock.lock().unwrap();
-    let template = services.join(format!("mariadb-{version}"));
-    if !template.exists() {
-        let making = services.join("mariadb-making");
-        let _ = std::fs::remove_dir_all(&making);
-        let made = Command::new("mariadb-install-db")
-            .args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"])
-            .arg(format!("--datadir={}", making.display()))
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        std::fs::rename(&making, &template).unwrap();
-    }
-    template
-}
-
-/// The fixture; with RocksDB the CDR and queue tables are on it, and the tables with unique names stay on InnoDB.
-fn schema(engine: Engine) -> String {
-    let schema = include_str!("../fixtures/schema.sql");
-    if engine == Engine::InnoDb {
-        return schema.to_owned();
-    }
-    let mut on_rocks = false;
-    let mut out = String::new();
-    for line in schema.lines() {
-        if let Some(rest) = line.strip_prefix("CREATE TABLE ") {
-            on_rocks = ["ar_cdr ", "ar_source_cdr ", "ar_daily_status_change "].iter().any(|name| rest.starts_with(name));
+/// Waits for the server's greeting; false when the server ended instead.
+fn wait(process: &mut Child, directory: &Path) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        if matches!(process.try_wait(), Ok(Some(_)) | Err(_)) {
+            return false;
         }
-        if on_rocks && line.starts_with(") DEFAULT") {
-            out.push_str(&line.replacen(") DEFAULT", ") ENGINE=RocksDB DEFAULT", 1));
-        } else {
-            out.push_str(line);
+        if let Ok(mut stream) = UnixStream::connect(directory.join("socket")) {
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+            if stream.read_exact(&mut [0; 5]).is_ok() {
+                return true;
+            }
         }
-        out.push('\n');
+        std::thread::sleep(Duration::from_millis(10));
     }
-    out
+    leftovers::stop(process.id(), || matches!(process.try_wait(), Ok(Some(_)) | Err(_)));
+    panic!("mariadbd is not ready after {PATIENCE:?}:\n{}", log(directory));
+}
+
+fn log(directory: &Path) -> String {
+    let log = fs::read(directory.join("log")).unwrap_or_default();
+    String::from_utf8_lossy(&log).into_owned()
 }

@@ -201,7 +201,7 @@ fn is_word(c: char) -> bool {
 }
 
 /// Where a URL holds a password: in `user:password@`, or in a parameter that sounds like one.
-pub(super) fn secret_in_url(url: &str) -> Option<Range<usize>> {
+pub fn secret_in_url(url: &str) -> Option<Range<usize>> {
     let start = url.find("://")? + 3;
     let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
     if let Some(at) = url[start..end].rfind('@')

@@ -44,6 +44,7 @@ pub use day::Day;
 pub use explained::Explained;
 pub use file::open;
 pub use glob::Glob;
+pub use mask::secret_in_url;
 pub use mode::Mode;
 pub use nearest::nearest;
 pub use options::{OptionDoc, options_of};

@@ -72,6 +72,8 @@ pub(super) struct Delivery<'a> {
     pub(super) spool: &'a Spool,
     pub(super) on_schema_change: OnSchemaChange,
     pub(super) replay: Option<Replay>,
+    /// Something that should be in it could not be read: its last good copy is in an older generation.
+    pub(super) incomplete: bool,
     /// Of the sinks that cannot say what they have.
     pub(super) unreachable: Vec<Failure>,
 }
@@ -112,7 +114,8 @@ impl Delivery<'_> {
             return Err(Error::new(Kind::Refused, format!("{}: {shrunk}, and is not replaced", manifest.unit))
                 .hint("see what happened to the day; with --allow-shrink it is replaced, and the old generation kept"));
         }
-        if let (Some(shrunk), Some(previous)) = (&shrunk, &previous) {
+        let incomplete = self.incomplete.then(|| "not everything could be read this time".to_owned());
+        if let (Some(shrunk), Some(previous)) = (&shrunk.or(incomplete), &previous) {
             self.pin(before, previous, shrunk).await?;
             warnings.push(format!(
                 "{}: {shrunk}; generation {} is kept until it is released",

@@ -11,10 +11,10 @@ use super::retry::retry;
 use super::seal::Sealing;
 use super::spool::Spool;
 use crate::context::Context;
-use crate::error::{At as _, Error, Result};
+use crate::error::{At as _, Error, Kind, Result};
 use crate::failpoint;
 use crate::manifest::{Manifest, Origin};
-use crate::notice::Notices;
+use crate::notice::{Level, Notices};
 use crate::partition::{Partition, Unit};
 use crate::sink::Sealed;
 use crate::stage::{Read, Session, Snapshot, Work};
@@ -29,7 +29,6 @@ pub(super) struct Shop {
 
 /// The units of one partition whose flows share a session.
 pub(super) struct Group {
-    pub(super) session: usize,
     pub(super) partition: Partition,
     pub(super) members: Vec<Member>,
 }
@@ -94,14 +93,13 @@ impl Shop {
             before.push(deliver::look(&self.cx, &self.opened, &self.opened.flows[member.flow], unit).await);
         }
         failpoint::hit("before-claim")?;
-        session.claim(&self.cx, units, &|unit| self.spool.discard(unit)).await?;
+        session.claim(&self.cx, units, &|unit| self.spool.discard(unit)).await.map_err(wait_for_next_run)?;
         failpoint::hit("after-claim")?;
 
         let mut result = GroupResult { units: Vec::new(), warnings: Vec::new(), settled: Vec::new() };
         let mut ready = Vec::new();
         let mut snapshot: Option<Arc<dyn Snapshot>> = None;
-        for (((member, unit), (live, unreachable)), index) in group.members.iter().zip(units).zip(before).zip(0..) {
-            let _: usize = index;
+        for ((member, unit), (live, unreachable)) in group.members.iter().zip(units).zip(before) {
             let flow = &self.opened.flows[member.flow];
             let notices = Notices::default();
             if live.is_empty() {
@@ -124,14 +122,16 @@ impl Shop {
             match sealing.await {
                 Ok(sealed) => ready.push((member, unit, live, unreachable, sealed, notices)),
                 // All flows of the day share the snapshot: one that was cut off starts again with the others.
-                Err(error) if error.kind() == crate::error::Kind::Transient => return Err(error),
+                Err(error) if error.kind() == Kind::Transient => return Err(error),
                 Err(error) => result.units.push(failed(unit, member, &error, notices.list())),
             }
         }
         drop(snapshot);
         failpoint::hit("after-seal")?;
         for (member, unit, live, unreachable, sealed, notices) in ready {
-            match self.deliver(session, &self.opened.flows[member.flow], &live, unreachable, &sealed).await {
+            let incomplete = notices.count(Level::Problem) > 0;
+            let flow = &self.opened.flows[member.flow];
+            match self.deliver(session, flow, &live, unreachable, &sealed, incomplete).await {
                 Ok(delivered) => {
                     if delivered.settled {
                         result.settled.push(unit.clone());
@@ -194,6 +194,7 @@ impl Shop {
         sealing.seal(payload).await.at(unit)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what was gathered of one unit, used once")]
     async fn deliver(
         &self,
         session: &Arc<dyn Session>,
@@ -201,6 +202,7 @@ impl Shop {
         before: &[Before<'_>],
         unreachable: Vec<Failure>,
         sealed: &Sealed,
+        incomplete: bool,
     ) -> Result<Delivered> {
         let delivery = Delivery {
             cx: &self.cx,
@@ -208,6 +210,7 @@ impl Shop {
             spool: &self.spool,
             on_schema_change: self.opened.spec(flow).on_schema_change,
             replay: self.replay,
+            incomplete,
             unreachable,
         };
         let delivered = delivery.run(sealed, before).await?;
@@ -232,6 +235,14 @@ impl Shop {
         }
         Ok(())
     }
+}
+
+/// The application is working on the day: trying again would only make both wait, and nothing is lost by waiting.
+fn wait_for_next_run(error: Error) -> Error {
+    if error.kind() != Kind::Transient {
+        return error;
+    }
+    Error::new(Kind::Conflict, error.one_line()).hint("the application is at work on this day; the next run takes it")
 }
 
 /// The generation that every reachable sink holds, if it is one and the same.

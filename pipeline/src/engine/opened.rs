@@ -36,7 +36,7 @@ pub struct OpenSink {
     pub name: String,
     /// Its failure is a warning.
     pub optional: bool,
-    /// Whether a flow that was asked for uses it.
+    /// Whether a flow that was asked for, and can be read, uses it.
     pub used: bool,
     /// The sink, behind the decorator that tries again.
     pub sink: Result<Arc<dyn Sink>, SharedError>,
@@ -89,8 +89,9 @@ impl Opened {
             Self { pipeline, sinks: Vec::new(), sessions: Vec::new(), flows: Vec::new(), warnings: Vec::new() };
         opened.build_flows(only)?;
         opened.open_sessions(cx, dry_run).await?;
-        opened.open_sinks(cx, state, dry_run, adopt).await?;
         opened.check_sources(cx).await;
+        // A vault that nothing can be written to now is left alone.
+        opened.open_sinks(cx, state, dry_run, adopt, |flow| flow.source.is_ok()).await?;
         Ok(opened)
     }
 
@@ -99,7 +100,7 @@ impl Opened {
         let mut opened =
             Self { pipeline, sinks: Vec::new(), sessions: Vec::new(), flows: Vec::new(), warnings: Vec::new() };
         opened.build_flows(only)?;
-        opened.open_sinks(cx, state, true, false).await?;
+        opened.open_sinks(cx, state, true, false, |_| true).await?;
         Ok(opened)
     }
 
@@ -271,9 +272,16 @@ impl Opened {
         Ok(())
     }
 
-    async fn open_sinks(&mut self, cx: &Context, state: Option<&State>, dry_run: bool, adopt: bool) -> Result<()> {
-        let used: BTreeSet<usize> =
-            self.flows.iter().flat_map(|flow| self.pipeline.flows[flow.spec].sinks.clone()).collect();
+    async fn open_sinks(
+        &mut self,
+        cx: &Context,
+        state: Option<&State>,
+        dry_run: bool,
+        adopt: bool,
+        uses: impl Fn(&OpenFlow) -> bool,
+    ) -> Result<()> {
+        let using = self.flows.iter().filter(|flow| uses(flow));
+        let used: BTreeSet<usize> = using.flat_map(|flow| self.pipeline.flows[flow.spec].sinks.clone()).collect();
         let registered = self.flows.iter().any(|flow| flow.events);
         let databases: Vec<String> =
             self.pipeline.databases.iter().map(|database| database.build.identity()).collect();

@@ -123,7 +123,8 @@ async fn plan_flow(
     holdings.fill_gaps(cx, flow, &mut planned.plan).await
 }
 
-/// Asks the transforms, for each sink, whether a candidate has to be read.
+/// Asks the transforms whether a candidate has to be read, by what the sink that is furthest has of it. What the others
+/// lack is copied from there.
 async fn judge(
     cx: &Context,
     opened: &Opened,
@@ -134,23 +135,18 @@ async fn judge(
 ) -> Result<()> {
     let unit = Unit::new(&flow.name, candidate.partition);
     let transforms = &opened.spec(flow).transforms;
-    let mut gone = false;
-    for live in holdings.distinct(cx, candidate.partition).await? {
-        match verdict(transforms, candidate, live.as_deref()) {
-            Verdict::Export(reason) => {
-                let rows = candidate.evidence.iter().find_map(|evidence| match evidence {
-                    Evidence::Tripwire { now, .. } => Some(now.rows),
-                    _ => None,
-                });
-                let rows = rows.or(live.as_ref().map(|live| live.rows));
-                plan.want(unit.clone(), reason, rows, live.as_ref().map(|live| live.bytes()));
-            }
-            Verdict::Gone => gone = true,
-            Verdict::Skip => {}
+    let live = holdings.newest(cx, candidate.partition).await?;
+    match verdict(transforms, candidate, live.as_deref()) {
+        Verdict::Export(reason) => {
+            let rows = candidate.evidence.iter().find_map(|evidence| match evidence {
+                Evidence::Tripwire { now, .. } => Some(now.rows),
+                _ => None,
+            });
+            let rows = rows.or(live.as_ref().map(|live| live.rows));
+            plan.want(unit, reason, rows, live.as_ref().map(|live| live.bytes()));
         }
-    }
-    if gone && plan.tasks.iter().all(|task| task.unit != unit) {
-        plan.gone.push(unit);
+        Verdict::Gone => plan.gone.push(unit),
+        Verdict::Skip => {}
     }
     Ok(())
 }
@@ -208,27 +204,17 @@ impl<'a> Holdings<'a> {
         self.partitions().into_iter().filter_map(Partition::day).collect()
     }
 
-    /// The receipts that the sinks have of a partition, equal ones once; `None` for a sink that has none.
-    async fn distinct(&self, cx: &Context, partition: Partition) -> Result<Vec<Option<Arc<Manifest>>>> {
-        let mut distinct: BTreeMap<u32, Option<Arc<Manifest>>> = BTreeMap::new();
-        for holding in &self.sinks {
-            let generation = holding.held.get(&partition).map_or(0, |held| held.generation);
-            if distinct.contains_key(&generation) {
-                continue;
-            }
-            let manifest = if generation == 0 {
-                None
-            } else {
-                let unit = Unit::new(&self.dataset, partition);
-                Some(Arc::new(holding.sink.manifest(cx, &unit, generation).await?))
-            };
-            distinct.insert(generation, manifest);
-        }
-        Ok(distinct.into_values().collect())
-    }
-
+    /// The newest receipt that any sink has of a partition.
     async fn newest(&self, cx: &Context, partition: Partition) -> Result<Option<Arc<Manifest>>> {
-        Ok(self.distinct(cx, partition).await?.pop().flatten())
+        let held = |holding: &Holding<'_>| holding.held.get(&partition).map_or(0, |held| held.generation);
+        match self.sinks.iter().max_by_key(|holding| held(holding)) {
+            Some(holding) if held(holding) > 0 => {
+                let unit = Unit::new(&self.dataset, partition);
+                let manifest = holding.sink.manifest(cx, &unit, held(holding)).await?;
+                Ok(Some(Arc::new(manifest)))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// What one sink has and another lacks is copied; what none has any more is exported.

@@ -142,9 +142,7 @@ fn report_opening(opened: &Opened, report: &mut Report) {
             told.push(Arc::clone(error));
         }
     }
-    let used: BTreeSet<usize> = opened.flows.iter().flat_map(|flow| opened.spec(flow).sinks.clone()).collect();
-    for index in used {
-        let open = &opened.sinks[index];
+    for open in opened.sinks.iter().filter(|open| open.used) {
         if let Err(error) = &open.sink {
             report.failures.push(Failure::of(&open.name, error).counting(!open.optional));
         }
@@ -170,7 +168,7 @@ fn groups(opened: &Opened, plan: &Plan) -> Vec<Group> {
                 .or_default()
                 .push(Member { flow, reasons: task.reasons.clone() });
         }
-        groups.extend(by_session.into_iter().map(|(session, members)| Group { session, partition, members }));
+        groups.extend(by_session.into_values().map(|members| Group { partition, members }));
     }
     groups
 }

@@ -54,13 +54,13 @@ impl Sealing<'_> {
 
     async fn run(&self, payload: Payload, directory: &Path) -> Result<Sealed> {
         let mut columns = Vec::new();
-        let bodies = tap::Bodies::default();
+        let last_body = tap::LastBody::default();
         let mut payload = match payload {
             Payload::Rows(rows) => {
                 columns.clone_from(&rows.about.columns);
                 Payload::Rows(tap::rows(self.cx, rows, self.work.facts.clone()))
             }
-            Payload::Objects(objects) => Payload::Objects(tap::objects(self.cx, objects, Arc::clone(&bodies))),
+            Payload::Objects(objects) => Payload::Objects(tap::objects(self.cx, objects, Arc::clone(&last_body))),
         };
         for transform in self.transforms {
             payload = transform.apply(&self.work, payload)?;
@@ -82,7 +82,7 @@ impl Sealing<'_> {
             };
             let path = gathered.next_path(directory);
             let written = self.write(bytes, path.clone()).await?;
-            let plain = bodies.lock().unwrap_or_else(PoisonError::into_inner).remove(&entry.path);
+            let plain = last_body.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some((length, sha256)) = plain {
                 entry.size = length;
                 entry.sha256 = Some(sha256);

@@ -1,13 +1,11 @@
 //! What is learnt of a payload while it streams from its source into the transforms.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
-use crate::entry::RawPath;
 use crate::error::Result;
 use crate::facts::FactGatherer;
 use crate::payload::{Body, ByteStream, Object, ObjectStream, RowStream};
@@ -25,20 +23,20 @@ pub(super) fn rows(cx: &Context, input: RowStream, facts: FactCell) -> RowStream
     RowStream { schema, about, batches: batches.boxed() }
 }
 
-/// Length and SHA-256 of each body that went by, by the path of its entry.
-pub(super) type Bodies = Arc<Mutex<BTreeMap<RawPath, (u64, String)>>>;
+/// Length and SHA-256 of the body that ended last: one is read to its end before the next is asked for.
+pub(super) type LastBody = Arc<Mutex<Option<(u64, String)>>>;
 
 /// Hashes the bodies of objects; what is learnt of one is in `seen` when its stream has ended well.
-pub(super) fn objects(cx: &Context, input: ObjectStream, seen: Bodies) -> ObjectStream {
+pub(super) fn objects(cx: &Context, input: ObjectStream, seen: LastBody) -> ObjectStream {
     let cx = cx.clone();
     input
         .map(move |object| {
             let Object { entry, body } = object?;
             let body = match body {
                 Body::Stream(bytes) => {
-                    let (path, seen) = (entry.path.clone(), Arc::clone(&seen));
+                    let seen = Arc::clone(&seen);
                     Body::Stream(hashed(&cx, bytes, move |length, sha256| {
-                        seen.lock().unwrap_or_else(PoisonError::into_inner).insert(path, (length, sha256));
+                        *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((length, sha256));
                     }))
                 }
                 other => other,
@@ -49,7 +47,7 @@ pub(super) fn objects(cx: &Context, input: ObjectStream, seen: Bodies) -> Object
 }
 
 /// Hashes a stream of bytes and tells length and SHA-256 at its end.
-pub(super) fn hashed(cx: &Context, bytes: ByteStream, tell: impl FnOnce(u64, String) + Send + 'static) -> ByteStream {
+fn hashed(cx: &Context, bytes: ByteStream, tell: impl FnOnce(u64, String) + Send + 'static) -> ByteStream {
     let cx = cx.clone();
     through(bytes, (0_u64, Sha256::new()), move |(length, hash), chunk| {
         cx.progress.read(0, chunk.len() as u64);

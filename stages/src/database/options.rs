@@ -11,7 +11,7 @@ use cdrvault_pipeline::stage::Session;
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use secrecy::ExposeSecret as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use url::Url;
 
@@ -74,7 +74,7 @@ struct MySqlOptions {
 }
 
 /// How the connection to the server is encrypted.
-#[derive(Deserialize, JsonSchema, Clone, Copy, Default)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Default)]
 #[serde(rename_all = "kebab-case")]
 enum Tls {
     /// Never.

@@ -137,7 +137,6 @@ impl Source for Tree {
             one_file_system: self.one_file_system,
             previous: what.previous.clone(),
             notices: what.notices.clone(),
-            progress: Arc::clone(&cx.progress),
             cancel: cx.cancel.clone(),
         })))
     }

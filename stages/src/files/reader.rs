@@ -19,7 +19,6 @@ use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::manifest::Manifest;
 use cdrvault_pipeline::notice::Notices;
 use cdrvault_pipeline::payload::{Body, Object, ObjectStream};
-use cdrvault_pipeline::progress::Progress;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -50,7 +49,6 @@ pub(super) struct Job {
     pub(super) one_file_system: bool,
     pub(super) previous: Option<Arc<Manifest>>,
     pub(super) notices: Notices,
-    pub(super) progress: Arc<dyn Progress>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -201,7 +199,6 @@ impl Reader<'_> {
             if to.blocking_send(Bytes::from(chunk)).is_err() {
                 return Ok(Poured::Unwanted);
             }
-            self.job.progress.read(0, count as u64);
         }
     }
 

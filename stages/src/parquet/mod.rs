@@ -10,7 +10,7 @@ mod reader;
 mod writer;
 
 use async_trait::async_trait;
-use cdrvault_pipeline::config::{Problem, Section, schema_of};
+use cdrvault_pipeline::config::{Section, schema_of};
 use cdrvault_pipeline::entry::Entry;
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::partition::Partition;
@@ -57,12 +57,6 @@ struct Parquet {
 
 fn parse(section: &mut Section<'_>) -> Option<Box<dyn Transform>> {
     let options: Options = section.options()?;
-    if !(1024..=1 << 24).contains(&options.row_group_rows) {
-        let problem = Problem::new(section.value("row-group-rows"), format!("{} is out of range", options.row_group_rows))
-            .help("write a number from 1024 to 16777216; 524288 is the default");
-        section.problem(problem);
-        return None;
-    }
     Some(Box::new(Parquet { options }))
 }
 

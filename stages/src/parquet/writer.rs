@@ -91,6 +91,9 @@ impl Encoder<'_> {
 
     /// Chooses the encodings and writes what was held back.
     fn open(&mut self) -> Result<()> {
+        if matches!(self.writer, Writer::Open(_)) {
+            return Ok(());
+        }
         let Writer::Waiting(out) = std::mem::replace(&mut self.writer, Writer::Gone) else { return Ok(()) };
         let sample = concat_batches(&self.schema, &self.sample)
             .map_err(|error| Error::failed("cannot join batches").with_source(error))?;

@@ -18,7 +18,7 @@ use cdrvault_pipeline::notice::{Level, Notices};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::{Body, Object, ObjectStream};
 use cdrvault_pipeline::progress::Quiet;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -116,7 +116,12 @@ fn context() -> Context {
 }
 
 /// Consumes a tree as the engine does.
-async fn save(mut objects: ObjectStream) -> Result<Saved> {
+async fn save(objects: ObjectStream) -> Result<Saved> {
+    save_and(objects, || ()).await
+}
+
+/// As [`save`], with something to do after each chunk.
+async fn save_and(mut objects: ObjectStream, mut act: impl FnMut()) -> Result<Saved> {
     let mut saved = Saved::new();
     let mut order: Vec<RawPath> = Vec::new();
     while let Some(Object { entry, body }) = objects.try_next().await? {
@@ -124,7 +129,10 @@ async fn save(mut objects: ObjectStream) -> Result<Saved> {
         let again = order.last() == Some(&entry.path);
         assert!(again || order.last().is_none_or(|last| *last < entry.path), "{key} comes too late");
         let content = match body {
-            Body::Stream(bytes) => Saving::Bytes(bytes.try_collect::<Vec<Bytes>>().await?.concat()),
+            Body::Stream(bytes) => {
+                let bytes: Vec<Bytes> = bytes.inspect(|_| act()).try_collect().await?;
+                Saving::Bytes(bytes.concat())
+            }
             Body::None => Saving::Nothing,
             Body::Unchanged => Saving::Unchanged,
             Body::Withdrawn => {

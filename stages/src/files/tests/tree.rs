@@ -138,7 +138,9 @@ async fn include_and_exclude_choose_and_exclude_wins() {
     let names = ["etc/a.conf", "etc/b.txt", "etc/ssl/key.conf", "etc/cache/x.conf", "other/c.conf", "top"];
     let chosen = async |options: &str| {
         let trial = Trial::new(options);
-        names.iter().for_each(|name| trial.write(name, ""));
+        for name in names {
+            trial.write(name, "");
+        }
         let saved = trial.save().await;
         assert_eq!(trial.counts(), [0, 0, 0]);
         saved

@@ -1,0 +1,302 @@
+//! What goes wrong on a bad day: each has a message that says where, what and what to do, an exit status, and leaves the
+//! vault as it was.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test")]
+
+mod site;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use site::mariadb::{Engine, MariaDb, PASSWORD};
+use site::rating::Rating;
+use site::home::{Said, Site};
+
+/// A site with two saved days.
+fn saved_site(server: &MariaDb) -> Site {
+    Rating::new(5, 2, 20).fill(server);
+    let site = Site::on(server);
+    site.ok("run", &[]);
+    site
+}
+
+/// Runs what must fail, checks what it says, and that the vault is as before.
+fn fails(site: &Site, more: &[&str], status: i32, says: &[&str]) -> Said {
+    let before = site.content();
+    let said = site.run("run", more);
+    assert_eq!(said.status, status, "{}", said.err);
+    for part in says {
+        assert!(said.err.contains(part), "`{part}` is not in:\n{}", said.err);
+    }
+    assert!(!said.err.contains(PASSWORD), "the password is shown:\n{}", said.err);
+    assert!(site.content() == before, "the vault has changed");
+    said
+}
+
+#[test]
+fn what_is_wrong_with_the_database_is_told() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = saved_site(&server);
+    let good = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+
+    site.secret("password", "wrong-canary");
+    let said = fails(&site, &[], 1, &["cannot connect to mysql://127.0.0.1", "Access denied", "check the user in `url` and the `password`"]);
+    assert!(!said.err.contains("wrong-canary"));
+    site.secret("password", PASSWORD);
+
+    std::fs::remove_file(site.path("password")).unwrap();
+    fails(&site, &[], 1, &["database `billing`", "password"]);
+    site.secret("password", PASSWORD);
+
+    site.edit("127.0.0.1", "no-such-host.invalid");
+    fails(&site, &[], 1, &["cannot connect to mysql://no-such-host.invalid", "check the host name in `url`"]);
+    site.pipeline(&good);
+
+    site.edit(&format!(":{}", server.port), ":1");
+    fails(&site, &[], 1, &["refused", "check that the server runs"]);
+    site.pipeline(&good);
+
+    site.edit("/asterisell", "/nothing");
+    fails(&site, &[], 1, &["cannot connect to", "nothing"]);
+    site.pipeline(&good);
+
+    server.app("RENAME TABLE ar_cdr TO ar_cdr_away, ar_source_cdr TO ar_source_cdr_away");
+    fails(&site, &[], 1, &["no table `ar_cdr`", "check the database's name in `url`"]);
+    server.app("RENAME TABLE ar_cdr_away TO ar_cdr, ar_source_cdr_away TO ar_source_cdr");
+    site.ok("run", &[]);
+
+    server.app("ALTER TABLE ar_cdr RENAME COLUMN income TO revenue");
+    fails(&site, &["--flow", "ar_cdr"], 1, &["has no column `income`", "check that `url` names the database"]);
+    server.app("ALTER TABLE ar_cdr RENAME COLUMN revenue TO income");
+    site.ok("run", &[]);
+}
+
+#[test]
+fn without_write_access_to_the_events_the_sums_are_compared() {
+    let server = MariaDb::start(Engine::InnoDb);
+    server.app("REVOKE INSERT, DELETE ON asterisell.ar_daily_status_change FROM cdrvault@'127.0.0.1'; REVOKE INSERT ON asterisell.ar_daily_status_job FROM cdrvault@'127.0.0.1';");
+    let mut rating = Rating::new(5, 2, 20);
+    rating.fill(&server);
+    let site = Site::on(&server);
+    // The calls are older than the usual window.
+    site.edit("[\"incremental\", \"parquet\"]", "[{ incremental = { window = \"9y\" } }, \"parquet\"]");
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("is not told of changed days") && said.err.contains("comparing sums"), "{}", said.err);
+    assert_eq!(site.live().len(), 4);
+    let sql = rating.source_calls("2026-01-02", 3);
+    server.app(&sql);
+    assert_eq!(site.published(), ["ar_source_cdr 2026-01-02"]);
+    assert_eq!(site.published(), Vec::<String>::new());
+    site::python::compare(&server, &site.vault(), false).unwrap();
+
+    site.edit("window = \"9y\"", "detect = [\"events\"]");
+    fails(&site, &[], 1, &["by events alone, and cannot", "detect = [\"events\", \"tripwire\"]"]);
+}
+
+#[test]
+fn what_is_wrong_with_the_vault_is_told() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = saved_site(&server);
+    server.app(&site::rating::transaction("UPDATE ar_cdr SET duration = duration + 1;", &["2026-01-01", "2026-01-02"]));
+
+    // Not mounted: the directory is there and empty, and our rows are in the database.
+    std::fs::rename(site.vault(), site.path("away")).unwrap();
+    std::fs::create_dir(site.vault()).unwrap();
+    fails(&site, &[], 1, &["there is no vault in", "is the disk mounted?", "--adopt-vault"]);
+    std::fs::remove_dir(site.vault()).unwrap();
+    fails(&site, &[], 1, &["is the disk mounted?"]);
+    // Not even with the state lost: the database remembers us.
+    std::fs::rename(site.path("state"), site.path("state-away")).unwrap();
+    fails(&site, &[], 1, &["is the disk mounted?"]);
+    let _ = std::fs::remove_dir_all(site.path("state"));
+    std::fs::rename(site.path("state-away"), site.path("state")).unwrap();
+    std::fs::rename(site.path("away"), site.vault()).unwrap();
+
+    // Somebody else's.
+    let identity = site.vault().join(".cdrvault/vault.json");
+    let ours = std::fs::read_to_string(&identity).unwrap();
+    std::fs::write(&identity, ours.replace("\"pipeline\": \"test\"", "\"pipeline\": \"production\"")).unwrap();
+    fails(&site, &[], 1, &["is not this pipeline's", "`production`", "--adopt-vault"]);
+
+    // Newer.
+    std::fs::write(&identity, ours.replace("\"format\": 1", "\"format\": 2")).unwrap();
+    fails(&site, &[], 1, &["has format 2", "use a newer cdrvault"]);
+    std::fs::write(&identity, &ours).unwrap();
+
+    assert_eq!(site.published().len(), 2, "it goes on where it was");
+    site::python::compare(&server, &site.vault(), false).unwrap();
+}
+
+#[test]
+fn a_vault_that_cannot_be_written_is_told() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = saved_site(&server);
+    server.app(&site::rating::transaction("UPDATE ar_cdr SET duration = duration + 1 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    let vault = site.vault();
+    let mount = Mount::bind_read_only(&vault);
+    let before = site.content();
+    let said = site.run("run", &[]);
+    assert_eq!(said.status, 1, "{}", said.err);
+    assert!(said.err.contains("vault") && said.err.contains("Read-only file system"), "{}", said.err);
+    assert!(said.err.contains("mount the file system read-write"), "{}", said.err);
+    assert!(site.content() == before);
+    drop(mount);
+    assert_eq!(site.published(), ["ar_cdr 2026-01-01"]);
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_day_stays_owed() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(5, 3, 20).fill(&server);
+    let site = Site::on(&server);
+    std::fs::create_dir(site.vault()).unwrap();
+    let vault = site.vault();
+    let mount = Mount::small(&vault);
+    site.edit("min-free = \"1MiB\"", "min-free = \"64KiB\"");
+    site.ok("run", &[]);
+    let day = Rating::day(1);
+    server.app(&site::rating::transaction(&Rating::new(6, 3, 0).source_calls(&day, 20_000), &[&day]));
+    let live = |site: &Site| site.live().into_iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>();
+    let before = live(&site);
+    let said = site.run("run", &[]);
+    assert_ne!(said.status, 0, "{}", said.err);
+    assert!(said.err.contains("No space left on device") || said.err.contains("are to stay free"), "{}", said.err);
+    assert!(said.err.contains("free some space"), "{}", said.err);
+    assert!(live(&site) == before, "the vault has changed");
+    site::home::all_whole(&site);
+    mount.grow();
+    site.ok("run", &[]);
+    site::python::compare(&server, &site.vault(), false).unwrap();
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_told() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = saved_site(&server);
+    std::fs::rename(site.path("state"), site.path("away")).unwrap();
+    std::fs::write(site.path("state"), "in the way").unwrap();
+    fails(&site, &[], 1, &["state", "is no directory", "set `state`"]);
+    // As somebody who may not.
+    std::fs::remove_file(site.path("state")).unwrap();
+    std::fs::rename(site.path("away"), site.path("state")).unwrap();
+    std::fs::set_permissions(site.home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let binary = site.path("cdrvault");
+    std::fs::copy(env!("CARGO_BIN_EXE_cdrvault"), &binary).unwrap();
+    let said = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&binary)
+        .arg("run")
+        .arg(site.path("pipeline.toml"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(1), "{text}");
+    assert!(text.contains("state") && text.contains("Permission denied") && text.contains("run as a user who may"), "{text}");
+}
+
+#[test]
+fn a_second_run_at_the_same_time_is_refused_or_waits() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = saved_site(&server);
+    server.app(&site::rating::transaction("UPDATE ar_cdr SET duration = duration + 1 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    let go = site.path("go");
+    let mut first = site.start(&format!("after-claim=pause:{}", go.display()));
+    while !site.path("go.reached").exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let quiet = site.run("run", &[]);
+    assert_eq!((quiet.status, quiet.err.as_str(), quiet.out.as_str()), (11, "", ""), "silent off a terminal");
+    // Another state directory, as another container would have: the vault's own lock, and its identity, hold it off.
+    site.edit("state = \"state\"", "state = \"other-state\"");
+    let other = site.run("run", &[]);
+    assert_eq!(other.status, 1, "{}", other.err);
+    assert!(other.err.contains("is not this pipeline's") && other.err.contains("writer"), "{}", other.err);
+    site.edit("state = \"other-state\"", "state = \"state\"");
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| site.run("run", &["--wait-lock", "1m"]));
+        std::thread::sleep(Duration::from_millis(300));
+        std::fs::write(&go, "").unwrap();
+        waiting.join().unwrap()
+    });
+    assert!(first.wait().unwrap().success());
+    assert_eq!(waiting.status, 0, "{}", waiting.err);
+    site::python::compare(&server, &site.vault(), false).unwrap();
+}
+
+#[test]
+fn a_literal_secret_that_others_can_read_is_refused() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = saved_site(&server);
+    let good = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    let change = |mode: u32, text: &str| {
+        site.pipeline(text);
+        std::fs::set_permissions(site.path("pipeline.toml"), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let literal = good.replace("{ file = \"password\" }", &format!("\"{PASSWORD}\""));
+    change(0o644, &literal);
+    fails(&site, &[], 78, &["pipeline.toml:", "password", "{ file ="]);
+    change(0o600, &literal);
+    site.ok("run", &[]);
+    let in_url = good.replace("cdrvault@", &format!("cdrvault:{PASSWORD}@"));
+    change(0o644, &in_url);
+    fails(&site, &[], 78, &["pipeline.toml:", "url"]);
+}
+
+#[test]
+fn an_interrupted_run_ends_cleanly() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(5, 8, 30).fill(&server);
+    let site = Site::on(&server);
+    let go = site.path("go");
+    let mut run = site.start(&format!("after-claim:3=pause:{}", go.display()));
+    while !site.path("go.reached").exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    site::home::all_whole(&site);
+    assert!(site.live().len() < 16, "it stopped");
+    site.ok("run", &[]);
+    site::python::compare(&server, &site.vault(), false).unwrap();
+}
+
+/// A mount that ends with the test.
+struct Mount<'a>(&'a Path);
+
+impl<'a> Mount<'a> {
+    fn run(program: &str, args: &[&str]) {
+        let done = Command::new(program).args(args).output().unwrap();
+        assert!(
+            done.status.success(),
+            "this test mounts file systems and needs root: {program} {args:?}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+
+    fn small(at: &'a Path) -> Self {
+        Self::run("mount", &["-t", "tmpfs", "-o", "size=1m", "none", at.to_str().unwrap()]);
+        Self(at)
+    }
+
+    fn grow(&self) {
+        Self::run("mount", &["-o", "remount,size=64m", self.0.to_str().unwrap()]);
+    }
+
+    fn bind_read_only(at: &'a Path) -> Self {
+        let path = at.to_str().unwrap();
+        Self::run("mount", &["--bind", path, path]);
+        Self::run("mount", &["-o", "remount,ro,bind", path]);
+        Self(at)
+    }
+}
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}

@@ -1,0 +1,240 @@
+//! What a run does, and does not do, in ordinary life.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test")]
+
+mod site;
+
+use site::mariadb::{Engine, MariaDb};
+use site::python;
+use site::rating::{Rating, transaction};
+use site::home::Site;
+
+fn notes(site: &Site, dataset: &str, day: &str) -> serde_json::Value {
+    let path = site.vault().join(format!(".cdrvault/verified/{dataset}/{day}.json"));
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_run_without_changes_reads_no_day_and_writes_nothing() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(1, 5, 50).fill(&server);
+    let site = Site::on(&server);
+    let first = site.ok("run", &[]);
+    assert_eq!((first.out.as_str(), first.err.as_str()), ("", ""), "a good run is silent off a terminal");
+    let before = site.content();
+    for _ in 0..2 {
+        let said = site.ok("run", &["--json"]);
+        let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!(report["units"].as_array().unwrap().len(), 0, "no day is read");
+        assert_eq!(report["schema-version"], 1);
+        assert!(site.content() == before, "the vault has changed");
+    }
+    // The state can be thrown away: it costs a sweep.
+    std::fs::remove_dir_all(site.path("state")).unwrap();
+    assert_eq!(site.published(), Vec::<String>::new());
+    assert!(site.content() == before);
+}
+
+#[test]
+fn only_what_changed_is_exported_and_the_old_version_stays() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(2, 4, 50).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    // New ids alone are no change.
+    server.app(&transaction("UPDATE ar_cdr SET id = id + 7 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    assert_eq!(site.published(), Vec::<String>::new());
+    server.app(&transaction("UPDATE ar_cdr SET income = income + 7 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    let plan = site.ok("run", &["-n"]);
+    assert!(plan.out.contains("ar_cdr") && plan.out.contains("announced as changed"), "{}", plan.out);
+    let before = site.content();
+    site.ok("run", &["-n"]);
+    assert!(site.content() == before, "a plan changes nothing");
+    assert_eq!(site.published(), ["ar_cdr 2026-01-01"]);
+    let versions = site.vault().join(".cdrvault/versions/ar_cdr/2026-01-01");
+    let kept: Vec<_> = std::fs::read_dir(versions).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].to_str().unwrap().starts_with("g0001-"), "{kept:?}");
+    python::compare(&server, &site.vault(), false).unwrap();
+    let listed = site.ok("snapshots", &["--day", "2026-01-01", "--flow", "ar_cdr", "--all"]);
+    assert!(listed.out.contains("g0001") && listed.out.contains("kept") && listed.out.contains("g0002"), "{}", listed.out);
+}
+
+#[test]
+fn changes_that_nobody_announced_are_found_by_the_sweep() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(3, 4, 50).fill(&server);
+    let site = Site::on(&server);
+    site.edit("[\"incremental\", \"parquet\"]", "[{ incremental = { sweep-every = \"1s\", window = \"9y\" } }, \"parquet\"]");
+    site.ok("run", &[]);
+    server.app("UPDATE ar_source_cdr SET is_hacked = 1 WHERE calldate >= '2026-01-03' LIMIT 1");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(site.published(), ["ar_source_cdr 2026-01-03"]);
+    // Emptied without a word: what is saved stays, and is noted.
+    server.app("DELETE FROM ar_cdr WHERE calldate < '2026-01-02'");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("ar_cdr 2026-01-01 is no longer in the database"), "{}", said.err);
+    assert!(notes(&site, "ar_cdr", "2026-01-01")["gone"].is_string());
+    assert_eq!(site.live().len(), 8, "the day is still there");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(site.ok("run", &[]).err, "", "it is told once");
+}
+
+#[test]
+fn a_day_that_shrank_is_published_loudly_and_its_predecessor_pinned() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(4, 3, 50).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    server.app(&transaction("DELETE FROM ar_cdr WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("ar_cdr 2026-01-01: the day is empty now, 50 rows were saved"), "{}", said.err);
+    assert_eq!(notes(&site, "ar_cdr", "2026-01-01")["pins"][0]["generation"], 1);
+    python::compare(&server, &site.vault(), false).unwrap();
+    // A replay does not, unless it is told to.
+    server.app("DELETE FROM ar_cdr WHERE calldate >= '2026-01-02' AND calldate < '2026-01-02 20:00:00'");
+    let refused = site.run("replay", &["--day", "2026-01-02", "--flow", "ar_cdr"]);
+    assert_eq!(refused.status, 1, "{}", refused.err);
+    assert!(refused.err.contains("--allow-shrink"), "{}", refused.err);
+    site.ok("replay", &["--day", "2026-01-02", "--flow", "ar_cdr", "--allow-shrink"]);
+    python::compare(&server, &site.vault(), false).unwrap();
+}
+
+#[test]
+fn a_replay_publishes_what_differs_or_is_damaged() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(5, 3, 50).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let before = site.content();
+    site.ok("replay", &["--from", "2026-01-01", "--to", "2026-01-03"]);
+    assert!(site.content() == before, "the same rows give the same bytes");
+    // Renumbered ids are other bytes.
+    server.app("UPDATE ar_cdr SET id = id + 1 WHERE calldate < '2026-01-02' ORDER BY id DESC");
+    site.ok("replay", &["--month", "2026-01"]);
+    python::compare(&server, &site.vault(), false).unwrap();
+    // Damage is healed.
+    let path = site.live().into_iter().find(|path| path.to_string_lossy().contains("ar_cdr-2026-01-02")).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let said = site.ok("replay", &["--day", "2026-01-02", "--json"]);
+    assert!(said.out.contains("\"published\""), "{}", said.out);
+    python::compare(&server, &site.vault(), false).unwrap();
+    let forced = site.ok("replay", &["--day", "2026-01-03", "--force", "--json"]);
+    assert_eq!(forced.out.matches("\"published\"").count(), 2, "{}", forced.out);
+    let usage = site.run("replay", &["--from", "2026-01-03", "--to", "2026-01-03"]);
+    assert_eq!(usage.status, 2, "{}", usage.err);
+}
+
+#[test]
+fn a_new_sink_is_filled_and_a_lagging_one_catches_up() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(6, 3, 50).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    site.edit("path = \"vault\"\n", "path = \"vault\"\n\n[sink.second.local]\npath = \"second\"\noptional = true\n");
+    site.edit("sinks = [\"vault\"]", "sinks = [\"vault\", \"second\"]");
+    let plan = site.ok("run", &["-n"]);
+    assert_eq!(plan.out.matches("second lacks generation 1").count(), 6, "{}", plan.out);
+    site.ok("run", &[]);
+    python::compare(&server, &site.path("second"), false).unwrap();
+    // An optional sink that fails warns, and catches up later without the database.
+    std::fs::rename(site.path("second"), site.path("away")).unwrap();
+    server.app(&transaction("UPDATE ar_cdr SET income = 5 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("warning") && said.err.contains("second"), "{}", said.err);
+    std::fs::rename(site.path("away"), site.path("second")).unwrap();
+    let status = site.ok("status", &[]);
+    assert!(status.out.contains("1 behind"), "{}", status.out);
+    let said = site.ok("run", &["-v"]);
+    assert!(said.err.contains("second caught up by 1 partition"), "{}", said.err);
+    python::compare(&server, &site.path("second"), false).unwrap();
+    assert!(!site.ok("status", &[]).out.contains("behind"));
+    // A required one that fails keeps the debt; the others still get the day.
+    site.edit("optional = true\n", "");
+    std::fs::rename(site.path("second"), site.path("away")).unwrap();
+    server.app(&transaction("UPDATE ar_cdr SET income = 6 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    assert_eq!(site.run("run", &[]).status, 3);
+    python::compare(&server, &site.vault(), false).unwrap();
+    assert!(python::compare(&server, &site.path("away"), false).is_err());
+    std::fs::rename(site.path("away"), site.path("second")).unwrap();
+    site.ok("run", &[]);
+    python::compare(&server, &site.path("second"), false).unwrap();
+    assert_eq!(server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim(), "0");
+    // Generation N is one byte sequence in every sink.
+    for path in site.live() {
+        let other = site.path("second").join(path.strip_prefix(site.vault()).unwrap());
+        assert!(std::fs::read(&path).unwrap() == std::fs::read(&other).unwrap(), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_changed_schema_evolves_or_is_refused() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(7, 2, 20).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    server.app("ALTER TABLE ar_cdr ADD site_note VARCHAR(20) NULL");
+    server.app(&transaction("UPDATE ar_cdr SET site_note = 'x' WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    site.edit("[flow.ar_cdr]", "[flow.ar_cdr]\non-schema-change = \"refuse\"");
+    let said = site.run("run", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    assert!(said.err.contains("`site_note` is new") && said.err.contains("on-schema-change = \"evolve\""), "{}", said.err);
+    site.edit("\"refuse\"", "\"evolve\"");
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("`site_note` is new"), "{}", said.err);
+    python::compare(&server, &site.vault(), false).unwrap_err(); // the other day has no such column yet
+    site.ok("replay", &["--month", "2026-01", "--force"]);
+    python::compare(&server, &site.vault(), false).unwrap();
+}
+
+#[test]
+fn directories_are_saved_with_the_calls() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let home = tempfile::tempdir().unwrap();
+    let tree = home.path().join("etc");
+    std::fs::create_dir_all(tree.join("empty")).unwrap();
+    std::fs::write(tree.join("a.conf"), "one").unwrap();
+    std::fs::write(tree.join("shadow-"), "no").unwrap();
+    std::fs::write(tree.join(std::ffi::OsStr::from_bytes(b"odd\xff\n")), "odd").unwrap();
+    std::os::unix::fs::symlink("/nowhere", tree.join("link")).unwrap();
+    let text = format!(
+        "name = \"files\"\nstate = \"{0}/state\"\n[sink.vault.local]\npath = \"{0}/vault\"\n[flow.etc]\n\
+         source.files = {{ path = \"{0}/etc\", exclude = [\"shadow*\"] }}\ntransforms = [\"incremental\", \"compress\"]\nsinks = [\"vault\"]\n",
+        home.path().display()
+    );
+    let site = Site { home };
+    site.pipeline(&text);
+    site.ok("run", &[]);
+    let manifest = |generation: u32| -> serde_json::Value {
+        let path = site.vault().join(format!(".cdrvault/manifests/etc/snapshot/g{generation:04}.json"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let entries = manifest(1)["content"]["tree"]["entries"].as_array().unwrap().clone();
+    let kinds: Vec<String> = entries.iter().map(|e| format!("{} {}", e["kind"].as_str().unwrap(), e["path"])).collect();
+    assert!(kinds.contains(&"file \"a.conf\"".to_owned()), "{kinds:?}");
+    assert!(kinds.contains(&"directory \"empty\"".to_owned()), "{kinds:?}");
+    assert!(kinds.contains(&"symlink \"link\"".to_owned()), "{kinds:?}");
+    assert!(kinds.iter().any(|kind| kind.contains("base64")), "a name that is no UTF-8: {kinds:?}");
+    assert!(!kinds.iter().any(|kind| kind.contains("shadow")), "{kinds:?}");
+    let before = site.content();
+    site.ok("run", &[]);
+    assert!(site.content() == before, "an unchanged tree writes nothing");
+    std::fs::write(site.path("etc/a.conf"), "two!").unwrap();
+    site.ok("run", &[]);
+    assert_eq!(manifest(2)["replaced"], 1);
+    let objects = |name: &str| walk(&site.vault().join(".cdrvault").join(name));
+    assert_eq!(objects("objects"), 3, "the unchanged body is stored once");
+    site.ok("status", &[]);
+}
+
+fn walk(directory: &std::path::Path) -> usize {
+    std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| if path.is_dir() { walk(&path) } else { 1 })
+        .sum()
+}
