@@ -103,23 +103,20 @@ async fn play(args: &Args, directory: PathBuf, pipeline: Arc<Pipeline>, globals:
     sqlite::rerate_day(&mut connection, rated, again.cdrs).await.map_err(failed)?;
     let after_rerating = saved(&cx, &pipeline, &RunOptions::default()).await?;
     let names: Vec<String> = after_rerating.units.iter().map(|unit| unit.unit.to_string()).collect();
-    say(format!("3. {rated} was rated again; the next run looked at {} and: {}", names.join(" and "), run::summary(&after_rerating)));
+    say(format!(
+        "3. {rated} was rated again; the next run looked at {} and: {}",
+        names.join(" and "),
+        run::summary(&after_rerating)
+    ));
 
     let days = DayRange { from: Some(FIRST), to: Some(after(FIRST, 2)?) };
-    let options = RunOptions { replay: Some(Replay { days, force: false, allow_shrink: false }), ..RunOptions::default() };
+    let options =
+        RunOptions { replay: Some(Replay { days, force: false, allow_shrink: false }), ..RunOptions::default() };
     let replay = saved(&cx, &pipeline, &options).await?;
     say(format!("4. A replay of {}: {}", engine::range_text(days), run::summary(&replay)));
 
     let (_, rows, parquet_bytes) = first_run.published();
-    let shown = Shown {
-        rows,
-        csv_bytes: as_csv.bytes(),
-        parquet_bytes,
-        first_run,
-        after_rerating,
-        replay,
-        directory,
-    };
+    let shown = Shown { rows, csv_bytes: as_csv.bytes(), parquet_bytes, first_run, after_rerating, replay, directory };
     say(closing(&shown, rated));
     Ok(shown)
 }

@@ -4,6 +4,7 @@
 //! the sinks in crates of their own; only [`registry`] joins them.
 
 pub mod cli;
+mod connect;
 mod demo;
 pub mod generator;
 mod history;

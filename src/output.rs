@@ -24,7 +24,9 @@ pub(crate) fn start_logging(globals: &Globals) {
         (_, 2) => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::new(format!("warn,sqlx=error,cdrvault={level},cdrvault_pipeline={level},cdrvault_stages={level},cdrvault_sinks={level}"));
+    let filter = EnvFilter::new(format!(
+        "warn,sqlx=error,cdrvault={level},cdrvault_pipeline={level},cdrvault_stages={level},cdrvault_sinks={level}"
+    ));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -10,7 +10,9 @@ use crate::{output, run};
 
 /// Export a range of days again, changed or not.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cdrvault replay asterisell --day 2026-01-15\n  cdrvault replay asterisell --from 2026-01-01 --to 2026-02-01   # January: --to is not included\n  cdrvault replay asterisell --month 2026-01")]
+#[command(
+    after_help = "Examples:\n  cdrvault replay asterisell --day 2026-01-15\n  cdrvault replay asterisell --from 2026-01-01 --to 2026-02-01   # January: --to is not included\n  cdrvault replay asterisell --month 2026-01"
+)]
 pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]
@@ -65,7 +67,8 @@ fn range(args: &Args) -> Result<DayRange, String> {
         }
         (None, None, Some(day), None) => Ok(DayRange { from: Some(day), to: Some(after(day)?) }),
         (None, None, None, Some(month)) => {
-            let first: Date = format!("{month}-01").parse().map_err(|_| format!("`{month}` is no month, as 2026-01"))?;
+            let first: Date =
+                format!("{month}-01").parse().map_err(|_| format!("`{month}` is no month, as 2026-01"))?;
             Ok(DayRange { from: Some(first), to: Some(after(first.last_of_month())?) })
         }
         _ => Err("say which days: --day D, --month M, or --from D --to D".to_owned()),
@@ -94,7 +97,14 @@ mod tests {
         assert_eq!(of("p --day 2026-02-28").unwrap(), "2026-02-28 <= day < 2026-03-01");
         assert_eq!(of("p --month 2024-02").unwrap(), "2024-02-01 <= day < 2024-03-01");
         assert_eq!(of("p --from 2026-01-01 --to 2026-01-03").unwrap(), "2026-01-01 <= day < 2026-01-03");
-        for wrong in ["p", "p --from 2026-01-01", "p --from 2026-01-02 --to 2026-01-02", "p --month 2026-13", "p --day 2026-02-30", "p --day 2026-01-01 --month 2026-01"] {
+        for wrong in [
+            "p",
+            "p --from 2026-01-01",
+            "p --from 2026-01-02 --to 2026-01-02",
+            "p --month 2026-13",
+            "p --day 2026-02-30",
+            "p --day 2026-01-01 --month 2026-01",
+        ] {
             assert!(of(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,7 +1,7 @@
 //! `run`: the main job.
 
-use cdrvault_pipeline::engine::{self, Outcome, Plan, Report, RunOptions};
 use cdrvault_pipeline::engine::report::UnitResult;
+use cdrvault_pipeline::engine::{self, Outcome, Plan, Report, RunOptions};
 use cdrvault_pipeline::error::Kind;
 use cdrvault_pipeline::notice::Level;
 use serde::Serialize;
@@ -11,7 +11,9 @@ use crate::{output, progress, session};
 
 /// Save what changed.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cdrvault run asterisell          # from cron\n  cdrvault run ./pipeline.toml -n  # what would be done, and why")]
+#[command(
+    after_help = "Examples:\n  cdrvault run asterisell          # from cron\n  cdrvault run ./pipeline.toml -n  # what would be done, and why"
+)]
 pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]
@@ -66,9 +68,8 @@ pub(crate) fn execute(name: Option<&str>, options: &RunOptions, globals: &Global
 
 /// A run that is at work for longer than a day has hung, and cron's mail should say so.
 fn is_old(error: &cdrvault_pipeline::error::Error) -> bool {
-    cdrvault_pipeline::lock::held_since(error).is_some_and(|since| {
-        jiff::Timestamp::now().duration_since(since) > jiff::SignedDuration::from_hours(24)
-    })
+    cdrvault_pipeline::lock::held_since(error)
+        .is_some_and(|since| jiff::Timestamp::now().duration_since(since) > jiff::SignedDuration::from_hours(24))
 }
 
 fn exit(report: &Report) -> Exit {
@@ -105,7 +106,14 @@ fn show_plan(plan: &Plan, report: &Report, globals: &Globals) -> Result<(), Fail
     }
     for unit in &plan.gone {
         let reason = "the database has no rows any more; what is saved stays".to_owned();
-        rows.push(vec![unit.dataset.clone(), unit.partition.to_string(), "note".to_owned(), String::new(), String::new(), reason]);
+        rows.push(vec![
+            unit.dataset.clone(),
+            unit.partition.to_string(),
+            "note".to_owned(),
+            String::new(),
+            String::new(),
+            reason,
+        ]);
     }
     for copy in &plan.copies {
         rows.push(vec![
@@ -160,14 +168,12 @@ fn complain(report: &Report, globals: &Globals) {
         }
     }
     match report.outcome {
-        Outcome::Partial | Outcome::Failed => output::note(&format!(
-            "{}. What is missing stays owed: the next run tries it again.",
-            summary(report)
-        )),
-        Outcome::Interrupted => output::note(&format!(
-            "interrupted: {}. The next run goes on where this one stopped.",
-            summary(report)
-        )),
+        Outcome::Partial | Outcome::Failed => {
+            output::note(&format!("{}. What is missing stays owed: the next run tries it again.", summary(report)))
+        }
+        Outcome::Interrupted => {
+            output::note(&format!("interrupted: {}. The next run goes on where this one stopped.", summary(report)))
+        }
         Outcome::Done => {}
     }
 }
@@ -179,7 +185,12 @@ pub(crate) fn summary(report: &Report) -> String {
     let failed = report.units.iter().filter(|unit| matches!(unit.result, UnitResult::Failed { .. })).count();
     let mut parts = Vec::new();
     if units > 0 {
-        parts.push(format!("{} published ({} rows, {})", plural(units, "partition"), output::count(rows), output::size(bytes)));
+        parts.push(format!(
+            "{} published ({} rows, {})",
+            plural(units, "partition"),
+            output::count(rows),
+            output::size(bytes)
+        ));
     }
     if unchanged > 0 {
         parts.push(format!("{unchanged} unchanged"));

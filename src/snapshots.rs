@@ -16,7 +16,9 @@ use crate::{output, session};
 
 /// Show the saved generations.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cdrvault snapshots asterisell --flow ar_cdr --from 2026-01-01 --to 2026-02-01\n  cdrvault snapshots asterisell --day 2026-01-15 --all   # every generation of a day")]
+#[command(
+    after_help = "Examples:\n  cdrvault snapshots asterisell --flow ar_cdr --from 2026-01-01 --to 2026-02-01\n  cdrvault snapshots asterisell --day 2026-01-15 --all   # every generation of a day"
+)]
 pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]
@@ -122,10 +124,16 @@ async fn list(
     all: bool,
 ) -> cdrvault_pipeline::error::Result<(Vec<Snapshot>, Vec<String>)> {
     let mut snapshots = Vec::new();
-    let mut unreachable: Vec<String> =
-        opened.sinks.iter().filter(|open| open.used).filter_map(|open| open.sink.as_ref().err()).map(|e| e.one_line()).collect();
+    let mut unreachable: Vec<String> = opened
+        .sinks
+        .iter()
+        .filter(|open| open.used)
+        .filter_map(|open| open.sink.as_ref().err())
+        .map(|e| e.one_line())
+        .collect();
     for flow in &opened.flows {
-        let mut found: BTreeMap<(Partition, u32), (Manifest, BTreeMap<String, Option<jiff::Timestamp>>)> = BTreeMap::new();
+        let mut found: BTreeMap<(Partition, u32), (Manifest, BTreeMap<String, Option<jiff::Timestamp>>)> =
+            BTreeMap::new();
         let mut newest: BTreeMap<Partition, BTreeMap<&str, u32>> = BTreeMap::new();
         for (_, open, sink) in opened.sinks_of(flow) {
             let held = match sink.index(cx, &flow.name).await {

@@ -18,7 +18,9 @@ use crate::{output, session};
 
 /// Show what is saved where, and how old it is.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cdrvault status asterisell\n  cdrvault status asterisell --max-age 26h   # exit status 1 when no run went well for longer")]
+#[command(
+    after_help = "Examples:\n  cdrvault status asterisell\n  cdrvault status asterisell --max-age 26h   # exit status 1 when no run went well for longer"
+)]
 pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]

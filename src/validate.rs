@@ -1,22 +1,27 @@
 //! `validate`: whether a pipeline file is right, and what it says.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use cdrvault_pipeline::config::{self, FlowSpec, Pipeline, Problems};
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
+use crate::connect::{self, Check};
 use crate::{locate, output, registry};
 
-/// Check a pipeline file without touching anything that it points at.
+/// Check a pipeline file; without --connect nothing that it points at is touched.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cdrvault validate asterisell\n  cdrvault validate ./asterisell.toml --json   # problems with their places, for editors"
+    after_help = "Examples:\n  cdrvault validate asterisell\n  cdrvault validate ./asterisell.toml --json   # problems with their places, for editors\n  cdrvault validate asterisell --connect       # and try databases, grants, clocks, sinks, free space"
 )]
 pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]
     pipeline: Option<String>,
+    /// Also connect to the databases and look into the sinks; change nothing.
+    #[arg(long)]
+    connect: bool,
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
@@ -37,16 +42,34 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     if !pipeline.warnings.is_empty() && !globals.quiet {
         output::problems(globals, &pipeline.warnings);
     }
-    show(&pipeline, globals)?;
-    Ok(Exit::Done)
+    if !args.connect {
+        show(&pipeline, &[], globals)?;
+        return Ok(Exit::Done);
+    }
+    let pipeline = Arc::new(pipeline);
+    let checks = connect::check(Arc::clone(&pipeline))?;
+    show(&pipeline, &checks, globals)?;
+    Ok(if connect::all_good(&checks) { Exit::Done } else { Exit::Failed })
 }
 
 /// What the file says, in short.
-fn show(pipeline: &Pipeline, globals: &Globals) -> Result<(), Failure> {
+fn show(pipeline: &Pipeline, checks: &[Check], globals: &Globals) -> Result<(), Failure> {
     if globals.json {
-        output::json(&Report::sound(pipeline))?;
-    } else if !globals.quiet {
+        #[derive(Serialize)]
+        struct Checked<'a> {
+            #[serde(flatten)]
+            report: Report,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            checks: &'a [Check],
+        }
+        output::json(&Checked { report: Report::sound(pipeline), checks })?;
+        return Ok(());
+    }
+    if !globals.quiet {
         output::text(&summary(pipeline));
+    }
+    if !checks.is_empty() {
+        connect::show(checks, globals);
     }
     Ok(())
 }

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use site::home::{Said, Site};
 use site::mariadb::{Engine, MariaDb, PASSWORD};
 use site::rating::Rating;
-use site::home::{Said, Site};
 
 /// A site with two saved days.
 fn saved_site(server: &MariaDb) -> Site {
@@ -42,7 +42,12 @@ fn what_is_wrong_with_the_database_is_told() {
     let good = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
 
     site.secret("password", "wrong-canary");
-    let said = fails(&site, &[], 1, &["cannot connect to mysql://127.0.0.1", "Access denied", "check the user in `url` and the `password`"]);
+    let said = fails(
+        &site,
+        &[],
+        1,
+        &["cannot connect to mysql://127.0.0.1", "Access denied", "check the user in `url` and the `password`"],
+    );
     assert!(!said.err.contains("wrong-canary"));
     site.secret("password", PASSWORD);
 
@@ -133,7 +138,10 @@ fn what_is_wrong_with_the_vault_is_told() {
 fn a_vault_that_cannot_be_written_is_told() {
     let server = MariaDb::start(Engine::InnoDb);
     let site = saved_site(&server);
-    server.app(&site::rating::transaction("UPDATE ar_cdr SET duration = duration + 1 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    server.app(&site::rating::transaction(
+        "UPDATE ar_cdr SET duration = duration + 1 WHERE calldate < '2026-01-02';",
+        &["2026-01-01"],
+    ));
     let vault = site.vault();
     let mount = Mount::bind_read_only(&vault);
     let before = site.content();
@@ -157,7 +165,7 @@ fn a_full_disk_is_told_and_the_day_stays_owed() {
     site.edit("min-free = \"1MiB\"", "min-free = \"64KiB\"");
     site.ok("run", &[]);
     let day = Rating::day(1);
-    server.app(&site::rating::transaction(&Rating::new(6, 3, 0).source_calls(&day, 20_000), &[&day]));
+    server.app(&site::rating::transaction(&Rating::new(6, 3, 0).source_calls(&day, 60_000), &[&day]));
     let live = |site: &Site| site.live().into_iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>();
     let before = live(&site);
     let said = site.run("run", &[]);
@@ -193,14 +201,20 @@ fn a_state_directory_that_cannot_be_used_is_told() {
         .unwrap();
     let text = String::from_utf8_lossy(&said.stderr);
     assert_eq!(said.status.code(), Some(1), "{text}");
-    assert!(text.contains("state") && text.contains("Permission denied") && text.contains("run as a user who may"), "{text}");
+    assert!(
+        text.contains("state") && text.contains("Permission denied") && text.contains("run as a user who may"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_second_run_at_the_same_time_is_refused_or_waits() {
     let server = MariaDb::start(Engine::InnoDb);
     let site = saved_site(&server);
-    server.app(&site::rating::transaction("UPDATE ar_cdr SET duration = duration + 1 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    server.app(&site::rating::transaction(
+        "UPDATE ar_cdr SET duration = duration + 1 WHERE calldate < '2026-01-02';",
+        &["2026-01-01"],
+    ));
     let go = site.path("go");
     let mut first = site.start(&format!("after-claim=pause:{}", go.display()));
     while !site.path("go.reached").exists() {

@@ -3,10 +3,10 @@
 
 mod site;
 
+use site::home::Site;
 use site::mariadb::{Engine, MariaDb};
 use site::python;
 use site::rating::Rating;
-use site::home::Site;
 
 #[test]
 fn every_value_of_a_day_is_what_the_database_has() {
@@ -108,7 +108,9 @@ fn a_known_column_that_is_missing_is_a_clear_error() {
 /// a day is what the clock on the wall said, in any zone of the server and of ours.
 #[test]
 fn a_day_is_the_day_of_the_wall_clock_in_three_time_zones() {
-    for (zone, server_zone) in [("Europe/Rome", "+01:00"), ("America/Sao_Paulo", "-03:00"), ("Pacific/Auckland", "+13:00")] {
+    for (zone, server_zone) in
+        [("Europe/Rome", "+01:00"), ("America/Sao_Paulo", "-03:00"), ("Pacific/Auckland", "+13:00")]
+    {
         let server = MariaDb::start_with(Engine::InnoDb, &[&format!("--default-time-zone={server_zone}")]);
         let mut sql = String::from("INSERT INTO ar_source_cdr VALUES ");
         let mut id = 0;

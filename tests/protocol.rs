@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use site::Random;
+use site::home::{Site, all_whole};
 use site::mariadb::{Engine, MariaDb};
 use site::python;
 use site::rating::Rating;
-use site::home::{Site, all_whole};
 
 /// The steps after which a run may end, in their order.
 const STEPS: [&str; 9] = [
@@ -39,7 +39,11 @@ fn a_stop_at_each_step_is_healed_by_the_next_run() {
         for round in 0..2 {
             for step in STEPS.iter().chain(&["after-settle"]) {
                 let said = site.with_failpoint("run", &format!("{step}=abort"));
-                assert!(said.status != 0 || (round == 0 && *step == "after-version"), "{step} was not reached: {}", said.err);
+                assert!(
+                    said.status != 0 || (round == 0 && *step == "after-version"),
+                    "{step} was not reached: {}",
+                    said.err
+                );
                 all_whole(&site);
                 if *step != "after-settle" {
                     rating_changes_everything(&server, &mut rating);
@@ -148,7 +152,10 @@ fn the_order_of_the_upstream_job_loses_that_change() {
     rating.fill(&server);
     let site = Site::on(&server);
     // Our own events are off: what is exported is what the upstream job's queue says.
-    site.edit("[\"incremental\", \"parquet\"]", "[{ incremental = { detect = [\"tripwire\"], sweep-every = \"9y\" } }, \"parquet\"]");
+    site.edit(
+        "[\"incremental\", \"parquet\"]",
+        "[{ incremental = { detect = [\"tripwire\"], sweep-every = \"9y\" } }, \"parquet\"]",
+    );
     let upstream_job = |during: &mut dyn FnMut()| {
         let queue = "SELECT day FROM ar_daily_status_change q JOIN ar_daily_status_job j ON j.id = q.ar_daily_status_job_id WHERE j.name = 'upstream'";
         for day in server.app(queue).lines() {

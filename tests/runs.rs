@@ -4,10 +4,10 @@
 
 mod site;
 
+use site::home::Site;
 use site::mariadb::{Engine, MariaDb};
 use site::python;
 use site::rating::{Rating, transaction};
-use site::home::Site;
 
 fn notes(site: &Site, dataset: &str, day: &str) -> serde_json::Value {
     let path = site.vault().join(format!(".cdrvault/verified/{dataset}/{day}.json"));
@@ -57,7 +57,11 @@ fn only_what_changed_is_exported_and_the_old_version_stays() {
     assert!(kept[0].to_str().unwrap().starts_with("g0001-"), "{kept:?}");
     python::compare(&server, &site.vault(), false).unwrap();
     let listed = site.ok("snapshots", &["--day", "2026-01-01", "--flow", "ar_cdr", "--all"]);
-    assert!(listed.out.contains("g0001") && listed.out.contains("kept") && listed.out.contains("g0002"), "{}", listed.out);
+    assert!(
+        listed.out.contains("g0001") && listed.out.contains("kept") && listed.out.contains("g0002"),
+        "{}",
+        listed.out
+    );
 }
 
 #[test]
@@ -65,7 +69,10 @@ fn changes_that_nobody_announced_are_found_by_the_sweep() {
     let server = MariaDb::start(Engine::InnoDb);
     Rating::new(3, 4, 50).fill(&server);
     let site = Site::on(&server);
-    site.edit("[\"incremental\", \"parquet\"]", "[{ incremental = { sweep-every = \"1s\", window = \"9y\" } }, \"parquet\"]");
+    site.edit(
+        "[\"incremental\", \"parquet\"]",
+        "[{ incremental = { sweep-every = \"1s\", window = \"9y\" } }, \"parquet\"]",
+    );
     site.ok("run", &[]);
     server.app("UPDATE ar_source_cdr SET is_hacked = 1 WHERE calldate >= '2026-01-03' LIMIT 1");
     std::thread::sleep(std::time::Duration::from_millis(1100));
@@ -182,7 +189,11 @@ fn a_changed_schema_evolves_or_is_refused() {
     site.edit("[flow.ar_cdr]", "[flow.ar_cdr]\non-schema-change = \"refuse\"");
     let said = site.run("run", &[]);
     assert_eq!(said.status, 3, "{}", said.err);
-    assert!(said.err.contains("`site_note` is new") && said.err.contains("on-schema-change = \"evolve\""), "{}", said.err);
+    assert!(
+        said.err.contains("`site_note` is new") && said.err.contains("on-schema-change = \"evolve\""),
+        "{}",
+        said.err
+    );
     site.edit("\"refuse\"", "\"evolve\"");
     let said = site.ok("run", &[]);
     assert!(said.err.contains("`site_note` is new"), "{}", said.err);

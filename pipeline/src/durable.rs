@@ -104,6 +104,19 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes the temporary files in a directory, not in those below it. Only for whoever holds the lock: then every one
+/// of them is a leftover of a run that was interrupted.
+pub fn remove_temporaries(directory: &Path) -> Result<()> {
+    let failed = |error| Error::io("list", directory, error);
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_str().is_some_and(is_temporary) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes a directory with everything in it; that there is none is as good. Links are removed, not followed.
 pub fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
@@ -130,7 +143,8 @@ pub fn create_dirs(path: &Path, how: &How) -> Result<()> {
     let failed = |error| Error::io("set the mode of", path, error);
     fs::set_permissions(path, fs::Permissions::from_mode(how.directory_mode())).map_err(failed)?;
     if let Some(group) = how.group {
-        std::os::unix::fs::chown(path, None, Some(group)).map_err(|error| Error::io("set the group of", path, error))?;
+        std::os::unix::fs::chown(path, None, Some(group))
+            .map_err(|error| Error::io("set the group of", path, error))?;
     }
     sync_dir(above)
 }
@@ -143,7 +157,10 @@ pub fn sync_dir(path: &Path) -> Result<()> {
         Ok(()) => Ok(()),
         Err(error) if matches!(error.raw_os_error(), Some(22 | 95)) => {
             if !TOLD.swap(true, Ordering::Relaxed) {
-                tracing::warn!("the file system of {} cannot sync directories: a power cut may undo the last renames", path.display());
+                tracing::warn!(
+                    "the file system of {} cannot sync directories: a power cut may undo the last renames",
+                    path.display()
+                );
             }
             Ok(())
         }
@@ -354,7 +371,10 @@ mod tests {
             adopt(&at("sealed"), &at("live"), &How::default(), link).unwrap();
             assert_eq!(fs::read(at("kept")).unwrap(), b"old");
             assert_eq!(fs::read(at("live")).unwrap(), b"new");
-            assert_eq!(adopt_new(&at("sealed"), &at("live"), &How::default(), link).unwrap_err().kind(), Kind::Conflict);
+            assert_eq!(
+                adopt_new(&at("sealed"), &at("live"), &How::default(), link).unwrap_err().kind(),
+                Kind::Conflict
+            );
             assert_eq!(names(home.path()), ["kept", "live", "sealed"]);
         }
     }

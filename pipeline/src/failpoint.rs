@@ -43,7 +43,8 @@ mod active {
         text.split(';')
             .filter_map(|one| one.split_once('='))
             .map(|(name, action)| {
-                let (name, nth) = name.split_once(':').map_or((name, 1), |(name, nth)| (name, nth.parse().unwrap_or(1)));
+                let (name, nth) =
+                    name.split_once(':').map_or((name, 1), |(name, nth)| (name, nth.parse().unwrap_or(1)));
                 (name.trim().to_owned(), Point { nth, action: action.trim().to_owned() })
             })
             .collect()

@@ -300,7 +300,12 @@ where
     });
 }
 
-fn add_cells<B: AsRef<[u8]>>(array: &dyn Array, seeds: &Seeds, sums: &mut [u128], cell: impl Fn(usize) -> (CellKind, B)) {
+fn add_cells<B: AsRef<[u8]>>(
+    array: &dyn Array,
+    seeds: &Seeds,
+    sums: &mut [u128],
+    cell: impl Fn(usize) -> (CellKind, B),
+) {
     let null = xxh3_128_with_seed(&[], seeds.of(CellKind::Null));
     for (row, sum) in sums.iter_mut().enumerate() {
         let hash = if array.is_null(row) {
@@ -335,7 +340,8 @@ mod tests {
         let ints: ArrayRef = Arc::new(Int32Array::from_iter(rows.iter().map(|r| r.0)));
         let texts: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.1.clone())));
         let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter(rows.iter().map(|r| r.2)));
-        RecordBatch::try_from_iter_with_nullable([("id", ints, true), ("text", texts, true), ("at", times, true)]).unwrap()
+        RecordBatch::try_from_iter_with_nullable([("id", ints, true), ("text", texts, true), ("at", times, true)])
+            .unwrap()
     }
 
     fn of(batches: &[RecordBatch]) -> Fingerprint {
@@ -377,7 +383,8 @@ mod tests {
 
     #[test]
     fn the_algorithm_stays_what_it_is() {
-        let rows = [(Some(-1), Some("Pölten".to_owned()), Some(1_700_000_000_000_000)), (None, Some(String::new()), None)];
+        let rows =
+            [(Some(-1), Some("Pölten".to_owned()), Some(1_700_000_000_000_000)), (None, Some(String::new()), None)];
         insta::assert_snapshot!(of(&[batch(&rows)]).full, @"2-5c8561d413559e92f84c4dd226e55af5");
     }
 
@@ -402,10 +409,7 @@ mod tests {
     fn width_and_text_or_binary_do_not_count() {
         let one = |array: ArrayRef| of(&[RecordBatch::try_from_iter([("a", array)]).unwrap()]);
         assert_eq!(one(Arc::new(Int32Array::from(vec![-5]))), one(Arc::new(Int64Array::from(vec![-5]))));
-        assert_eq!(
-            one(Arc::new(StringArray::from(vec!["x"]))),
-            one(Arc::new(BinaryArray::from_vec(vec![b"x"])))
-        );
+        assert_eq!(one(Arc::new(StringArray::from(vec!["x"]))), one(Arc::new(BinaryArray::from_vec(vec![b"x"]))));
     }
 
     #[test]

@@ -109,7 +109,10 @@ mod tests {
     fn names_are_those_of_the_format() {
         let day = unit("2026-01-15");
         let sha = "ab".repeat(32);
-        assert_eq!(live_path(&day, "ar_cdr-2026-01-15.parquet").unwrap(), "ar_cdr/day=2026-01-15/ar_cdr-2026-01-15.parquet");
+        assert_eq!(
+            live_path(&day, "ar_cdr-2026-01-15.parquet").unwrap(),
+            "ar_cdr/day=2026-01-15/ar_cdr-2026-01-15.parquet"
+        );
         assert_eq!(live_path(&unit("snapshot"), "x.sql.zst").unwrap(), "ar_cdr/x.sql.zst");
         assert_eq!(manifest(&day, 7).unwrap(), ".cdrvault/manifests/ar_cdr/2026-01-15/g0007.json");
         assert_eq!(version(&day, 6, &sha).unwrap(), ".cdrvault/versions/ar_cdr/2026-01-15/g0006-abababababab.kept");

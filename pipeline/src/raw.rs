@@ -3,8 +3,8 @@
 //! A cell of `__raw` is NULL, or one CBOR map (RFC 8949) from column name (text string) to value (byte string),
 //! in the order of the columns. CBOR, because it holds any bytes, has a specification and readers everywhere.
 
-use arrow_array::builder::BinaryBuilder;
 use arrow_array::BinaryArray;
+use arrow_array::builder::BinaryBuilder;
 use arrow_schema::{DataType, Field};
 
 use crate::error::{Error, Kind, Result};

@@ -94,6 +94,8 @@ pub struct Expected {
     pub databases: Vec<String>,
     /// We were here before: a vault without identity is an unmounted disk.
     pub known: bool,
+    /// Find out whether we may write there, also in a dry run.
+    pub probe_write: bool,
     /// `--adopt-vault`: take over a vault of another writer, or make one where one was expected.
     pub adopt: bool,
 }

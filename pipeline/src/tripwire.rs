@@ -116,10 +116,7 @@ mod tests {
     #[test]
     fn counts_and_sums_that_differ_are_told() {
         let saved = wire(3, &[("a", Some(7)), ("b", None)]);
-        assert_eq!(
-            Tripwire::difference(&saved, &wire(4, &[]), |_| None).as_deref(),
-            Some("4 rows, 3 were saved")
-        );
+        assert_eq!(Tripwire::difference(&saved, &wire(4, &[]), |_| None).as_deref(), Some("4 rows, 3 were saved"));
         assert_eq!(
             Tripwire::difference(&saved, &wire(3, &[("a", Some(8)), ("b", Some(1))]), |_| None).as_deref(),
             Some("`a` sums to 8, 7 was saved")

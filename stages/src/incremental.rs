@@ -48,14 +48,9 @@ enum Detector {
     Tripwire,
 }
 
-
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            detect: vec![Detector::Events, Detector::Tripwire],
-            window: Age::days(40),
-            sweep_every: Age::days(1),
-        }
+        Self { detect: vec![Detector::Events, Detector::Tripwire], window: Age::days(40), sweep_every: Age::days(1) }
     }
 }
 

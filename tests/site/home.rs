@@ -137,10 +137,14 @@ sinks = ["vault"]
         let mut files = Vec::new();
         collect(&self.vault(), &mut files);
         files.sort();
-        files.into_iter().filter(|path| !path.ends_with(".cdrvault/lock")).map(|path| {
-            let bytes = std::fs::read(&path).unwrap();
-            (path, bytes)
-        }).collect()
+        files
+            .into_iter()
+            .filter(|path| !path.ends_with(".cdrvault/lock"))
+            .map(|path| {
+                let bytes = std::fs::read(&path).unwrap();
+                (path, bytes)
+            })
+            .collect()
     }
 
     /// The live objects.

@@ -88,7 +88,14 @@ impl MariaDb {
     fn client(&self, database: &str) -> Command {
         let mut command = Command::new("mariadb");
         command
-            .args(["--no-defaults", "-uroot", "--default-character-set=utf8mb4", "--batch", "--skip-column-names", "--raw"])
+            .args([
+                "--no-defaults",
+                "-uroot",
+                "--default-character-set=utf8mb4",
+                "--batch",
+                "--skip-column-names",
+                "--raw",
+            ])
             .arg(format!("--socket={}", self.socket().display()));
         if !database.is_empty() {
             command.arg(database);
@@ -98,17 +105,13 @@ impl MariaDb {
 
     /// Runs statements as root; the output, a line a row with tabs between the values.
     pub fn sql(&self, database: &str, sql: &str) -> String {
-        self.try_sql(database, sql).unwrap_or_else(|error| panic!("{}\nin: {:.300}", error.rsplit("\nERROR").next().unwrap_or_default(), sql))
+        self.try_sql(database, sql)
+            .unwrap_or_else(|error| panic!("{}\nin: {:.300}", error.rsplit("\nERROR").next().unwrap_or_default(), sql))
     }
 
     pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
-        let mut child = self
-            .client(database)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            self.client(database).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
         let done = child.wait_with_output().unwrap();
         if done.status.success() {
@@ -197,7 +200,8 @@ fn schema(engine: Engine) -> String {
     let mut out = String::new();
     for line in schema.lines() {
         if let Some(rest) = line.strip_prefix("CREATE TABLE ") {
-            on_rocks = ["ar_cdr ", "ar_source_cdr ", "ar_daily_status_change "].iter().any(|name| rest.starts_with(name));
+            on_rocks =
+                ["ar_cdr ", "ar_source_cdr ", "ar_daily_status_change "].iter().any(|name| rest.starts_with(name));
         }
         if on_rocks && line.starts_with(") DEFAULT") {
             out.push_str(&line.replacen(") DEFAULT", ") ENGINE=RocksDB DEFAULT", 1));

@@ -5,10 +5,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 
+pub mod home;
 pub mod mariadb;
 pub mod python;
 pub mod rating;
-pub mod home;
 
 use std::path::PathBuf;
 

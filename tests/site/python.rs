@@ -7,10 +7,8 @@ use super::mariadb::MariaDb;
 use super::target;
 
 fn python() -> PathBuf {
-    let python = std::env::var_os("CDRVAULT_TEST_PYTHON").map_or_else(
-        || target().join("venv/bin/python"),
-        PathBuf::from,
-    );
+    let python =
+        std::env::var_os("CDRVAULT_TEST_PYTHON").map_or_else(|| target().join("venv/bin/python"), PathBuf::from);
     assert!(python.exists(), "{} is missing: run ./test, which makes it", python.display());
     python
 }

@@ -66,7 +66,9 @@ impl Rating {
         for _ in 0..20 {
             match server.try_sql("asterisell", &sql) {
                 Ok(_) => return,
-                Err(error) => assert!(error.contains("1205") || error.contains("1213") || error.contains("1020"), "{error}"),
+                Err(error) => {
+                    assert!(error.contains("1205") || error.contains("1213") || error.contains("1020"), "{error}")
+                }
             }
         }
         panic!("the engine could not get its locks");
@@ -77,7 +79,8 @@ impl Rating {
         for call in 0..calls {
             let (time, id) = (self.time(), self.random.below(1 << 30));
             let comma = if call == 0 { "" } else { "," };
-            write!(sql, "{comma}('{day} {time}',{id},1,2,'{day} {time};\"\"\"Zoë\"\" <{call}>\";St.Pölten;0;{id}',0)").unwrap();
+            write!(sql, "{comma}('{day} {time}',{id},1,2,'{day} {time};\"\"\"Zoë\"\" <{call}>\";St.Pölten;0;{id}',0)")
+                .unwrap();
         }
         sql + ";\n"
     }

@@ -18,7 +18,10 @@ async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Resu
     let Some(manifest) = live.intact().filter(|manifest| manifest.generation == copy.generation) else {
         return Err(Error::new(
             Kind::Damaged,
-            format!("{}: generation {} in sink `{}` is not what its receipt says", copy.unit, copy.generation, copy.from),
+            format!(
+                "{}: generation {} in sink `{}` is not what its receipt says",
+                copy.unit, copy.generation, copy.from
+            ),
         )
         .hint("export the day again: `cdrvault replay` reads it from the database"));
     };

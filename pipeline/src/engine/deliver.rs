@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::opened::{OpenSink, Opened, OpenFlow};
+use super::opened::{OpenFlow, OpenSink, Opened};
 use super::options::Replay;
 use super::report::{Failure, UnitResult};
 use super::seal;
@@ -111,8 +111,9 @@ impl Delivery<'_> {
         if let (Some(shrunk), Some(replay)) = (&shrunk, &self.replay)
             && !replay.allow_shrink
         {
-            return Err(Error::new(Kind::Refused, format!("{}: {shrunk}, and is not replaced", manifest.unit))
-                .hint("see what happened to the day; with --allow-shrink it is replaced, and the old generation kept"));
+            return Err(Error::new(Kind::Refused, format!("{}: {shrunk}, and is not replaced", manifest.unit)).hint(
+                "see what happened to the day; with --allow-shrink it is replaced, and the old generation kept",
+            ));
         }
         let incomplete = self.incomplete.then(|| "not everything could be read this time".to_owned());
         if let (Some(shrunk), Some(previous)) = (&shrunk.or(incomplete), &previous) {
@@ -134,11 +135,11 @@ impl Delivery<'_> {
                 warnings.push(format!("{}: the table's columns changed: {change}", new.unit));
                 Ok(())
             }
-            OnSchemaChange::Refuse => Err(Error::new(
-                Kind::Refused,
-                format!("{}: the table's columns changed: {change}", new.unit),
-            )
-            .hint("look at the change, then write `on-schema-change = \"evolve\"` in the flow; the day stays owed")),
+            OnSchemaChange::Refuse => {
+                Err(Error::new(Kind::Refused, format!("{}: the table's columns changed: {change}", new.unit)).hint(
+                    "look at the change, then write `on-schema-change = \"evolve\"` in the flow; the day stays owed",
+                ))
+            }
         }
     }
 
@@ -169,7 +170,12 @@ impl Delivery<'_> {
                 {
                     return Err(Error::new(
                         Kind::NoSpace,
-                        format!("{} has {} MiB free, and {} MiB are to stay free", sink.sink.describe(), free >> 20, self.spool.min_free >> 20),
+                        format!(
+                            "{} has {} MiB free, and {} MiB are to stay free",
+                            sink.sink.describe(),
+                            free >> 20,
+                            self.spool.min_free >> 20
+                        ),
                     )
                     .hint("free some space there, or lower `min-free`"));
                 }

@@ -31,6 +31,6 @@ mod tap;
 pub use opened::Opened;
 pub use options::RunOptions;
 pub use plan::Plan;
-pub use report::{Outcome, Report};
 pub use planning::range_text;
+pub use report::{Outcome, Report};
 pub use run::{open, run};

@@ -91,7 +91,7 @@ impl Opened {
         opened.open_sessions(cx, dry_run).await?;
         opened.check_sources(cx).await;
         // A vault that nothing can be written to now is left alone.
-        opened.open_sinks(cx, state, dry_run, adopt, |flow| flow.source.is_ok()).await?;
+        opened.open_sinks(cx, state, dry_run, adopt, true, |flow| flow.source.is_ok()).await?;
         Ok(opened)
     }
 
@@ -100,7 +100,7 @@ impl Opened {
         let mut opened =
             Self { pipeline, sinks: Vec::new(), sessions: Vec::new(), flows: Vec::new(), warnings: Vec::new() };
         opened.build_flows(only)?;
-        opened.open_sinks(cx, state, true, false, |_| true).await?;
+        opened.open_sinks(cx, state, true, false, false, |_| true).await?;
         Ok(opened)
     }
 
@@ -183,7 +183,8 @@ impl Opened {
                 of_database = Some(at);
                 failed = self.sessions[at].session.as_ref().err().cloned();
             }
-            let session = of_database.and_then(|at| self.sessions[at].session.as_ref().ok()).map(|(s, _)| Arc::clone(s));
+            let session =
+                of_database.and_then(|at| self.sessions[at].session.as_ref().ok()).map(|(s, _)| Arc::clone(s));
             let built = match failed {
                 Some(error) => Err(error),
                 None => spec.source.build(&spec.name, session).at(format!("flow `{}`", spec.name)).map_err(Arc::new),
@@ -278,13 +279,13 @@ impl Opened {
         state: Option<&State>,
         dry_run: bool,
         adopt: bool,
+        probe_write: bool,
         uses: impl Fn(&OpenFlow) -> bool,
     ) -> Result<()> {
         let using = self.flows.iter().filter(|flow| uses(flow));
         let used: BTreeSet<usize> = using.flat_map(|flow| self.pipeline.flows[flow.spec].sinks.clone()).collect();
         let registered = self.flows.iter().any(|flow| flow.events);
-        let databases: Vec<String> =
-            self.pipeline.databases.iter().map(|database| database.build.identity()).collect();
+        let databases: Vec<String> = self.pipeline.databases.iter().map(|database| database.build.identity()).collect();
         for (index, spec) in self.pipeline.sinks.iter().enumerate() {
             let mut open = OpenSink {
                 name: spec.name.clone(),
@@ -299,7 +300,8 @@ impl Opened {
                     // The state is lost, but the application remembers us.
                     None => registered,
                 };
-                let expect = Expected { databases: databases.clone(), known, adopt };
+                let expect =
+                    Expected { databases: databases.clone(), known, probe_write: probe_write || !dry_run, adopt };
                 let opening = async {
                     let sink: Arc<dyn Sink> = Arc::new(Retrying(spec.build.build()?));
                     let identity = sink.open(cx, &expect, dry_run).await?;

@@ -75,7 +75,8 @@ async fn plan_flow(
         ask.listing = Some(*days);
     } else if let (Some(detection), true) = (flow.detection, is_table) {
         ask.events = flow.events;
-        let may_register = matches!(&opened.sessions[flow.session].session, Ok((_, found)) if found.without_events.is_none());
+        let may_register =
+            matches!(&opened.sessions[flow.session].session, Ok((_, found)) if found.without_events.is_none());
         let would_register = options.dry_run && detection.events && !flow.events && may_register;
         let first = flow.registered_now || would_register;
         if let (Some(sweep), false) = (detection.tripwire, first) {
@@ -226,9 +227,8 @@ impl<'a> Holdings<'a> {
             }
             let of = |holding: &Holding<'_>| holding.held.get(&partition).copied();
             let newest = self.sinks.iter().filter_map(of).map(|held| held.generation).max().unwrap_or(0);
-            let has = |holding: &&Holding<'_>| {
-                of(holding).is_some_and(|held| held.generation == newest && held.object_there)
-            };
+            let has =
+                |holding: &&Holding<'_>| of(holding).is_some_and(|held| held.generation == newest && held.object_there);
             let Some(from) = self.sinks.iter().find(has) else {
                 let live = self.newest(cx, partition).await?;
                 let (rows, bytes) = (live.as_ref().map(|live| live.rows), live.as_ref().map(|live| live.bytes()));

@@ -39,7 +39,8 @@ pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) ->
     let directory = pipeline.state.clone();
     let _lock = if options.dry_run { None } else { Some(lock_state(&directory, options)?) };
     let loaded = State::load(&directory)?;
-    let opening = Opened::open(cx, Arc::clone(&pipeline), &options.flows, loaded.as_ref(), options.dry_run, options.adopt_vault);
+    let opening =
+        Opened::open(cx, Arc::clone(&pipeline), &options.flows, loaded.as_ref(), options.dry_run, options.adopt_vault);
     let mut opened = opening.await?;
     let mut state = loaded.unwrap_or_default();
     if !options.dry_run {
@@ -126,9 +127,13 @@ pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) ->
 
 fn lock_state(directory: &Path, options: &RunOptions) -> Result<lock::Guard> {
     durable::create_dirs(directory, &How::private()).map_err(|error| {
-        error.at("the state directory").hint("give it to the user who runs cdrvault, or set `state` to a place of theirs")
+        error
+            .at("the state directory")
+            .hint("give it to the user who runs cdrvault, or set `state` to a place of theirs")
     })?;
-    lock::acquire(&directory.join("lock"), options.wait_lock)
+    let guard = lock::acquire(&directory.join("lock"), options.wait_lock)?;
+    durable::remove_temporaries(directory)?;
+    Ok(guard)
 }
 
 /// What could not be opened fails once, however many flows it concerns.

@@ -87,7 +87,8 @@ impl Sealing<'_> {
                 entry.size = length;
                 entry.sha256 = Some(sha256);
             }
-            let stored = self.read_back(&written, &path).await.at(format!("checking what was sealed of {}", self.work.unit))?;
+            let stored =
+                self.read_back(&written, &path).await.at(format!("checking what was sealed of {}", self.work.unit))?;
             let encoding = entry.stored.take().map(|stored| stored.encoding).unwrap_or_default();
             entry.stored = Some(StoredBody { sha256: stored.sha256.clone(), bytes: written.bytes, encoding });
             if let Some(plain) = &entry.sha256 {
@@ -114,8 +115,7 @@ impl Sealing<'_> {
         let (spool, cx) = (self.spool.clone(), self.cx.clone());
         let writing = tokio::task::spawn_blocking(move || {
             let failed = |error| Error::io("write", &path, error);
-            let mut file =
-                File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
             let mut hash = Sha256::new();
             let (mut length, mut unchecked) = (0_u64, 0_u64);
             while let Some(chunk) = runtime.block_on(bytes.next()) {
@@ -140,8 +140,9 @@ impl Sealing<'_> {
     async fn read_back(&self, written: &Written, path: &Path) -> Result<Stored> {
         let (path, data_end) = (path.to_owned(), self.work.data_end.get().copied());
         let hashed = tokio::task::spawn_blocking(move || hash_file(&path, data_end.unwrap_or(u64::MAX)));
-        let (data, sha256) =
-            hashed.await.map_err(|died| Error::failed("reading the spool stopped unexpectedly").with_source(died))??;
+        let (data, sha256) = hashed
+            .await
+            .map_err(|died| Error::failed("reading the spool stopped unexpectedly").with_source(died))??;
         if sha256 != written.sha256 {
             return Err(Error::new(Kind::Damaged, "the disk gives other bytes back than were written")
                 .hint("check the disk, the memory and the file system of the spool"));
@@ -327,7 +328,12 @@ fn file_stream(path: &Path) -> Result<ByteStream> {
 }
 
 /// The objects of a generation, as local files: what [`Sealed`] needs to be published elsewhere.
-pub(super) async fn fetch(cx: &Context, spool: &Spool, manifest: &Manifest, mut objects: ObjectStream) -> Result<Sealed> {
+pub(super) async fn fetch(
+    cx: &Context,
+    spool: &Spool,
+    manifest: &Manifest,
+    mut objects: ObjectStream,
+) -> Result<Sealed> {
     let directory = spool.begin(&manifest.unit)?;
     let mut bodies = BTreeMap::new();
     while let Some(Object { entry, body }) = cx.unless_cancelled(objects.try_next()).await? {
@@ -341,8 +347,7 @@ pub(super) async fn fetch(cx: &Context, spool: &Spool, manifest: &Manifest, mut 
             Body::Stream(mut bytes) => {
                 let path = directory.join(format!("body-{:08}", bodies.len()));
                 let failed = |error| Error::io("write", &path, error);
-                let mut file =
-                    File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+                let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
                 while let Some(chunk) = cx.unless_cancelled(bytes.try_next()).await? {
                     file.write_all(&chunk).map_err(failed)?;
                 }

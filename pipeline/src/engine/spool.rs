@@ -49,11 +49,7 @@ impl Spool {
     pub(super) fn seal(&self, sealed: &Sealed) -> Result<()> {
         let directory = self.directory(&sealed.manifest.unit);
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let bodies = sealed
-            .bodies
-            .iter()
-            .filter_map(|(sha256, path)| Some((sha256.clone(), name(path)?)))
-            .collect();
+        let bodies = sealed.bodies.iter().filter_map(|(sha256, path)| Some((sha256.clone(), name(path)?))).collect();
         let seal = serde_json::to_vec(&Seal { manifest: sealed.manifest.clone(), bodies })
             .map_err(|error| Error::new(Kind::Failed, "cannot write a seal as JSON").with_source(error))?;
         durable::replace(&directory.join(SEAL), &How::default(), |file| file.write_all(&seal))

@@ -88,7 +88,11 @@ mod tests {
         state.checked.remove(&saved[80]);
         let days = due(SWEEP, false, &state, &saved, at("2026-06-15T03:00:00Z"), today).unwrap();
         assert!(days.contains(saved[39]) && days.contains(day("2027-01-01")));
-        assert_eq!(days.single.iter().copied().collect::<Vec<_>>(), [saved[80], saved[70]], "60 days outside: two of them");
+        assert_eq!(
+            days.single.iter().copied().collect::<Vec<_>>(),
+            [saved[80], saved[70]],
+            "60 days outside: two of them"
+        );
         assert_eq!(due(SWEEP, false, &state, &saved, at("2026-06-14T03:00:00Z"), today), None);
         let each = due(SWEEP, true, &state, &saved, at("2026-06-14T03:00:00Z"), today).unwrap();
         assert!(each.single.is_empty() && !each.ranges.is_empty(), "without events each run looks at the window");

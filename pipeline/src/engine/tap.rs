@@ -16,10 +16,15 @@ pub(super) fn rows(cx: &Context, input: RowStream, facts: FactCell) -> RowStream
     let RowStream { schema, about, batches } = input;
     let gatherer = FactGatherer::new(&schema, &about.renumbered);
     let cx = cx.clone();
-    let batches = through(batches, gatherer, move |gatherer, batch| {
-        cx.progress.read(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
-        gatherer.add(batch)
-    }, move |gatherer| facts.set(gatherer.finish()));
+    let batches = through(
+        batches,
+        gatherer,
+        move |gatherer, batch| {
+            cx.progress.read(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+            gatherer.add(batch)
+        },
+        move |gatherer| facts.set(gatherer.finish()),
+    );
     RowStream { schema, about, batches: batches.boxed() }
 }
 
@@ -49,12 +54,17 @@ pub(super) fn objects(cx: &Context, input: ObjectStream, seen: LastBody) -> Obje
 /// Hashes a stream of bytes and tells length and SHA-256 at its end.
 fn hashed(cx: &Context, bytes: ByteStream, tell: impl FnOnce(u64, String) + Send + 'static) -> ByteStream {
     let cx = cx.clone();
-    through(bytes, (0_u64, Sha256::new()), move |(length, hash), chunk| {
-        cx.progress.read(0, chunk.len() as u64);
-        *length += chunk.len() as u64;
-        hash.update(chunk);
-        Ok(())
-    }, move |(length, hash)| tell(length, hex::encode(hash.finalize())))
+    through(
+        bytes,
+        (0_u64, Sha256::new()),
+        move |(length, hash), chunk| {
+            cx.progress.read(0, chunk.len() as u64);
+            *length += chunk.len() as u64;
+            hash.update(chunk);
+            Ok(())
+        },
+        move |(length, hash)| tell(length, hex::encode(hash.finalize())),
+    )
     .boxed()
 }
 

@@ -39,6 +39,10 @@ pub(super) fn check(place: &Place, writer: &Writer, expect: &Expected) -> Result
         Err(error) => return Err(Error::io("read the vault's identity", &path, error)),
     };
     let expected = ours(found.vault.clone(), found.created);
+    if expect.probe_write {
+        rustix::fs::access(&place.root, rustix::fs::Access::WRITE_OK)
+            .map_err(|error| Error::io("write into the vault", &place.root, error.into()))?;
+    }
     let foreign = difference(&found, &expected);
     match foreign {
         None => Ok(Checked { identity: found, write: false }),
@@ -78,7 +82,10 @@ fn parse(path: &Path, text: &[u8]) -> Result<Identity> {
     if format > FORMAT {
         return Err(Error::new(
             Kind::Refused,
-            format!("the vault of {} has format {format}, and this cdrvault knows formats up to {FORMAT}", path.display()),
+            format!(
+                "the vault of {} has format {format}, and this cdrvault knows formats up to {FORMAT}",
+                path.display()
+            ),
         )
         .hint("use a newer cdrvault for this vault"));
     }
@@ -117,7 +124,11 @@ fn may_make(place: &Place, expect: &Expected) -> Result<()> {
     match strange {
         Some(name) if !expect.adopt => Err(Error::new(
             Kind::Refused,
-            format!("{} is no vault and not empty: there is `{}`", root.display(), name.to_string_lossy().escape_debug()),
+            format!(
+                "{} is no vault and not empty: there is `{}`",
+                root.display(),
+                name.to_string_lossy().escape_debug()
+            ),
         )
         .hint("name an empty directory, or a new one; --adopt-vault makes a vault beside what is there")),
         _ => Ok(()),

@@ -51,8 +51,11 @@ impl Place {
             part.push(component);
             match std::fs::symlink_metadata(&part) {
                 Ok(found) if found.file_type().is_symlink() => {
-                    return Err(Error::new(Kind::Refused, format!("{} is a symbolic link inside the vault", part.display()))
-                        .hint("a vault has none; see who made it, and remove it"));
+                    return Err(Error::new(
+                        Kind::Refused,
+                        format!("{} is a symbolic link inside the vault", part.display()),
+                    )
+                    .hint("a vault has none; see who made it, and remove it"));
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
@@ -164,7 +167,8 @@ impl Sink for Local {
 
     fn free_space(&self) -> Result<Option<u64>> {
         let root = &self.place.root;
-        let stat = rustix::fs::statvfs(root).map_err(|error| Error::io("look at the free space of", root, error.into()))?;
+        let stat =
+            rustix::fs::statvfs(root).map_err(|error| Error::io("look at the free space of", root, error.into()))?;
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
     }
 

@@ -52,11 +52,7 @@ struct BuildLocal {
 
 fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
     let options: Options = section.options()?;
-    Some(Box::new(BuildLocal {
-        path: options.path.into_inner(),
-        mode: options.mode.bits(),
-        group: options.group,
-    }))
+    Some(Box::new(BuildLocal { path: options.path.into_inner(), mode: options.mode.bits(), group: options.group }))
 }
 
 impl BuildSink for BuildLocal {

@@ -138,7 +138,8 @@ fn later_than(path: &Path) -> SystemTime {
 /// Bodies are create-only: their name is their hash.
 fn put_body(place: &Place, sealed: &Sealed, sha256: &str, bytes: u64) -> Result<()> {
     let path = place.make(&layout::object(sha256)?)?;
-    let of_length = |bytes: u64| std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == bytes);
+    let of_length =
+        |bytes: u64| std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == bytes);
     if of_length(bytes) {
         return Ok(());
     }

@@ -60,7 +60,9 @@ pub(super) fn bodies(entries: &[Entry]) -> impl Iterator<Item = &StoredBody> {
 /// Whether a body is there with its length. Its name is its hash, and it is never written twice.
 pub(super) fn has_body(place: &Place, stored: &StoredBody) -> bool {
     let path = layout::object(&stored.sha256).and_then(|name| place.at(&name));
-    path.is_ok_and(|path| std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() == stored.bytes))
+    path.is_ok_and(|path| {
+        std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() == stored.bytes)
+    })
 }
 
 /// The newest receipt, and what lies under the live name.
@@ -139,16 +141,23 @@ pub(super) fn objects(place: &Place, manifest: &Manifest) -> Result<ObjectStream
         Content::Object(object) => {
             let live = place.at(&object.path)?;
             let kept = place.at(&layout::version(&manifest.unit, manifest.generation, &object.sha256)?)?;
-            let path = [live, kept].into_iter().find(|path| is_file(path) && hash(path).is_ok_and(|h| h == object.sha256));
+            let path =
+                [live, kept].into_iter().find(|path| is_file(path) && hash(path).is_ok_and(|h| h == object.sha256));
             let path = path.ok_or_else(|| {
                 Error::new(
                     Kind::Damaged,
-                    format!("{} generation {} is missing or damaged in {}", manifest.unit, manifest.generation, place.root.display()),
+                    format!(
+                        "{} generation {} is missing or damaged in {}",
+                        manifest.unit,
+                        manifest.generation,
+                        place.root.display()
+                    ),
                 )
             })?;
             let name = object.path.rsplit('/').next().unwrap_or(&object.path);
             let mut entry = Entry::object(name);
-            entry.stored = Some(StoredBody { sha256: object.sha256.clone(), bytes: object.bytes, encoding: Vec::new() });
+            entry.stored =
+                Some(StoredBody { sha256: object.sha256.clone(), bytes: object.bytes, encoding: Vec::new() });
             objects.push(Ok(Object { entry, body: Body::File(path) }));
         }
         Content::Tree { entries } => {

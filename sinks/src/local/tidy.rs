@@ -30,14 +30,12 @@ pub(super) fn clean_end(place: &Place) -> Result<()> {
 }
 
 fn remove_temporaries(directory: &Path) -> Result<()> {
+    durable::remove_temporaries(directory)?;
     let failed = |error| Error::io("list", directory, error);
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let kind = entry.file_type().map_err(failed)?;
-        if kind.is_dir() {
+        if entry.file_type().map_err(failed)?.is_dir() {
             remove_temporaries(&entry.path())?;
-        } else if entry.file_name().to_str().is_some_and(durable::is_temporary) {
-            durable::remove(&entry.path())?;
         }
     }
     Ok(())

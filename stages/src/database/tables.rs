@@ -83,14 +83,7 @@ impl<R> Table<R> {
         }
         let fields = columns.iter().map(|column| column.field.clone()).chain([raw_field()]);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Self {
-            name: name.to_owned(),
-            date_column: date_column.to_owned(),
-            date_nullable,
-            columns,
-            key,
-            schema,
-        }
+        Self { name: name.to_owned(), date_column: date_column.to_owned(), date_nullable, columns, key, schema }
     }
 
     pub(crate) fn column_infos(&self) -> Vec<ColumnInfo> {

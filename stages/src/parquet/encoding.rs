@@ -78,7 +78,11 @@ fn strings<'a>(values: impl Iterator<Item = &'a [u8]>) -> Chosen {
         distinct.insert(value);
     }
     // With few repeats a dictionary only moves the values to another page; their lengths apart, text compresses best.
-    if distinct.len() * 10 <= count * 7 { Chosen::Dictionary } else { Chosen::Direct(Encoding::DELTA_LENGTH_BYTE_ARRAY) }
+    if distinct.len() * 10 <= count * 7 {
+        Chosen::Dictionary
+    } else {
+        Chosen::Direct(Encoding::DELTA_LENGTH_BYTE_ARRAY)
+    }
 }
 
 fn bits(value: u128) -> usize {

@@ -72,10 +72,8 @@ impl Transform for Parquet {
 
     fn apply(&self, work: &Work, input: Payload) -> Result<Payload> {
         let Payload::Rows(rows) = input else { return Err(wrong_shape()) };
-        let options = writer::Options {
-            level: self.options.compression.level(),
-            row_group_rows: self.options.row_group_rows,
-        };
+        let options =
+            writer::Options { level: self.options.compression.level(), row_group_rows: self.options.row_group_rows };
         let body = writer::encode(rows, options, work.clone());
         let object = Object { entry: Entry::object(file_name(work)), body: Body::Stream(body) };
         Ok(Payload::Objects(stream::iter([Ok(object)]).boxed()))

@@ -61,8 +61,8 @@ fn about(metadata: &ArrowReaderMetadata) -> Result<RowsAbout> {
         match entry.key.as_str() {
             RENUMBERED => about.renumbered = value.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect(),
             COLUMNS => {
-                about.columns = serde_json::from_str::<Vec<ColumnInfo>>(value)
-                    .map_err(|error| damaged().with_source(error))?;
+                about.columns =
+                    serde_json::from_str::<Vec<ColumnInfo>>(value).map_err(|error| damaged().with_source(error))?;
             }
             key if key.starts_with("cdrvault.") => {
                 about.metadata.insert(key.to_owned(), value.clone());

@@ -48,7 +48,9 @@ pub(crate) enum Decoding {
     Float,
     Double,
     /// Digits in text.
-    Decimal { scale: i8 },
+    Decimal {
+        scale: i8,
+    },
     /// DATE.
     Date,
     /// DATETIME and TIMESTAMP.
@@ -101,7 +103,9 @@ pub(crate) async fn describe(
             scale: at(8)?.parse().unwrap_or(0),
         };
         // Generated columns follow from the others and cannot be inserted.
-        if at(6)?.to_ascii_uppercase().contains("GENERATED") && !at(6)?.to_ascii_uppercase().contains("DEFAULT_GENERATED") {
+        if at(6)?.to_ascii_uppercase().contains("GENERATED")
+            && !at(6)?.to_ascii_uppercase().contains("DEFAULT_GENERATED")
+        {
             continue;
         }
         if found.name == date_column {
@@ -150,9 +154,8 @@ struct Catalogued {
 impl Catalogued {
     fn plan(self) -> Result<Column<Reading>> {
         let unsigned = self.column_type.contains("unsigned");
-        let int = |signed: DataType, without_sign: DataType| {
-            (if unsigned { without_sign } else { signed }, Decoding::Int)
-        };
+        let int =
+            |signed: DataType, without_sign: DataType| (if unsigned { without_sign } else { signed }, Decoding::Int);
         let (arrow_type, decoding) = match self.data_type.as_str() {
             // TINYINT(1) is no boolean: it holds -128 to 127 all the same.
             "tinyint" => int(DataType::Int8, DataType::UInt8),
@@ -169,9 +172,7 @@ impl Catalogued {
             }
             "date" => (DataType::Date32, Decoding::Date),
             "datetime" => (DataType::Timestamp(TimeUnit::Microsecond, None), Decoding::DateTime),
-            "timestamp" => {
-                (DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), Decoding::DateTime)
-            }
+            "timestamp" => (DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), Decoding::DateTime),
             "time" => (DataType::Int64, Decoding::Time),
             "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "json" | "inet4" | "inet6" => {
                 (DataType::Utf8, Decoding::Text)
@@ -202,12 +203,7 @@ impl Catalogued {
             field.set_metadata(HashMap::from([(TRIPWIRE_KEY.to_owned(), sum.as_str().to_owned())]));
         }
         let default_weight = sum.and_then(|sum| self.default_weight(sum));
-        Ok(Column {
-            field,
-            sql_type: self.column_type,
-            default_weight,
-            reading: Reading { select, beside, decoding },
-        })
+        Ok(Column { field, sql_type: self.column_type, default_weight, reading: Reading { select, beside, decoding } })
     }
 
     fn expressions(&self, decoding: &Decoding) -> (String, Option<Beside>) {

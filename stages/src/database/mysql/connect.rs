@@ -39,8 +39,11 @@ impl Target {
             let mut connection = tokio::time::timeout(self.timeout, self.options.connect())
                 .await
                 .map_err(|_| {
-                    Error::new(Kind::Transient, format!("cannot {doing}: no answer within {} s", self.timeout.as_secs()))
-                        .hint("check the host and port in `url`, and the firewalls on the way")
+                    Error::new(
+                        Kind::Transient,
+                        format!("cannot {doing}: no answer within {} s", self.timeout.as_secs()),
+                    )
+                    .hint("check the host and port in `url`, and the firewalls on the way")
                 })?
                 .map_err(|error| explain(&doing, error))?;
             execute(&mut connection, SETTINGS).await?;

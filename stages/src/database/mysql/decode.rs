@@ -214,10 +214,9 @@ impl Builder {
                 true
             }
             (Self::UInt64(builder), _) => number!(u64, builder),
-            (Self::Decimal128(builder), Decoding::Decimal { scale }) => decimal(value, *scale)
-                .and_then(i256::to_i128)
-                .map(|value| builder.append_value(value))
-                .is_some(),
+            (Self::Decimal128(builder), Decoding::Decimal { scale }) => {
+                decimal(value, *scale).and_then(i256::to_i128).map(|value| builder.append_value(value)).is_some()
+            }
             (Self::Decimal256(builder), Decoding::Decimal { scale }) => {
                 decimal(value, *scale).map(|value| builder.append_value(value)).is_some()
             }

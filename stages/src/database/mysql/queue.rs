@@ -17,11 +17,7 @@ use crate::database::tables::Queued;
 const UNDATED: &str = "0000-00-00";
 
 /// The ids of the flow's jobs, if both are registered.
-pub(super) async fn find_jobs(
-    connection: &mut MySqlConnection,
-    writer: &Writer,
-    flow: &str,
-) -> Result<Option<JobIds>> {
+pub(super) async fn find_jobs(connection: &mut MySqlConnection, writer: &Writer, flow: &str) -> Result<Option<JobIds>> {
     let names = JobNames::new(writer, flow);
     let mut id_of = BTreeMap::new();
     for name in [&names.inbox, &names.debt] {
@@ -41,7 +37,9 @@ pub(super) async fn obstacle(connection: &mut MySqlConnection) -> Result<Option<
     let probes = [
         format!("SELECT id, name FROM {JOBS} LIMIT 0"),
         format!("INSERT INTO {JOBS} (name) SELECT name FROM {JOBS} WHERE FALSE"),
-        format!("INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) SELECT day, ar_daily_status_job_id FROM {QUEUE} WHERE FALSE"),
+        format!(
+            "INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) SELECT day, ar_daily_status_job_id FROM {QUEUE} WHERE FALSE"
+        ),
         format!("DELETE FROM {QUEUE} WHERE day = '0001-01-01' AND ar_daily_status_job_id = -1"),
     ];
     for probe in probes {
@@ -95,7 +93,11 @@ pub(super) async fn register(
 }
 
 /// Reads a flow's two queues. Days that are no real dates are remembered in `odd`, so that they can be deleted.
-pub(super) async fn queued(connection: &mut MySqlConnection, jobs: JobIds, odd: &mut BTreeSet<String>) -> Result<Queued> {
+pub(super) async fn queued(
+    connection: &mut MySqlConnection,
+    jobs: JobIds,
+    odd: &mut BTreeSet<String>,
+) -> Result<Queued> {
     let mut queued = Queued::default();
     for (job, into) in [(jobs.inbox, &mut queued.announced), (jobs.debt, &mut queued.owed)] {
         let rows = query(connection, &format!("SELECT day FROM {QUEUE} WHERE ar_daily_status_job_id = {job}")).await?;
@@ -159,7 +161,12 @@ pub(super) async fn settle(
     Ok(())
 }
 
-async fn delete(connection: &mut MySqlConnection, partition: Partition, job: i64, odd: &BTreeSet<String>) -> Result<u64> {
+async fn delete(
+    connection: &mut MySqlConnection,
+    partition: Partition,
+    job: i64,
+    odd: &BTreeSet<String>,
+) -> Result<u64> {
     let days = match partition {
         Partition::Undated => {
             let mut days: Vec<String> = odd.iter().map(|day| literal(day)).collect();

@@ -52,21 +52,11 @@ struct Locked {
 
 impl MySqlSession {
     pub(crate) fn new(target: Target, snapshot_limit: Duration) -> Self {
-        Self {
-            target,
-            snapshot_limit,
-            locked: Arc::default(),
-            asking: Mutex::default(),
-            heartbeat: Mutex::default(),
-        }
+        Self { target, snapshot_limit, locked: Arc::default(), asking: Mutex::default(), heartbeat: Mutex::default() }
     }
 
     /// Runs questions on the connection that is kept for them; it is not used again after an error.
-    async fn ask<T>(
-        &self,
-        cx: &Context,
-        question: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T>,
-    ) -> Result<T> {
+    async fn ask<T>(&self, cx: &Context, question: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T>) -> Result<T> {
         let mut kept = self.asking.lock().await;
         let mut connection = match kept.take() {
             Some(connection) => connection,
@@ -225,11 +215,7 @@ impl Session for MySqlSession {
     async fn fence(&self, _cx: &Context) -> Result<()> {
         self.on_k(async |k| {
             let sql = format!("SELECT IS_USED_LOCK({})", literal(&k.lock));
-            if query_integer(&mut k.connection, &sql).await? == Some(k.id) {
-                Ok(())
-            } else {
-                Err(lost_lock())
-            }
+            if query_integer(&mut k.connection, &sql).await? == Some(k.id) { Ok(()) } else { Err(lost_lock()) }
         })
         .await
     }

@@ -114,8 +114,11 @@ impl Reader {
                 if let Some(batch) = decoder.push(&row)? {
                     self.cx.check()?;
                     if Instant::now() > self.deadline {
-                        return Err(Error::new(Kind::Transient, format!("cannot {doing}: the snapshot is open too long"))
-                            .hint("raise `snapshot-limit` of the database, or find out what slows the reading down"));
+                        return Err(Error::new(
+                            Kind::Transient,
+                            format!("cannot {doing}: the snapshot is open too long"),
+                        )
+                        .hint("raise `snapshot-limit` of the database, or find out what slows the reading down"));
                     }
                     if batches.send(Ok(batch)).await.is_err() {
                         return Ok(());
@@ -129,7 +132,10 @@ impl Reader {
         if read != self.expected {
             return Err(Error::new(
                 Kind::Damaged,
-                format!("cannot {doing}: it sent {read} rows, but COUNT(*) says {} in the same snapshot", self.expected),
+                format!(
+                    "cannot {doing}: it sent {read} rows, but COUNT(*) says {} in the same snapshot",
+                    self.expected
+                ),
             ));
         }
         *self.connection = Some(connection);

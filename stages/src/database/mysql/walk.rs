@@ -62,11 +62,7 @@ struct Walked {
     nulls: bool,
 }
 
-pub(super) async fn days(
-    connection: &mut MySqlConnection,
-    table: &Table<Reading>,
-    range: DayRange,
-) -> Result<Found> {
+pub(super) async fn days(connection: &mut MySqlConnection, table: &Table<Reading>, range: DayRange) -> Result<Found> {
     let walked = walk(connection, table, range).await?;
     Ok(Found { undated: walked.nulls || !walked.gaps.is_empty(), days: walked.days })
 }

@@ -58,7 +58,9 @@ pub(super) fn explain(doing: &str, error: sqlx::Error) -> Error {
     let text = format!("{message}: {}", database.message());
     match primary {
         Some(5 | 6) => Error::new(Kind::Transient, text).hint("another program is writing to the database"),
-        Some(3 | 8 | 14 | 23) => Error::new(Kind::Denied, text).hint("check the owner and the mode of the file and its directory"),
+        Some(3 | 8 | 14 | 23) => {
+            Error::new(Kind::Denied, text).hint("check the owner and the mode of the file and its directory")
+        }
         Some(11 | 26) => Error::new(Kind::Damaged, text).hint("the file is not a database, or it is damaged"),
         Some(13) => Error::new(Kind::NoSpace, text).hint("free some space there"),
         _ => Error::failed(text),

@@ -16,7 +16,11 @@ use crate::database::tables::Queued;
 /// The stand-in, in the queue's `day` column, for all rows without a real date.
 const UNDATED: &str = "0000-00-00";
 
-pub(super) async fn find_jobs(connection: &mut SqliteConnection, writer: &Writer, flow: &str) -> Result<Option<JobIds>> {
+pub(super) async fn find_jobs(
+    connection: &mut SqliteConnection,
+    writer: &Writer,
+    flow: &str,
+) -> Result<Option<JobIds>> {
     let names = JobNames::new(writer, flow);
     let mut ids = Vec::new();
     for name in [&names.inbox, &names.debt] {
@@ -70,7 +74,11 @@ pub(super) async fn register(
 }
 
 /// Reads a flow's two queues. Days that are no real dates are remembered in `odd`, so that they can be deleted.
-pub(super) async fn queued(connection: &mut SqliteConnection, jobs: JobIds, odd: &mut BTreeSet<String>) -> Result<Queued> {
+pub(super) async fn queued(
+    connection: &mut SqliteConnection,
+    jobs: JobIds,
+    odd: &mut BTreeSet<String>,
+) -> Result<Queued> {
     let mut queued = Queued::default();
     for (job, into) in [(jobs.inbox, &mut queued.announced), (jobs.debt, &mut queued.owed)] {
         let rows = query(connection, &format!("SELECT day FROM {QUEUE} WHERE ar_daily_status_job_id = {job}")).await?;
@@ -130,7 +138,12 @@ pub(super) async fn settle(
     .await
 }
 
-async fn delete(connection: &mut SqliteConnection, partition: Partition, job: i64, odd: &BTreeSet<String>) -> Result<u64> {
+async fn delete(
+    connection: &mut SqliteConnection,
+    partition: Partition,
+    job: i64,
+    odd: &BTreeSet<String>,
+) -> Result<u64> {
     let mut days = vec![literal(&day_of(partition))];
     if partition == Partition::Undated {
         days.extend(odd.iter().map(|day| literal(day)));

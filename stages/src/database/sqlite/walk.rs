@@ -38,17 +38,12 @@ pub(super) fn condition(table: &Table<Declared>, partition: Partition) -> String
     }
 }
 
-pub(super) async fn days(
-    connection: &mut SqliteConnection,
-    table: &Table<Declared>,
-    range: DayRange,
-) -> Result<Found> {
+pub(super) async fn days(connection: &mut SqliteConnection, table: &Table<Declared>, range: DayRange) -> Result<Found> {
     let (column, name) = (quoted(&table.date_column), quoted(&table.name));
     let mut found = Found::default();
     // Text comes after NULL and numbers, and before blobs, in SQLite's order.
-    let odd = format!(
-        "SELECT 1 FROM {name} WHERE {column} IS NULL OR {column} < '0001-01-01' OR {column} >= X'' LIMIT 1"
-    );
+    let odd =
+        format!("SELECT 1 FROM {name} WHERE {column} IS NULL OR {column} < '0001-01-01' OR {column} >= X'' LIMIT 1");
     found.undated = !query(connection, &odd).await?.is_empty();
     let mut next = range.from.map_or_else(|| "0001-01-01".to_owned(), |from| from.to_string());
     loop {

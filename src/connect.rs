@@ -1,0 +1,105 @@
+//! `validate --connect`: whether what the pipeline file points at is there, lets us in, and has room.
+
+use std::sync::Arc;
+
+use cdrvault_pipeline::config::Pipeline;
+use cdrvault_pipeline::engine;
+use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::progress::Quiet;
+use serde::Serialize;
+
+use crate::cli::Globals;
+use crate::{output, session};
+
+/// One thing that was tried.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Check {
+    what: String,
+    ok: bool,
+    /// It would not make a run fail.
+    optional: bool,
+    finding: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Check {
+    fn good(what: String, finding: String) -> Self {
+        Self { what, ok: true, optional: false, finding, hint: None }
+    }
+
+    fn bad(what: String, optional: bool, error: &Error) -> Self {
+        Self { what, ok: false, optional, finding: error.one_line(), hint: error.hint_text().map(str::to_owned) }
+    }
+}
+
+/// Whether a run could do its work.
+pub(crate) fn all_good(checks: &[Check]) -> bool {
+    checks.iter().all(|check| check.ok || check.optional)
+}
+
+/// Tries everything that a run would need, and changes nothing.
+pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
+    let runtime = session::runtime()?;
+    runtime.block_on(async {
+        let cx = session::context(&pipeline, Arc::new(Quiet))?;
+        let opened = engine::open(&cx, pipeline).await?;
+        let mut checks = Vec::new();
+        for open in &opened.sessions {
+            let what = format!("database {}", open.identity);
+            match &open.session {
+                Ok((_, found)) => {
+                    let events = match &found.without_events {
+                        None => "changes are announced to us".to_owned(),
+                        Some(why) => format!("changes are found by comparing sums ({why})"),
+                    };
+                    let clock = match found.clock_offset {
+                        Some(offset) if offset.abs() > 1 => format!("; its clock is {offset} s ahead of ours"),
+                        _ => String::new(),
+                    };
+                    checks.push(Check::good(what, format!("connected; {events}{clock}")));
+                }
+                Err(error) => checks.push(Check::bad(what, false, error)),
+            }
+        }
+        for flow in &opened.flows {
+            let what = format!("flow {}", flow.name);
+            match &flow.source {
+                Ok(source) => checks.push(Check::good(what, format!("can be read: {}", source.describe()))),
+                Err(error) => checks.push(Check::bad(what, false, error)),
+            }
+        }
+        for open in opened.sinks.iter().filter(|open| open.used) {
+            let what = format!("sink {}", open.name);
+            match &open.sink {
+                Ok(sink) => {
+                    let room = match sink.free_space() {
+                        Ok(Some(bytes)) => format!(", {} free", output::size(bytes)),
+                        Ok(None) => String::new(),
+                        Err(error) => format!(", {}", error.one_line()),
+                    };
+                    let vault = open.identity.as_ref().map_or("no vault", |_| "can be written");
+                    checks.push(Check::good(what, format!("{}: {vault}{room}", sink.describe())));
+                }
+                Err(error) => checks.push(Check::bad(what, open.optional, error)),
+            }
+        }
+        opened.close().await;
+        Ok(checks)
+    })
+}
+
+/// The checks for people.
+pub(crate) fn show(checks: &[Check], globals: &Globals) {
+    if !globals.quiet {
+        let rows = checks.iter().map(|check| {
+            let mark = if check.ok { "ok" } else { "FAILED" };
+            vec![mark.to_owned(), check.what.clone(), if check.ok { check.finding.clone() } else { String::new() }]
+        });
+        output::text(&format!("\n{}", output::table(&["", "WHAT", "FINDING"], rows.collect(), &[])));
+    }
+    for check in checks.iter().filter(|check| !check.ok) {
+        output::error(globals, &format!("{}: {}", check.what, check.finding), check.hint.as_deref());
+    }
+}
