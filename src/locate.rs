@@ -66,6 +66,7 @@ fn listed(paths: &[impl AsRef<Path>], between: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 mod tests {
     use super::*;
 

@@ -169,10 +169,10 @@ fn complain(report: &Report, globals: &Globals) {
     }
     match report.outcome {
         Outcome::Partial | Outcome::Failed => {
-            output::note(&format!("{}. What is missing stays owed: the next run tries it again.", summary(report)))
+            output::note(&format!("{}. What is missing stays owed: the next run tries it again.", summary(report)));
         }
         Outcome::Interrupted => {
-            output::note(&format!("interrupted: {}. The next run goes on where this one stopped.", summary(report)))
+            output::note(&format!("interrupted: {}. The next run goes on where this one stopped.", summary(report)));
         }
         Outcome::Done => {}
     }

@@ -24,6 +24,7 @@ fn text() -> Result<String, Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 mod tests {
     use std::path::Path;
 

@@ -40,6 +40,9 @@ pub(crate) struct Args {
     all: bool,
 }
 
+/// When each sink received a generation.
+type Received = BTreeMap<String, Option<jiff::Timestamp>>;
+
 /// One generation, as `--json` shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -54,7 +57,7 @@ struct Snapshot {
     full: String,
     open: bool,
     /// When each sink received it.
-    sinks: BTreeMap<String, Option<jiff::Timestamp>>,
+    sinks: Received,
     /// Sinks of the flow that have an older generation live, or none.
     behind: Vec<String>,
 }
@@ -132,8 +135,7 @@ async fn list(
         .map(|e| e.one_line())
         .collect();
     for flow in &opened.flows {
-        let mut found: BTreeMap<(Partition, u32), (Manifest, BTreeMap<String, Option<jiff::Timestamp>>)> =
-            BTreeMap::new();
+        let mut found: BTreeMap<(Partition, u32), (Manifest, Received)> = BTreeMap::new();
         let mut newest: BTreeMap<Partition, BTreeMap<&str, u32>> = BTreeMap::new();
         for (_, open, sink) in opened.sinks_of(flow) {
             let held = match sink.index(cx, &flow.name).await {

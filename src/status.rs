@@ -54,7 +54,8 @@ struct LastRun {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Dataset {
-    dataset: String,
+    #[serde(rename = "dataset")]
+    name: String,
     sink: String,
     optional: bool,
     partitions: u64,
@@ -142,7 +143,7 @@ fn show(status: &Status) {
     let rows = status.datasets.iter().map(|dataset| {
         let partition = |one: Option<Partition>| one.map(|p| p.to_string()).unwrap_or_default();
         vec![
-            dataset.dataset.clone(),
+            dataset.name.clone(),
             dataset.sink.clone(),
             output::count(dataset.partitions),
             partition(dataset.oldest),
@@ -178,7 +179,7 @@ async fn look(cx: &Context, opened: &Opened) -> Result<Vec<Dataset>> {
         }
         for (open, held) in by_sink {
             let mut dataset = Dataset {
-                dataset: flow.name.clone(),
+                name: flow.name.clone(),
                 sink: open.name.clone(),
                 optional: open.optional,
                 partitions: 0,

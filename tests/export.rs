@@ -1,5 +1,6 @@
 //! What a day of MariaDB becomes, read back by readers that are not ours.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, clippy::format_push_string, clippy::cast_possible_truncation, reason = "a test")]
 
 mod site;
 

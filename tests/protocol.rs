@@ -1,6 +1,7 @@
 //! Nothing that was committed is lost, nothing half-written is visible, and running again converges: under re-rating,
 //! kills at random moments, and a stop at each step of the protocol.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, clippy::format_push_string, clippy::cast_possible_truncation, reason = "a test")]
 
 mod site;
 

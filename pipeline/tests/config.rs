@@ -1,5 +1,6 @@
 //! Pipeline files, right and wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
+#![allow(clippy::disallowed_methods, clippy::assigning_clones, reason = "tests may write files as they like")]
 
 #[path = "config/fake.rs"]
 mod fake;

@@ -1,4 +1,5 @@
 //! What the generator promises.
+#![allow(clippy::cast_possible_wrap, reason = "small numbers of a test")]
 
 use std::collections::HashSet;
 

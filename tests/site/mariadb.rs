@@ -74,7 +74,7 @@ impl MariaDb {
     }
 
     fn wait_until_ready(&self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while Instant::now() < deadline {
             let ready = self.client("").args(["-e", "SELECT 1"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
             if ready.expect("mariadb is missing: apt-get install mariadb-client, or run ./test").success() {

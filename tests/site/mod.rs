@@ -2,7 +2,7 @@
 //!
 //! A server is private to its test: a data directory of its own in a temporary directory, a free loopback port, and it
 //! is stopped by its pid when the test ends. A server that is not installed fails the test; nothing is skipped.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 #![allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 
 pub mod home;

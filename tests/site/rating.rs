@@ -67,7 +67,7 @@ impl Rating {
             match server.try_sql("asterisell", &sql) {
                 Ok(_) => return,
                 Err(error) => {
-                    assert!(error.contains("1205") || error.contains("1213") || error.contains("1020"), "{error}")
+                    assert!(error.contains("1205") || error.contains("1213") || error.contains("1020"), "{error}");
                 }
             }
         }

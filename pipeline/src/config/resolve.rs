@@ -139,6 +139,7 @@ fn limited(from: impl Read) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 mod tests {
     use super::*;
 

@@ -92,7 +92,7 @@ impl Delivery<'_> {
             Some(_) => sink.live.intact().is_some_and(|live| live.same_bytes(manifest)),
             None => sink.live.intact().is_some_and(|live| live.same_content(manifest)),
         };
-        if nothing_ever || before.iter().all(|sink| has(sink)) {
+        if nothing_ever || before.iter().all(&has) {
             return Ok(self.done(UnitResult::Unchanged, Vec::new(), warnings));
         }
         // What the newest generation holds already is copied from there, so that a generation is the same everywhere.

@@ -194,7 +194,6 @@ impl Shop {
         sealing.seal(payload).await.at(unit)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what was gathered of one unit, used once")]
     async fn deliver(
         &self,
         session: &Arc<dyn Session>,

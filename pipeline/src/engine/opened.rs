@@ -165,20 +165,19 @@ impl Opened {
             let mut failed = None;
             if let Some(reference) = spec.source.database() {
                 let name = reference.name();
-                let at = match by_database.get(name) {
-                    Some(at) => *at,
-                    None => {
-                        let Some(database) = pipeline.database(name) else {
-                            return Err(Error::new(Kind::Config, format!("there is no database `{name}`")));
-                        };
-                        let session = database.build.build().at(format!("database `{name}`"));
-                        self.sessions.push(OpenSession {
-                            identity: database.build.identity(),
-                            session: session.map(|s| (s, stage::Opened::default())).map_err(Arc::new),
-                        });
-                        by_database.insert(name, self.sessions.len() - 1);
-                        self.sessions.len() - 1
-                    }
+                let at = if let Some(at) = by_database.get(name) {
+                    *at
+                } else {
+                    let Some(database) = pipeline.database(name) else {
+                        return Err(Error::new(Kind::Config, format!("there is no database `{name}`")));
+                    };
+                    let session = database.build.build().at(format!("database `{name}`"));
+                    self.sessions.push(OpenSession {
+                        identity: database.build.identity(),
+                        session: session.map(|s| (s, stage::Opened::default())).map_err(Arc::new),
+                    });
+                    by_database.insert(name, self.sessions.len() - 1);
+                    self.sessions.len() - 1
                 };
                 of_database = Some(at);
                 failed = self.sessions[at].session.as_ref().err().cloned();
@@ -359,8 +358,7 @@ impl Opened {
                         flow.events = true;
                         flow.registered_now = true;
                         // A transaction that was open at this moment announced nothing to us: look again later.
-                        state.flow(&flow.name).full_until =
-                            Some(Timestamp::now() + std::time::Duration::from_secs(3600));
+                        state.flow(&flow.name).full_until = Some(Timestamp::now() + std::time::Duration::from_hours(1));
                         state.flow(&flow.name).swept = None;
                     }
                     Err(error) => flow.source = Err(Arc::clone(error)),

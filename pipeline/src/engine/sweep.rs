@@ -43,7 +43,7 @@ pub(super) fn due(
 pub(super) fn is_full(state: &FlowState, now: Timestamp) -> bool {
     match state.full_until {
         Some(until) => state.swept.is_none_or(|swept| swept <= until),
-        None => state.swept.is_none() || state.swept.is_some_and(|swept| swept > now),
+        None => state.swept.is_none_or(|swept| swept > now),
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    const SWEEP: Sweep = Sweep { window_days: 40, every: Duration::from_secs(86_400) };
+    const SWEEP: Sweep = Sweep { window_days: 40, every: Duration::from_hours(24) };
 
     fn day(text: &str) -> Date {
         text.parse().unwrap()

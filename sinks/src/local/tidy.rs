@@ -10,7 +10,7 @@ use cdrvault_pipeline::{durable, layout};
 use super::{Place, reading};
 
 /// A version without a receipt is collected after this time: its run may have been about to write one.
-const COLLECT_AFTER: Duration = Duration::from_secs(24 * 3600);
+const COLLECT_AFTER: Duration = Duration::from_hours(24);
 
 /// Removes leftovers if the last run ended uncleanly, and marks the vault for this one. We hold the lock, so every
 /// temporary file is a leftover.

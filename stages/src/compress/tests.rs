@@ -1,3 +1,4 @@
+#![allow(clippy::disallowed_methods, clippy::assigning_clones, reason = "tests may write files as they like")]
 use super::*;
 
 use bytes::Bytes;

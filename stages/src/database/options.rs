@@ -172,15 +172,12 @@ fn mysql_target(options: &MySqlOptions) -> Result<(MySqlConnectOptions, String),
     if let Some(authority) = &options.tls_ca {
         target = target.ssl_ca(authority);
     }
-    let place = match &options.socket {
-        Some(socket) => {
-            target = target.socket(socket);
-            socket.display().to_string()
-        }
-        None => {
-            target = target.host(host).port(port);
-            if port == 3306 { host.to_owned() } else { format!("{host}:{port}") }
-        }
+    let place = if let Some(socket) = &options.socket {
+        target = target.socket(socket);
+        socket.display().to_string()
+    } else {
+        target = target.host(host).port(port);
+        if port == 3306 { host.to_owned() } else { format!("{host}:{port}") }
     };
     Ok((target, format!("mysql://{place}/{database}")))
 }

@@ -84,12 +84,11 @@ pub(super) async fn queued(
         let rows = query(connection, &format!("SELECT day FROM {QUEUE} WHERE ar_daily_status_job_id = {job}")).await?;
         for row in &rows {
             let day = text(row, 0).unwrap_or_default();
-            into.insert(match date(day.as_bytes()) {
-                Some(day) => Partition::Day(day),
-                None => {
-                    odd.insert(day);
-                    Partition::Undated
-                }
+            into.insert(if let Some(day) = date(day.as_bytes()) {
+                Partition::Day(day)
+            } else {
+                odd.insert(day);
+                Partition::Undated
             });
         }
     }

@@ -1,0 +1,112 @@
+//! The demo, and every pipeline in `configs/`: each is loaded and run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test")]
+
+mod site;
+
+use std::path::Path;
+use std::process::Command;
+
+use site::home::{Said, Site, said};
+use site::mariadb::{Engine, MariaDb};
+use site::rating::Rating;
+
+fn cdrvault(args: &[&str], home: &Path) -> Said {
+    said(Command::new(env!("CARGO_BIN_EXE_cdrvault")).current_dir(home).args(args).output().unwrap())
+}
+
+#[test]
+fn the_demo_leaves_an_example_that_the_other_verbs_work_on() {
+    let home = tempfile::tempdir().unwrap();
+    let demo = cdrvault(&["demo", "--days", "5", "--calls-per-day", "300"], home.path());
+    assert_eq!(demo.status, 0, "{}", demo.err);
+    for part in
+        ["10 partitions published", "2026-01-03 was rated again", "1 partition published", "times smaller", "Try next"]
+    {
+        assert!(demo.out.contains(part), "`{part}` is not in:\n{}", demo.out);
+    }
+    let left: Vec<String> = ["billing.sqlite", "pipeline.toml", "vault"]
+        .iter()
+        .filter(|name| !home.path().join("cdrvault-demo").join(name).exists())
+        .map(|name| (*name).to_owned())
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
+    let pipeline = "cdrvault-demo/pipeline.toml";
+    let status = cdrvault(&["status", pipeline, "--max-age", "1h"], home.path());
+    assert_eq!(status.status, 0, "{}", status.err);
+    assert!(status.out.contains("up to date"), "{}", status.out);
+    let aged = cdrvault(&["status", pipeline, "--max-age", "0s"], home.path());
+    assert_eq!(aged.status, 1);
+    assert!(aged.err.contains("ago"), "{}", aged.err);
+    assert!(cdrvault(&["history", pipeline], home.path()).out.matches("done").count() >= 3);
+    assert!(cdrvault(&["snapshots", pipeline, "--day", "2026-01-03", "--all"], home.path()).out.contains("g0002"));
+    assert_eq!(cdrvault(&["run", pipeline, "-n"], home.path()).out, "nothing to do\n");
+    assert_eq!(cdrvault(&["validate", pipeline, "--connect"], home.path()).status, 0);
+    // The same seed gives the same database; a second demo does not overwrite the first.
+    let again = cdrvault(&["demo"], home.path());
+    assert_eq!(again.status, 1);
+    assert!(again.err.contains("is not empty"), "{}", again.err);
+}
+
+/// Paths and the server are those of this test; nothing else is changed.
+#[test]
+fn every_pipeline_in_configs_runs_as_it_is() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(71, 2, 20).fill(&server);
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(configs).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        seen += 1;
+        let site = Site::on(&server);
+        let here = site.home.path().display().to_string();
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        for place in ["/var/lib/", "/var/backups/", "/etc", "/srv/"] {
+            text = text.replace(&format!("\"{place}"), &format!("\"{here}{place}"));
+        }
+        text = text.replace("mysql://cdrvault@127.0.0.1/asterisell", &server.url());
+        for directory in ["etc/cdrvault", "var/lib/cdrvault", "var/backups", "srv/asterisell/web/uploads"] {
+            std::fs::create_dir_all(site.path(directory)).unwrap();
+        }
+        site.secret("etc/cdrvault/billing.password", site::mariadb::PASSWORD);
+        std::fs::write(site.path("srv/asterisell/web/uploads/logo.png"), "png").unwrap();
+        if text.contains("sqlite:") {
+            assert_eq!(
+                cdrvault(&["demo", "--dir", "demo", "--days", "3", "--calls-per-day", "20"], site.home.path()).status,
+                0
+            );
+            std::fs::copy(site.path("demo/billing.sqlite"), site.path("billing.sqlite")).unwrap();
+        }
+        site.pipeline(&text);
+        site.ok("validate", &[]);
+        site.ok("validate", &["--connect"]);
+        site.ok("run", &[]);
+        let said = site.ok("snapshots", &["--json"]);
+        let listed: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        assert!(listed["snapshots"].as_array().unwrap().len() >= 4, "{}: {}", path.display(), said.out);
+        assert_eq!(site.published(), Vec::<String>::new(), "{}: a second run has nothing to do", path.display());
+    }
+    assert!(seen >= 3, "there are {seen} pipelines in configs/");
+}
+
+#[test]
+fn help_and_wrong_usage() {
+    let home = tempfile::tempdir().unwrap();
+    for verb in ["run", "replay", "status", "history", "snapshots", "validate", "stages", "schema", "init", "demo"] {
+        let said = cdrvault(&[verb, "--help"], home.path());
+        assert_eq!(said.status, 0);
+        assert!(said.out.contains("Example"), "{verb} --help has no example:\n{}", said.out);
+    }
+    assert_eq!(cdrvault(&["no-such-verb"], home.path()).status, 2);
+    assert_eq!(cdrvault(&["run"], home.path()).status, 2);
+    let missing = cdrvault(&["run", "./nowhere.toml"], home.path());
+    assert_eq!(missing.status, 1, "{}", missing.err);
+    assert!(missing.err.contains("nowhere.toml"), "{}", missing.err);
+    std::fs::write(home.path().join("broken.toml"), "name = \"x\"\nsinkz = 1\n").unwrap();
+    let broken = cdrvault(&["run", "./broken.toml"], home.path());
+    assert_eq!(broken.status, 78, "{}", broken.err);
+    assert!(broken.err.contains("broken.toml:2:1"), "{}", broken.err);
+}

@@ -1,0 +1,53 @@
+//! Memory does not grow with the size of a day.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test")]
+
+mod site;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use site::home::Site;
+use site::mariadb::{Engine, MariaDb};
+
+const CALLS: u64 = 2_000_000;
+const LIMIT_KIB: u64 = 300 * 1024;
+
+#[test]
+fn a_day_of_two_million_calls_needs_less_than_300_mb() {
+    let server = MariaDb::start(Engine::InnoDb);
+    // A day in the width of real ones: 31 columns, some of them text that differs in every row.
+    server.app(&format!(
+        "SET SESSION unique_checks = 0;
+         INSERT INTO ar_cdr (calldate, id, to_calldate, destination_type, duration, billsec, ar_organization_unit_id,
+           cached_parent_id_hierarchy, billable_ar_organization_unit_id, income, cost_saving, ar_vendor_id, cost,
+           expected_cost, ar_telephone_prefix_id, cached_external_telephone_number,
+           external_telephone_number_with_applied_portability, cached_masked_external_telephone_number, debug_cost_rate,
+           debug_income_rate, imported_info, exported_internal_telephone_number, from_source_cdr_id)
+         SELECT '2026-01-05' + INTERVAL seq * 86399 DIV {CALLS} SECOND, CRC32(seq) DIV 4, '2026-01-05 12:00:00', 2,
+           seq % 900, seq % 870, seq % 500, CONCAT('/1/', seq % 40, '/', seq % 500, '/'), seq % 500, CRC32(seq) % 100000,
+           NULL, seq % 7, CRC32(seq + 1) % 90000, NULL, seq % 3000, CONCAT('0039', CRC32(seq * 7)), NULL,
+           CONCAT('0039', CRC32(seq * 7) DIV 1000, 'XXX'), CONCAT('rate ', seq % 97), CONCAT('rate ', seq % 89),
+           CONCAT('trunk-', seq % 5, '\t', MD5(seq)), CONCAT('2', seq % 1000), seq
+         FROM seq_1_to_{CALLS}"
+    ));
+    let site = Site::on(&server);
+    let mut run =
+        site.command("run", &["--flow", "ar_cdr"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut peak = 0;
+    while run.try_wait().unwrap().is_none() {
+        // VmHWM of proc_pid_status(5): the peak so far, which never falls.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", run.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let said = site::home::said(run.wait_with_output().unwrap());
+    assert_eq!(said.status, 0, "{}", said.err);
+    assert!(peak > 10 * 1024, "nothing was measured");
+    assert!(peak < LIMIT_KIB, "the run needed {} MiB", peak / 1024);
+    let listed = site.ok("snapshots", &["--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed.out).unwrap();
+    assert_eq!(listed["snapshots"][0]["rows"], CALLS);
+}
