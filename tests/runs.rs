@@ -249,3 +249,52 @@ fn walk(directory: &std::path::Path) -> usize {
         .map(|path| if path.is_dir() { walk(&path) } else { 1 })
         .sum()
 }
+
+#[test]
+fn files_get_the_mode_and_the_group_of_the_pipeline() {
+    use std::os::unix::fs::MetadataExt as _;
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(9, 1, 10).fill(&server);
+    let site = Site::on(&server);
+    site.edit("path = \"vault\"", "path = \"vault\"\nmode = \"0640\"\ngroup = \"backup\"");
+    site.ok("run", &[]);
+    let groups = std::fs::read_to_string("/etc/group").unwrap();
+    let backup: u32 =
+        groups.lines().find(|line| line.starts_with("backup:")).unwrap().split(':').nth(2).unwrap().parse().unwrap();
+    for path in site.live() {
+        let file = std::fs::metadata(&path).unwrap();
+        assert_eq!((file.mode() & 0o7777, file.gid()), (0o640, backup), "{}", path.display());
+        let directory = std::fs::metadata(path.parent().unwrap()).unwrap();
+        assert_eq!((directory.mode() & 0o777, directory.gid()), (0o750, backup), "{}", path.display());
+    }
+    site.edit("group = \"backup\"", "group = \"no-such-group\"");
+    let said = site.run("run", &[]);
+    assert_eq!(said.status, 1, "{}", said.err);
+    assert!(said.err.contains("there is no group `no-such-group`"), "{}", said.err);
+}
+
+/// A share without hard links, as CIFS and FAT are: versions are copies.
+#[test]
+fn a_vault_without_hard_links_keeps_versions_as_copies() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(10, 2, 30).fill(&server);
+    let site = Site::on(&server);
+    let run = |site: &Site| {
+        // link(2) fails as such a file system lets it fail.
+        let output = std::process::Command::new("strace")
+            .args(["-f", "-o", "/dev/null", "-e", "trace=linkat,link", "-e", "inject=linkat,link:error=EPERM"])
+            .arg(env!("CARGO_BIN_EXE_cdrvault"))
+            .arg("run")
+            .arg(site.path("pipeline.toml"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&site);
+    server.app(&transaction("UPDATE ar_cdr SET income = 7 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    run(&site);
+    python::compare(&server, &site.vault(), false).unwrap();
+    let versions = site.vault().join(".cdrvault/versions/ar_cdr/2026-01-01");
+    assert_eq!(walk(&versions), 1);
+    assert_eq!(site.leftovers(), Vec::<std::path::PathBuf>::new());
+}

@@ -124,7 +124,7 @@ pub trait Snapshot: Any + Send + Sync {
 ///
 /// The order of calls is that of the commit protocol: `open`, then for each unit `claim`, `snapshot`, (reading),
 /// `fence`, (publishing), `settle`; at the end `close`. A session without a queue (files, or a database where we may
-/// not write) answers `claim` and `settle` by doing nothing and says so in [`Opened::events`].
+/// not write) answers `claim` and `settle` by doing nothing and says so in [`Opened::without_events`].
 #[async_trait]
 pub trait Session: Any + Send + Sync {
     /// What it is connected to, without secrets; sessions with equal identities are one.

@@ -1,7 +1,6 @@
 //! The sinks of cdrvault, one file or folder each: places that hold a vault.
 //!
-//! [`register`] is the only way in. What every sink must do is in [`cdrvault_pipeline::sink::Sink`]; what every sink is
-//! tested for is in [`conformance`].
+//! [`register`] is the only way in. What every sink must do is in [`cdrvault_pipeline::sink::Sink`].
 
 mod local;
 

@@ -2,14 +2,14 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`options`] | what a run is asked for |
-//! | [`opened`] | a pipeline whose databases and sinks are connected |
-//! | [`plan`] | which units are exported, and why, as a value |
-//! | [`sweep`], [`state`] | which days are looked at besides those announced |
-//! | [`group`] | one day of one database: claim, snapshot, read, deliver, settle |
-//! | [`seal`], [`spool`] | a payload becomes a checked local object |
-//! | [`deliver`], [`catch_up`] | a sealed generation reaches the sinks |
-//! | [`report`], [`history`] | what happened |
+//! | `options` | what a run is asked for |
+//! | `opened` | a pipeline whose databases and sinks are connected |
+//! | `plan`, `planning` | which units are exported, and why, as a value |
+//! | `sweep`, `state` | which days are looked at besides those announced |
+//! | `group` | one day of one database: claim, snapshot, read, deliver, settle |
+//! | `seal`, `spool` | a payload becomes a checked local object |
+//! | `deliver`, `catch_up` | a sealed generation reaches the sinks |
+//! | `report`, `history` | what happened |
 
 pub mod catch_up;
 mod deliver;
