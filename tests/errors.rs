@@ -3,16 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test")]
 
-mod site;
+mod services;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use site::home::{Said, Site};
-use site::mariadb::{Engine, MariaDb, PASSWORD};
-use site::rating::Rating;
+use services::home::{Said, Site};
+use services::mariadb::{Engine, MariaDb, PASSWORD};
+use services::rating::Rating;
 
 /// A site with two saved days.
 fn saved_site(server: &MariaDb) -> Site {
@@ -59,7 +59,7 @@ fn what_is_wrong_with_the_database_is_told() {
     fails(&site, &[], 1, &["cannot connect to mysql://no-such-host.invalid", "check the host name in `url`"]);
     site.pipeline(&good);
 
-    site.edit(&format!(":{}", server.port), ":1");
+    site.edit(&format!(":{}", server.port()), ":1");
     fails(&site, &[], 1, &["refused", "check that the server runs"]);
     site.pipeline(&good);
 
@@ -94,7 +94,7 @@ fn without_write_access_to_the_events_the_sums_are_compared() {
     server.app(&sql);
     assert_eq!(site.published(), ["ar_source_cdr 2026-01-02"]);
     assert_eq!(site.published(), Vec::<String>::new());
-    site::python::compare(&server, &site.vault(), false).unwrap();
+    services::python::compare(&server, &site.vault(), false).unwrap();
 
     site.edit("window = \"9y\"", "detect = [\"events\"]");
     fails(&site, &[], 1, &["by events alone, and cannot", "detect = [\"events\", \"tripwire\"]"]);
@@ -104,7 +104,10 @@ fn without_write_access_to_the_events_the_sums_are_compared() {
 fn what_is_wrong_with_the_vault_is_told() {
     let server = MariaDb::start(Engine::InnoDb);
     let site = saved_site(&server);
-    server.app(&site::rating::transaction("UPDATE ar_cdr SET duration = duration + 1;", &["2026-01-01", "2026-01-02"]));
+    server.app(&services::rating::transaction(
+        "UPDATE ar_cdr SET duration = duration + 1;",
+        &["2026-01-01", "2026-01-02"],
+    ));
 
     // Not mounted: the directory is there and empty, and our rows are in the database.
     std::fs::rename(site.vault(), site.path("away")).unwrap();
@@ -131,14 +134,14 @@ fn what_is_wrong_with_the_vault_is_told() {
     std::fs::write(&identity, &ours).unwrap();
 
     assert_eq!(site.published().len(), 2, "it goes on where it was");
-    site::python::compare(&server, &site.vault(), false).unwrap();
+    services::python::compare(&server, &site.vault(), false).unwrap();
 }
 
 #[test]
 fn a_vault_that_cannot_be_written_is_told() {
     let server = MariaDb::start(Engine::InnoDb);
     let site = saved_site(&server);
-    server.app(&site::rating::transaction(
+    server.app(&services::rating::transaction(
         "UPDATE ar_cdr SET duration = duration + 1 WHERE calldate < '2026-01-02';",
         &["2026-01-01"],
     ));
@@ -165,7 +168,7 @@ fn a_full_disk_is_told_and_the_day_stays_owed() {
     site.edit("min-free = \"1MiB\"", "min-free = \"64KiB\"");
     site.ok("run", &[]);
     let day = Rating::day(1);
-    server.app(&site::rating::transaction(&Rating::new(6, 3, 0).source_calls(&day, 60_000), &[&day]));
+    server.app(&services::rating::transaction(&Rating::new(6, 3, 0).source_calls(&day, 60_000), &[&day]));
     let live = |site: &Site| site.live().into_iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>();
     let before = live(&site);
     let said = site.run("run", &[]);
@@ -173,10 +176,10 @@ fn a_full_disk_is_told_and_the_day_stays_owed() {
     assert!(said.err.contains("No space left on device") || said.err.contains("are to stay free"), "{}", said.err);
     assert!(said.err.contains("free some space"), "{}", said.err);
     assert!(live(&site) == before, "the vault has changed");
-    site::home::all_whole(&site);
+    services::home::all_whole(&site);
     mount.grow();
     site.ok("run", &[]);
-    site::python::compare(&server, &site.vault(), false).unwrap();
+    services::python::compare(&server, &site.vault(), false).unwrap();
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn a_state_directory_that_cannot_be_used_is_told() {
 fn a_second_run_at_the_same_time_is_refused_or_waits() {
     let server = MariaDb::start(Engine::InnoDb);
     let site = saved_site(&server);
-    server.app(&site::rating::transaction(
+    server.app(&services::rating::transaction(
         "UPDATE ar_cdr SET duration = duration + 1 WHERE calldate < '2026-01-02';",
         &["2026-01-01"],
     ));
@@ -236,7 +239,7 @@ fn a_second_run_at_the_same_time_is_refused_or_waits() {
     });
     assert!(first.wait().unwrap().success());
     assert_eq!(waiting.status, 0, "{}", waiting.err);
-    site::python::compare(&server, &site.vault(), false).unwrap();
+    services::python::compare(&server, &site.vault(), false).unwrap();
 }
 
 #[test]
@@ -273,10 +276,10 @@ fn an_interrupted_run_ends_cleanly() {
     std::thread::sleep(Duration::from_millis(200));
     std::fs::write(&go, "").unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(130));
-    site::home::all_whole(&site);
+    services::home::all_whole(&site);
     assert!(site.live().len() < 16, "it stopped");
     site.ok("run", &[]);
-    site::python::compare(&server, &site.vault(), false).unwrap();
+    services::python::compare(&server, &site.vault(), false).unwrap();
 }
 
 /// A mount that ends with the test.

@@ -2,14 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test")]
 
-mod site;
+mod services;
 
 use std::path::Path;
 use std::process::Command;
 
-use site::home::{Said, Site, said};
-use site::mariadb::{Engine, MariaDb};
-use site::rating::Rating;
+use services::home::{Said, Site, said};
+use services::mariadb::{Engine, MariaDb};
+use services::rating::Rating;
 
 fn cdrvault(args: &[&str], home: &Path) -> Said {
     said(Command::new(env!("CARGO_BIN_EXE_cdrvault")).current_dir(home).args(args).output().unwrap())
@@ -71,7 +71,7 @@ fn every_pipeline_in_configs_runs_as_it_is() {
         for directory in ["etc/cdrvault", "var/lib/cdrvault", "var/backups", "srv/asterisell/web/uploads"] {
             std::fs::create_dir_all(site.path(directory)).unwrap();
         }
-        site.secret("etc/cdrvault/billing.password", site::mariadb::PASSWORD);
+        site.secret("etc/cdrvault/billing.password", services::mariadb::PASSWORD);
         std::fs::write(site.path("srv/asterisell/web/uploads/logo.png"), "png").unwrap();
         if text.contains("sqlite:") {
             assert_eq!(

@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 #![allow(clippy::disallowed_methods, clippy::format_push_string, clippy::cast_possible_truncation, reason = "a test")]
 
-mod site;
+mod services;
 
-use site::home::Site;
-use site::mariadb::{Engine, MariaDb};
-use site::python;
-use site::rating::Rating;
+use services::home::Site;
+use services::mariadb::{Engine, MariaDb, Server};
+use services::python;
+use services::rating::Rating;
 
 #[test]
 fn every_value_of_a_day_is_what_the_database_has() {
@@ -112,7 +112,7 @@ fn a_day_is_the_day_of_the_wall_clock_in_three_time_zones() {
     for (zone, server_zone) in
         [("Europe/Rome", "+01:00"), ("America/Sao_Paulo", "-03:00"), ("Pacific/Auckland", "+13:00")]
     {
-        let server = MariaDb::start_with(Engine::InnoDb, &[&format!("--default-time-zone={server_zone}")]);
+        let server = Server::new(Engine::InnoDb).option(&format!("--default-time-zone={server_zone}")).start();
         let mut sql = String::from("INSERT INTO ar_source_cdr VALUES ");
         let mut id = 0;
         for day in ["2025-12-31", "2026-01-01", "2026-03-29", "2026-04-05", "2026-09-27", "2026-10-25"] {

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test")]
 
-mod site;
+mod services;
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use site::home::Site;
-use site::mariadb::{Engine, MariaDb};
+use services::home::Site;
+use services::mariadb::{Engine, MariaDb};
 
 const CALLS: u64 = 2_000_000;
 const LIMIT_KIB: u64 = 300 * 1024;
@@ -43,7 +43,7 @@ fn a_day_of_two_million_calls_needs_less_than_300_mb() {
         peak = peak.max(kib.unwrap_or(0));
         std::thread::sleep(Duration::from_millis(20));
     }
-    let said = site::home::said(run.wait_with_output().unwrap());
+    let said = services::home::said(run.wait_with_output().unwrap());
     assert_eq!(said.status, 0, "{}", said.err);
     assert!(peak > 10 * 1024, "nothing was measured");
     assert!(peak < LIMIT_KIB, "the run needed {} MiB", peak / 1024);

@@ -3,16 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 #![allow(clippy::disallowed_methods, clippy::format_push_string, clippy::cast_possible_truncation, reason = "a test")]
 
-mod site;
+mod services;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use site::Random;
-use site::home::{Site, all_whole};
-use site::mariadb::{Engine, MariaDb};
-use site::python;
-use site::rating::Rating;
+use services::Random;
+use services::home::{Site, all_whole};
+use services::mariadb::{Engine, MariaDb};
+use services::python;
+use services::rating::Rating;
 
 /// The steps after which a run may end, in their order.
 const STEPS: [&str; 9] = [
@@ -68,7 +68,7 @@ fn rating_changes_everything(server: &MariaDb, rating: &mut Rating) {
             rating.rated(&day, calls, calls),
             rating.source_calls(&day, 1)
         );
-        server.app(&site::rating::transaction(&sql, &[&day]));
+        server.app(&services::rating::transaction(&sql, &[&day]));
     }
 }
 

@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test")]
 
-mod site;
+mod services;
 
-use site::home::Site;
-use site::mariadb::{Engine, MariaDb};
-use site::python;
-use site::rating::{Rating, transaction};
+use services::home::Site;
+use services::mariadb::{Engine, MariaDb};
+use services::python;
+use services::rating::{Rating, transaction};
 
 fn notes(site: &Site, dataset: &str, day: &str) -> serde_json::Value {
     let path = site.vault().join(format!(".cdrvault/verified/{dataset}/{day}.json"));

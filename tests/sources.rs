@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test")]
 
-mod site;
+mod services;
 
 use cdrvault::generator::{Generator, Settings, mysql, sqlite};
 use jiff::civil::Date;
-use site::home::Site;
-use site::mariadb::{Engine, MariaDb};
+use services::home::Site;
+use services::mariadb::{Engine, MariaDb};
 use sqlx::ConnectOptions as _;
 use sqlx::mysql::MySqlConnectOptions;
 
@@ -47,7 +47,7 @@ fn mariadb_and_sqlite_agree_on_every_fingerprint() {
     let (server_says, file_says) = (fingerprints(&from_server), fingerprints(&from_file));
     assert_eq!(server_says.len(), 12);
     assert_eq!(server_says, file_says);
-    site::python::compare(&server, &from_server.vault(), false).unwrap();
+    services::python::compare(&server, &from_server.vault(), false).unwrap();
     // Across the two databases too: the SQLite vault is compared with MariaDB.
-    site::python::compare(&server, &from_file.vault(), false).unwrap();
+    services::python::compare(&server, &from_file.vault(), false).unwrap();
 }

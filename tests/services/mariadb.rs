@@ -1,19 +1,19 @@
 //! A private MariaDB.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sqlx::mysql::MySqlConnectOptions;
-use sqlx::{ConnectOptions as _, MySqlConnection};
 use tempfile::TempDir;
 
-use super::database::Database;
 use super::{leftovers, places, template};
+
+/// The password of the account `cdrvault`, which has the least privileges that the manual names.
+pub(crate) const PASSWORD: &str = "s3cret-canary";
 
 /// How long a start may take; machines that run many tests are slow.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -32,7 +32,6 @@ pub(crate) enum Engine {
 pub(crate) struct Server {
     engine: Engine,
     options: Vec<String>,
-    zone: Option<String>,
 }
 
 /// A running server, which dies with this value.
@@ -43,25 +42,18 @@ pub(crate) struct Server {
 pub(crate) struct MariaDb {
     process: Child,
     directory: TempDir,
-    engine: Engine,
     port: u16,
 }
 
 impl Server {
     /// With the defaults.
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, options: Vec::new(), zone: None }
+        Self { engine, options: Vec::new() }
     }
 
     /// With an option of `mariadbd`, as `--sql-mode=ANSI_QUOTES` or `--default-time-zone=+05:30`.
     pub(crate) fn option(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());
-        self
-    }
-
-    /// On a host in this time zone, as `Europe/Rome`: what MariaDB calls `SYSTEM`.
-    pub(crate) fn host_zone(mut self, zone: &str) -> Self {
-        self.zone = Some(zone.to_owned());
         self
     }
 
@@ -76,7 +68,9 @@ impl Server {
             let mut process = self.spawn(directory.path(), port);
             leftovers::note(process.id(), directory.path());
             if wait(&mut process, directory.path()) {
-                return MariaDb { process, directory, engine: self.engine, port };
+                let server = MariaDb { process, directory, port };
+                server.make_application(self.engine);
+                return server;
             }
             leftovers::forget(process.id());
             let log = log(directory.path());
@@ -104,11 +98,13 @@ impl Server {
         if self.engine == Engine::RocksDb {
             command.args(["--plugin-load-add=ha_rocksdb", "--rocksdb-block-cache-size=32M"]);
             command.args(["--rocksdb-flush-log-at-trx-commit=2", "--rocksdb-db-write-buffer-size=32M"]);
+            // MyRocks has no READ UNCOMMITTED.
+            command.arg("--transaction-isolation=READ-COMMITTED");
+        } else {
+            // What the rating engine works under.
+            command.arg("--transaction-isolation=READ-UNCOMMITTED");
         }
         command.args(&self.options);
-        if let Some(zone) = &self.zone {
-            command.env("TZ", zone);
-        }
         let log = File::options().create(true).append(true).open(directory.join("log")).expect("a writable directory");
         let also = log.try_clone().expect("another handle");
         command.stdin(Stdio::null()).stdout(log).stderr(also).spawn().expect("mariadbd runs")
@@ -121,9 +117,16 @@ impl MariaDb {
         Server::new(engine).start()
     }
 
-    /// Where the calls are kept.
-    pub(crate) fn engine(&self) -> Engine {
-        self.engine
+    /// The application's database with its tables, empty, and our account.
+    fn make_application(&self, engine: Engine) {
+        self.sql("", "CREATE DATABASE asterisell");
+        self.app(&schema(engine));
+        self.app(&format!(
+            "CREATE USER cdrvault@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
+             GRANT SELECT ON asterisell.* TO cdrvault@'127.0.0.1';
+             GRANT INSERT ON asterisell.ar_daily_status_job TO cdrvault@'127.0.0.1';
+             GRANT INSERT, DELETE ON asterisell.ar_daily_status_change TO cdrvault@'127.0.0.1';"
+        ));
     }
 
     /// The port on 127.0.0.1.
@@ -131,39 +134,52 @@ impl MariaDb {
         self.port
     }
 
-    /// The socket.
+    /// The socket, at which root is accepted.
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("socket")
     }
 
-    /// A directory for the test's own files, gone with the server.
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
+    /// What a pipeline file says.
+    pub(crate) fn url(&self) -> String {
+        format!("mysql://cdrvault@127.0.0.1:{}/asterisell", self.port)
     }
 
-    /// What the server wrote into its log.
-    pub(crate) fn log(&self) -> String {
-        log(self.directory.path())
+    /// Runs statements in the application's database.
+    pub(crate) fn app(&self, sql: &str) -> String {
+        self.sql("asterisell", sql)
     }
 
-    /// A connection that may do everything.
-    pub(crate) async fn root(&self) -> MySqlConnection {
-        self.root_options().connect().await.expect("root is accepted at the socket")
+    /// Runs statements as root; the output, a line a row with tabs between the values.
+    pub(crate) fn sql(&self, database: &str, sql: &str) -> String {
+        self.try_sql(database, sql)
+            .unwrap_or_else(|error| panic!("{}\nin: {sql:.300}", error.rsplit("\nERROR").next().unwrap_or_default()))
     }
 
-    pub(super) fn root_options(&self) -> MySqlConnectOptions {
-        MySqlConnectOptions::new().socket(self.socket()).username("root").charset("utf8mb4")
-    }
-
-    /// Another database on this server, with Asterisell's tables, empty; tests that share a server take one each.
-    pub(crate) async fn fresh_database(&self, name: &str) -> Database<'_> {
-        Database::create(self, name).await
-    }
-
-    /// Ends the server as a crash does.
-    pub(crate) fn kill(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    /// The same, with what the server says against it.
+    pub(crate) fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
+        let mut child = Command::new(places::program("mariadb", "mariadb-client"))
+            .args([
+                "--no-defaults",
+                "-uroot",
+                "--default-character-set=utf8mb4",
+                "--batch",
+                "--skip-column-names",
+                "--raw",
+            ])
+            .arg(format!("--socket={}", self.socket().display()))
+            .args((!database.is_empty()).then_some(database))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("mariadb runs");
+        let mut input = child.stdin.take().expect("a pipe");
+        // A client that ends early says why itself.
+        let _ = input.write_all(sql.as_bytes());
+        drop(input);
+        let done = child.wait_with_output().expect("mariadb ends");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
     }
 }
 
@@ -204,4 +220,27 @@ fn wait(process: &mut Child, directory: &Path) -> bool {
 fn log(directory: &Path) -> String {
     let log = fs::read(directory.join("log")).unwrap_or_default();
     String::from_utf8_lossy(&log).into_owned()
+}
+
+/// The fixture; with RocksDB the CDR and queue tables are on it, and the tables with unique names stay on InnoDB.
+fn schema(engine: Engine) -> String {
+    let schema = include_str!("../fixtures/schema.sql");
+    if engine == Engine::InnoDb {
+        return schema.to_owned();
+    }
+    let mut on_rocks = false;
+    let mut out = String::new();
+    for line in schema.lines() {
+        if let Some(rest) = line.strip_prefix("CREATE TABLE ") {
+            on_rocks =
+                ["ar_cdr ", "ar_source_cdr ", "ar_daily_status_change "].iter().any(|name| rest.starts_with(name));
+        }
+        if on_rocks && line.starts_with(") DEFAULT") {
+            out.push_str(&line.replacen(") DEFAULT", ") ENGINE=RocksDB DEFAULT", 1));
+        } else {
+            out.push_str(line);
+        }
+        out.push('\n');
+    }
+    out
 }

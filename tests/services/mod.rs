@@ -1,30 +1,32 @@
-//! Real servers for tests: private ones, started and stopped by the test that needs them.
+//! Real servers for the tests, and sites: directories with a pipeline file, a vault and a state.
 //!
-//! A server that is not installed fails the test, with the name of its Debian package; nothing is ever skipped.
-//!
-//! ```ignore
-//! mod services;
-//! use services::{Engine, MariaDb};
-//!
-//! let server = MariaDb::start(Engine::InnoDb);
-//! let billing = server.fresh_database("asterisell").await;
-//! let mut root = billing.root().await;
-//! // url = "{billing.url()}", password = { file = "{billing.password_file()}" }
-//! ```
+//! A server is private to its test: a data directory of its own in a temporary directory, a free loopback port, and it
+//! is stopped by its pid when the test ends. A server that is not installed fails the test, with the name of its Debian
+//! package; nothing is skipped.
 
-#![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the durable write is for vaults, not for scratch files")]
 
-mod database;
+pub mod home;
 mod leftovers;
-mod mariadb;
+pub mod mariadb;
 mod places;
-pub(crate) mod python;
-mod rating;
-mod rating_day;
+pub mod python;
+pub mod rating;
 mod template;
 
-pub(crate) use database::{Database, USER};
-pub(crate) use mariadb::{Engine, MariaDb, Server};
-pub(crate) use rating::{Billing, Operation, RatingEngine, Report, Running};
+/// A small generator of pseudo-random numbers, so that a failure can be repeated by its seed.
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        // SplitMix64, <https://prng.di.unimi.it/splitmix64.c>.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
+    }
+}

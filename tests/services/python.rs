@@ -1,33 +1,37 @@
-//! Readers that are not ours: pyarrow and DuckDB.
+//! Readers that are not ours: pyarrow and DuckDB in a Python environment that `./test` makes.
 
-use std::ffi::OsStr;
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use super::mariadb::MariaDb;
 use super::places;
 
-/// The interpreter of the environment that `./test` makes.
-pub(crate) fn interpreter() -> PathBuf {
-    let chosen = std::env::var_os("CDRVAULT_TEST_PYTHON").map(PathBuf::from);
-    let python = chosen.unwrap_or_else(|| places::target().join("venv/bin/python"));
-    assert!(
-        python.is_file(),
-        "this test needs {} with the packages of tests/readers/requirements.txt: run ./test, which makes it, or set CDRVAULT_TEST_PYTHON",
-        python.display()
-    );
+fn python() -> PathBuf {
+    let python = std::env::var_os("CDRVAULT_TEST_PYTHON")
+        .map_or_else(|| places::target().join("venv/bin/python"), PathBuf::from);
+    assert!(python.exists(), "{} is missing: run ./test, which makes it", python.display());
     python
 }
 
-/// Runs `tests/readers/<script>`.
-pub(crate) fn run<A: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = A>) -> Output {
-    let script = places::test_file("readers").join(script);
-    Command::new(interpreter()).arg("-B").arg(script).args(arguments).output().expect("Python runs")
+/// Runs a script of `tests/readers`; its output. A script that fails fails the test.
+pub fn reader(script: &str, args: &[&str]) -> String {
+    try_reader(script, args).unwrap_or_else(|error| panic!("{script}: {error}"))
 }
 
-/// Runs `tests/readers/<script>`, which must succeed; gives what it printed.
-pub(crate) fn check<A: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = A>) -> String {
-    let output = run(script, arguments);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{script}: {}\n{out}{err}", output.status);
-    out.into_owned()
+pub fn try_reader(script: &str, args: &[&str]) -> Result<String, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers").join(script);
+    let done = Command::new(python()).arg(script).args(args).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stdout) + &text(&done.stderr)) }
+}
+
+/// Compares every value of the vault with the database, read by pyarrow and by a driver that is not ours.
+/// With `without_id` the renumbered column is left out.
+pub fn compare(server: &MariaDb, vault: &Path, without_id: bool) -> Result<String, String> {
+    let socket = server.socket();
+    let mut args = vec![socket.to_str().unwrap(), vault.to_str().unwrap()];
+    if without_id {
+        args.push("--without-id");
+    }
+    try_reader("compare_vault.py", &args)
 }
