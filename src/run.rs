@@ -145,6 +145,9 @@ fn show(report: &Report, globals: &Globals) -> Result<(), Failure> {
     Ok(())
 }
 
+/// More errors than these help nobody.
+const MOST_MESSAGES: usize = 20;
+
 /// What went wrong, what was delivered, what happens next.
 fn complain(report: &Report, globals: &Globals) {
     for warning in &report.warnings {
@@ -155,7 +158,18 @@ fn complain(report: &Report, globals: &Globals) {
             output::error(globals, &format!("{}: {}", unit.unit, notice.message), None);
         }
     }
+    // A sink that is away fails for each day in the same words.
+    let mut told: Vec<(&str, &str)> = Vec::new();
+    let mut more = 0;
     for failure in report.all_failures() {
+        if told.contains(&(&failure.of, &failure.message)) {
+            continue;
+        }
+        if told.len() == MOST_MESSAGES {
+            more += 1;
+            continue;
+        }
+        told.push((&failure.of, &failure.message));
         let message = if failure.message.starts_with(&failure.of) {
             failure.message.clone()
         } else {
@@ -166,6 +180,9 @@ fn complain(report: &Report, globals: &Globals) {
         } else {
             output::warning(globals, &format!("{message} (optional; it catches up later)"));
         }
+    }
+    if more > 0 {
+        output::note(&format!("and {more} more; `cdrvault history --json` has all of them"));
     }
     match report.outcome {
         Outcome::Partial | Outcome::Failed => {

@@ -16,6 +16,9 @@ pub struct Plan {
     pub gone: Vec<Unit>,
     /// To be copied from one sink to another.
     pub copies: Vec<Copy>,
+    /// Where in `tasks` a unit is: a first run has thousands.
+    #[serde(skip)]
+    index: BTreeMap<Unit, usize>,
 }
 
 /// One unit to be exported.
@@ -58,13 +61,19 @@ impl Plan {
 
     /// Adds a reason to a unit's task, which it makes where there is none.
     pub fn want(&mut self, unit: Unit, reason: String, rows: Option<u64>, bytes: Option<u64>) {
-        if let Some(task) = self.tasks.iter_mut().find(|task| task.unit == unit) {
+        if let Some(task) = self.index.get(&unit).and_then(|at| self.tasks.get_mut(*at)) {
             if !task.reasons.contains(&reason) {
                 task.reasons.push(reason);
             }
             return;
         }
+        self.index.insert(unit.clone(), self.tasks.len());
         self.tasks.push(Task { unit, reasons: vec![reason], rows, bytes });
+    }
+
+    /// Whether a unit is to be exported.
+    pub fn exports(&self, unit: &Unit) -> bool {
+        self.index.contains_key(unit)
     }
 
     /// The tasks by partition, oldest first: the flows of a day on the same database are worked on together.

@@ -222,7 +222,7 @@ impl<'a> Holdings<'a> {
     async fn fill_gaps(&self, cx: &Context, flow: &OpenFlow, plan: &mut Plan) -> Result<()> {
         for partition in self.partitions() {
             let unit = Unit::new(&flow.name, partition);
-            if plan.tasks.iter().any(|task| task.unit == unit) {
+            if plan.exports(&unit) {
                 continue;
             }
             let of = |holding: &Holding<'_>| holding.held.get(&partition).copied();
