@@ -12,6 +12,7 @@ mod init;
 mod locate;
 mod output;
 mod progress;
+mod prune;
 mod registry;
 mod replay;
 mod run;

@@ -218,6 +218,9 @@ pub(crate) fn summary(report: &Report) -> String {
     for (sink, copies) in &report.caught_up {
         parts.push(format!("{sink} caught up by {}", plural(*copies, "partition")));
     }
+    for (sink, versions) in &report.pruned {
+        parts.push(format!("{} pruned in {sink}", plural(*versions, "version")));
+    }
     if parts.is_empty() {
         parts.push(if report.all_failures().is_empty() { "nothing to do" } else { "nothing was done" }.to_owned());
     }

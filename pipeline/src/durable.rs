@@ -64,7 +64,20 @@ pub fn create(path: &Path, how: &How, write: impl FnOnce(&mut File) -> io::Resul
 /// Makes a file that is synced already live under another name, in the place of one that may be there: by hard link
 /// where `link` allows it and the file systems do, else by copy.
 pub fn adopt(from: &Path, to: &Path, how: &How, link: bool) -> Result<()> {
-    bring(from, to, how, link)?.rename()
+    adopt_checked(from, to, how, link, |_| Ok(()))
+}
+
+/// The same, if what would become live passes a check.
+pub fn adopt_checked(
+    from: &Path,
+    to: &Path,
+    how: &How,
+    link: bool,
+    check: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let temporary = bring(from, to, how, link)?;
+    check(&temporary.path)?;
+    temporary.rename()
 }
 
 /// The same, where there is none; `Conflict` where there is one.

@@ -12,6 +12,16 @@ pub const LOCK: &str = ".cdrvault/lock";
 /// There while a run writes, so that an unclean end is known.
 pub const DIRTY: &str = ".cdrvault/dirty";
 
+/// The receipts of all datasets.
+pub const MANIFESTS: &str = ".cdrvault/manifests";
+/// The content-addressed bodies.
+pub const OBJECTS: &str = ".cdrvault/objects";
+
+/// What people and other programs see of a dataset.
+pub fn live_directory(dataset: &str) -> Result<String> {
+    checked(dataset).map(str::to_owned)
+}
+
 /// Where people and other programs find the live object: `ar_cdr/day=2026-01-15/ar_cdr-2026-01-15.parquet`.
 /// `file_name` is the one that the chain of transforms gave.
 pub fn live_path(unit: &Unit, file_name: &str) -> Result<String> {
@@ -52,6 +62,16 @@ pub fn parse_manifest_name(name: &str) -> Option<u32> {
 /// The superseded objects of a unit.
 pub fn version_directory(unit: &Unit) -> Result<String> {
     Ok(format!(".cdrvault/versions/{}/{}", checked(&unit.dataset)?, unit.partition))
+}
+
+/// Everything superseded of a dataset.
+pub fn versions_of(dataset: &str) -> Result<String> {
+    Ok(format!(".cdrvault/versions/{}", checked(dataset)?))
+}
+
+/// What is noted of the units of a dataset.
+pub fn notes_of(dataset: &str) -> Result<String> {
+    Ok(format!(".cdrvault/verified/{}", checked(dataset)?))
 }
 
 /// A superseded object: never named `.parquet`, so that a glob over all of them counts every call once.

@@ -171,6 +171,19 @@ pub struct Notes {
     /// Since when the database has no rows of this day, without having announced it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Timestamp>,
+    /// The generation that was last read again in full and found good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
+}
+
+/// A generation that was found good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Verified {
+    /// Which one.
+    pub generation: u32,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A generation that is kept until somebody releases it.

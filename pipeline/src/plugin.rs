@@ -79,6 +79,25 @@ pub trait BuildSink: Send + Sync {
         None
     }
 
+    /// Whether its vault lies in a directory of this machine, so that it can be mirrored.
+    fn is_directory(&self) -> bool {
+        false
+    }
+
+    /// Whether the place keeps old versions by itself.
+    fn keeps_history(&self) -> bool {
+        false
+    }
+
     /// Resolves the secrets and prepares the sink; touching the place is [`Sink::open`]'s.
-    fn build(&self) -> Result<Arc<dyn Sink>>;
+    fn build(&self, around: &Around) -> Result<Arc<dyn Sink>>;
+}
+
+/// What a sink is told of the pipeline around it.
+#[derive(Default, Clone)]
+pub struct Around {
+    /// Every flow of the file that lists it.
+    pub datasets: Vec<String>,
+    /// The sink that it mirrors, if it mirrors one.
+    pub mirrored: Option<Arc<dyn Sink>>,
 }

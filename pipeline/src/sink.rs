@@ -1,8 +1,9 @@
 //! The contract of sinks: places that hold a vault.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,12 @@ pub trait Sink: Send + Sync {
     /// The highest generation of each partition of a dataset, from names alone.
     async fn index(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>>;
 
+    /// The datasets that have a receipt, whoever wrote it.
+    async fn datasets(&self, cx: &Context) -> Result<Vec<String>>;
+
+    /// The generations of each partition of a dataset that have a receipt, in order.
+    async fn history(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>>;
+
     /// The live generation of a unit with the state of its object, whose bytes are read and hashed.
     async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live>;
 
@@ -44,7 +51,8 @@ pub trait Sink: Send + Sync {
     /// What is live already, without a receipt, only gets its receipt. The receipt is returned.
     async fn publish(&self, cx: &Context, sealed: &Sealed, over: &Live) -> Result<Manifest>;
 
-    /// Brings everything published so far to the far end. Debt is settled only after it.
+    /// Brings everything published so far to the far end, and returns when the far end has confirmed it. A unit that a
+    /// mirror has is settled only after it. Only mirrors have something to do.
     async fn flush(&self, cx: &Context) -> Result<()> {
         let _ = cx;
         Ok(())
@@ -53,11 +61,32 @@ pub trait Sink: Send + Sync {
     /// The stored objects of one generation, live or kept, their checksums checked while they stream.
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream>;
 
+    /// Removes a generation that is not live: its receipt, then its object. The bodies of a tree stay; see
+    /// [`Sink::remove_body`].
+    async fn remove(&self, cx: &Context, manifest: &Manifest) -> Result<()>;
+
+    /// The content-addressed bodies that are stored, with their lengths.
+    async fn bodies(&self, cx: &Context) -> Result<BTreeMap<String, u64>>;
+
+    /// Removes a body that no receipt names any more.
+    async fn remove_body(&self, cx: &Context, sha256: &str) -> Result<()>;
+
     /// What is noted of a unit.
     async fn notes(&self, cx: &Context, unit: &Unit) -> Result<Notes>;
 
     /// Replaces what is noted of a unit.
     async fn put_notes(&self, cx: &Context, unit: &Unit, notes: &Notes) -> Result<()>;
+
+    /// Drops the history that the place itself keeps, as far as it is older; only for sinks with `native_history`.
+    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
+        let _ = (cx, older_than);
+        Ok(())
+    }
+
+    /// The directory that the vault is in, for mirrors of it.
+    fn root(&self) -> Option<&Path> {
+        None
+    }
 
     /// Where the spool should lie so that publishing here needs no copy.
     fn spool(&self) -> Option<PathBuf> {
@@ -67,6 +96,11 @@ pub trait Sink: Send + Sync {
     /// Bytes free, where that can be known.
     fn free_space(&self) -> Result<Option<u64>> {
         Ok(None)
+    }
+
+    /// How far the place's clock is ahead of ours, in seconds, where that is known.
+    fn clock_offset(&self) -> Option<i64> {
+        None
     }
 
     /// Gives the vault's lock back.
@@ -83,6 +117,8 @@ pub struct Capabilities {
     pub hard_link: bool,
     /// Keeps old versions by itself.
     pub native_history: bool,
+    /// Copies a vault that lies elsewhere: what is published is only noted, and travels with [`Sink::flush`].
+    pub mirror: bool,
     /// Checks what it stored by itself.
     pub checksum: bool,
 }
@@ -96,6 +132,8 @@ pub struct Expected {
     pub known: bool,
     /// Find out whether we may write there, also in a dry run.
     pub probe_write: bool,
+    /// For a mirror: whose vault it is a copy of.
+    pub mirrored: Option<Identity>,
     /// `--adopt-vault`: take over a vault of another writer, or make one where one was expected.
     pub adopt: bool,
 }

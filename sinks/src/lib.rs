@@ -3,10 +3,13 @@
 //! [`register`] is the only way in. What every sink must do is in [`cdrvault_pipeline::sink::Sink`].
 
 mod local;
+mod mirror;
+mod s3;
+mod vault;
 
 use cdrvault_pipeline::plugin::Registry;
 
 /// Adds every sink of this crate.
 pub fn register(registry: &mut Registry) {
-    registry.sinks.push(local::plugin());
+    registry.sinks.extend([local::plugin(), mirror::rsync_plugin(), mirror::rdiff_plugin(), s3::plugin()]);
 }

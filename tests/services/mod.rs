@@ -8,12 +8,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "the durable write is for vaults, not for scratch files")]
 
+pub mod boto3;
+mod daemon;
+pub mod garage;
 pub mod home;
 mod leftovers;
 pub mod mariadb;
+pub mod moto;
 mod places;
+pub mod proxy;
 pub mod python;
 pub mod rating;
+pub mod sshd;
 mod template;
 
 /// A small generator of pseudo-random numbers, so that a failure can be repeated by its seed.

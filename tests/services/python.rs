@@ -6,7 +6,7 @@ use std::process::Command;
 use super::mariadb::MariaDb;
 use super::places;
 
-fn python() -> PathBuf {
+pub(super) fn python() -> PathBuf {
     let python = std::env::var_os("CDRVAULT_TEST_PYTHON")
         .map_or_else(|| places::target().join("venv/bin/python"), PathBuf::from);
     assert!(python.exists(), "{} is missing: run ./test, which makes it", python.display());

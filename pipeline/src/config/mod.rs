@@ -55,7 +55,7 @@ pub use reference::Reference;
 pub use schema::{schema, schema_of};
 pub use secret::Secret;
 pub use section::Section;
-pub use sink::SinkOptions;
+pub use sink::{Keep, SinkOptions};
 pub use size::ByteSize;
 
 use crate::plugin::Registry;

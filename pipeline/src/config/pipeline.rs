@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problems;
+use super::sink::Keep;
 use super::size::ByteSize;
 use crate::plugin::{BuildDatabase, BuildSink, BuildSource};
 use crate::stage::Transform;
@@ -98,6 +99,8 @@ pub struct SinkSpec {
     pub kind: &'static str,
     /// Its failure is a warning; it catches up later.
     pub optional: bool,
+    /// Which superseded versions stay; all of them where it is not said.
+    pub keep: Option<Keep>,
     /// What opens it.
     pub build: Box<dyn BuildSink>,
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::age::Age;
 use super::decode::Field;
 use super::draft::Draft;
 use super::kind::Place;
@@ -22,6 +23,21 @@ pub struct SinkOptions {
     /// Its failure is a warning; it catches up later.
     #[serde(default)]
     pub optional: bool,
+    /// How long superseded versions are kept there; for ever where it is not said.
+    #[serde(default)]
+    pub keep: Option<Keep>,
+}
+
+/// Which superseded versions are kept: those that any of these keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Keep {
+    /// Those that were replaced less than this ago, as `"30d"`.
+    #[serde(default)]
+    pub superseded: Option<Age>,
+    /// The newest so many of each partition, however old.
+    #[serde(default)]
+    pub last: Option<u32>,
 }
 
 /// Loads the sinks that are sound.
@@ -46,8 +62,20 @@ fn one(draft: &Draft<'_>, registry: &Registry, kinds: &[&'static str], entry: &E
     let title = format!("[sink.{}.{key}]", entry.name);
     let mut section = Section::new(draft, entry.name, plugin.kind, title, key_span, Body::of(value));
     let common: Option<SinkOptions> = section.take();
+    let keep_span = section.value("keep");
     let build = (plugin.parse)(&mut section)?;
-    Some(SinkSpec { name: entry.name.to_owned(), kind: plugin.kind, optional: common?.optional, build })
+    let SinkOptions { optional, keep } = common?;
+    if keep.is_some_and(|keep| keep.superseded.is_none() && keep.last.is_none()) {
+        let problem = Problem::new(keep_span, "`keep` says nothing");
+        draft.report(problem.help("write `keep = { superseded = \"30d\" }`, `{ last = 3 }`, or both"));
+        return None;
+    }
+    if keep.is_some_and(|keep| keep.last.is_some()) && build.keeps_history() {
+        let problem = Problem::new(keep_span, format!("`last` does not work in a sink of kind `{}`", plugin.kind));
+        draft.report(problem.help("it keeps history by time: write `keep = { superseded = \"30d\" }`"));
+        return None;
+    }
+    Some(SinkSpec { name: entry.name.to_owned(), kind: plugin.kind, optional, keep, build })
 }
 
 /// A mirror names another sink, which is no mirror itself.
@@ -68,6 +96,12 @@ fn mirrors(draft: &Draft<'_>, entries: &[Entry<'_>], sinks: &[SinkSpec]) {
         {
             let problem = problem(format!("the sink `{}` is a mirror itself", mirrored.name()));
             draft.report(problem.help(format!("mirror `{}`", next.name())));
+        } else if let Some(other) = by_name.get(mirrored.name())
+            && other.build.mirrors().is_none()
+            && !other.build.is_directory()
+        {
+            let problem = problem(format!("the vault of `{}` does not lie in a directory", mirrored.name()));
+            draft.report(problem.help("mirror a sink of kind `local`"));
         }
     }
 }

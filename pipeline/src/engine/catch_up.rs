@@ -1,5 +1,6 @@
 //! A sink that lagged, or is new, gets what it lacks from another one, without asking the database.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::opened::Opened;
@@ -9,7 +10,8 @@ use super::seal;
 use super::spool::Spool;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::sink::Sink;
+use crate::manifest::Manifest;
+use crate::sink::{Sealed, Sink};
 
 /// Copies one generation. Nobody announced a change of it, or it would be a task and not a copy.
 async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Result<()> {
@@ -26,6 +28,10 @@ async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Resu
         .hint("export the day again: `cdrvault replay` reads it from the database"));
     };
     let over = to.live(cx, &copy.unit).await?;
+    if to.capabilities().mirror {
+        let sealed = Sealed { manifest: Manifest::clone(manifest), bodies: BTreeMap::new() };
+        return to.publish(cx, &sealed, &over).await.map(drop);
+    }
     let sealed = seal::fetch(cx, spool, manifest, from.read(cx, manifest).await?).await?;
     to.publish(cx, &sealed, &over).await?;
     spool.discard(&copy.unit)
@@ -43,8 +49,8 @@ pub(super) async fn run(
     opened: &Opened,
     spool: &Spool,
     copies: &[Copy],
-) -> (std::collections::BTreeMap<String, u64>, Vec<Failure>) {
-    let (mut done, mut failures) = (std::collections::BTreeMap::new(), Vec::<Failure>::new());
+) -> (BTreeMap<String, u64>, Vec<Failure>) {
+    let (mut done, mut failures) = (BTreeMap::new(), Vec::<Failure>::new());
     for one in copies {
         if cx.cancel.is_cancelled() {
             break;

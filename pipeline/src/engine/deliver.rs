@@ -28,8 +28,10 @@ pub(super) struct Before<'a> {
 /// What a delivery came to.
 pub(super) struct Delivered {
     pub(super) result: UnitResult,
-    /// Every required sink has it: the debt may go.
+    /// Every required sink has it, or will have it after a flush: then the debt may go.
     pub(super) settled: bool,
+    /// The mirrors that have to be flushed first.
+    pub(super) awaits: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -76,6 +78,10 @@ pub(super) struct Delivery<'a> {
     pub(super) incomplete: bool,
     /// Of the sinks that cannot say what they have.
     pub(super) unreachable: Vec<Failure>,
+    /// All sinks of the pipeline.
+    pub(super) names: Vec<String>,
+    /// Those of them that are mirrors.
+    pub(super) mirrors: Vec<String>,
 }
 
 impl Delivery<'_> {
@@ -161,33 +167,46 @@ impl Delivery<'_> {
 
     async fn publish(&self, sealed: &Sealed, to: &[&Before<'_>]) -> Result<(Vec<String>, Vec<Failure>)> {
         let (mut sinks, mut missing) = (Vec::new(), Vec::new());
-        for sink in to {
+        let (mirrors, direct): (Vec<_>, Vec<_>) = to.iter().partition(|sink| sink.open.mirrors.is_some());
+        for sink in direct {
             // Whoever lost the lock publishes nothing any more, anywhere.
             self.session.fence(self.cx).await?;
-            let published = async {
-                if let Some(free) = sink.sink.free_space()?
-                    && free < self.spool.min_free
-                {
-                    return Err(Error::new(
-                        Kind::NoSpace,
-                        format!(
-                            "{} has {} MiB free, and {} MiB are to stay free",
-                            sink.sink.describe(),
-                            free >> 20,
-                            self.spool.min_free >> 20
-                        ),
-                    )
-                    .hint("free some space there, or lower `min-free`"));
-                }
-                sink.sink.publish(self.cx, sealed, &sink.live).await
+            match self.publish_to(sealed, sink).await {
+                Ok(()) => sinks.push(sink.open.name.clone()),
+                Err(error) => missing.push(Failure::of(&sink.open.name, &error).counting(!sink.open.optional)),
+            }
+        }
+        for sink in mirrors {
+            let mirrored = sink.open.mirrors.and_then(|index| self.names.get(index));
+            let published = match mirrored.filter(|name| missing.iter().any(|failure| failure.of == **name)) {
+                Some(name) => Err(Error::failed(format!("`{name}`, which it mirrors, did not get this"))),
+                None => self.publish_to(sealed, sink).await,
             };
-            match published.await {
-                Ok(_) => sinks.push(sink.open.name.clone()),
+            match published {
+                Ok(()) => sinks.push(sink.open.name.clone()),
                 Err(error) => missing.push(Failure::of(&sink.open.name, &error).counting(!sink.open.optional)),
             }
         }
         failpoint::hit("after-publish")?;
         Ok((sinks, missing))
+    }
+
+    async fn publish_to(&self, sealed: &Sealed, sink: &Before<'_>) -> Result<()> {
+        if let Some(free) = sink.sink.free_space()?
+            && free < self.spool.min_free
+        {
+            return Err(Error::new(
+                Kind::NoSpace,
+                format!(
+                    "{} has {} MiB free, and {} MiB are to stay free",
+                    sink.sink.describe(),
+                    free >> 20,
+                    self.spool.min_free >> 20
+                ),
+            )
+            .hint("free some space there, or lower `min-free`"));
+        }
+        sink.sink.publish(self.cx, sealed, &sink.live).await.map(drop)
     }
 
     fn published(
@@ -201,7 +220,8 @@ impl Delivery<'_> {
         if sinks.is_empty()
             && let Some(first) = missing.iter().find(|failure| failure.counts)
         {
-            return Delivered { result: UnitResult::Failed { error: first.clone() }, settled: false, warnings };
+            let result = UnitResult::Failed { error: first.clone() };
+            return Delivered { result, settled: false, awaits: Vec::new(), warnings };
         }
         let result = UnitResult::Published {
             generation: manifest.generation,
@@ -218,6 +238,12 @@ impl Delivery<'_> {
             lacking.extend(self.unreachable.iter().cloned());
         }
         let settled = lacking.iter().all(|failure| !failure.counts);
+        let awaits = match &result {
+            UnitResult::Published { sinks, .. } => {
+                sinks.iter().filter(|sink| self.mirrors.contains(sink)).cloned().collect()
+            }
+            _ => Vec::new(),
+        };
         let result = match result {
             UnitResult::Published { generation, rows, bytes, sinks, .. } => {
                 UnitResult::Published { generation, rows, bytes, sinks, missing: lacking }
@@ -226,7 +252,7 @@ impl Delivery<'_> {
             other => other,
         };
         warnings.dedup();
-        Delivered { result, settled, warnings }
+        Delivered { result, settled, awaits, warnings }
     }
 }
 

@@ -44,8 +44,10 @@ pub(super) struct Member {
 pub(super) struct GroupResult {
     pub(super) units: Vec<UnitReport>,
     pub(super) warnings: Vec<String>,
-    /// Delivered to every required sink; they are to be settled.
+    /// Delivered to every required sink, and settled.
     pub(super) settled: Vec<Unit>,
+    /// Delivered, once these mirrors were flushed; then they are to be settled.
+    pub(super) awaiting: Vec<(Unit, Vec<String>)>,
 }
 
 impl Shop {
@@ -66,14 +68,10 @@ impl Shop {
                 .collect(),
             warnings: Vec::new(),
             settled: Vec::new(),
+            awaiting: Vec::new(),
         });
-        if !result.settled.is_empty()
-            && let Err(error) = self.settle(group, &result.settled).await
-        {
-            for unit in std::mem::take(&mut result.settled) {
-                result.warnings.push(format!("{unit} is delivered and stays owed: {}", error.one_line()));
-            }
-        }
+        let settled = std::mem::take(&mut result.settled);
+        self.settle_or_warn(settled, &mut result.settled, &mut result.warnings).await;
         for report in &result.units {
             self.cx.progress.ended(&report.unit, matches!(report.result, UnitResult::Failed { .. }));
         }
@@ -96,7 +94,8 @@ impl Shop {
         session.claim(&self.cx, units, &|unit| self.spool.discard(unit)).await.map_err(wait_for_next_run)?;
         failpoint::hit("after-claim")?;
 
-        let mut result = GroupResult { units: Vec::new(), warnings: Vec::new(), settled: Vec::new() };
+        let mut result =
+            GroupResult { units: Vec::new(), warnings: Vec::new(), settled: Vec::new(), awaiting: Vec::new() };
         let mut ready = Vec::new();
         let mut snapshot: Option<Arc<dyn Snapshot>> = None;
         for ((member, unit), (live, unreachable)) in group.members.iter().zip(units).zip(before) {
@@ -133,8 +132,10 @@ impl Shop {
             let flow = &self.opened.flows[member.flow];
             match self.deliver(session, flow, &live, unreachable, &sealed, incomplete).await {
                 Ok(delivered) => {
-                    if delivered.settled {
+                    if delivered.settled && delivered.awaits.is_empty() {
                         result.settled.push(unit.clone());
+                    } else if delivered.settled {
+                        result.awaiting.push((unit.clone(), delivered.awaits));
                     }
                     result.warnings.extend(delivered.warnings);
                     result.units.push(report(unit, member, delivered.result, &notices));
@@ -211,6 +212,8 @@ impl Shop {
             replay: self.replay,
             incomplete,
             unreachable,
+            names: self.opened.sinks.iter().map(|open| open.name.clone()).collect(),
+            mirrors: self.opened.mirrors().map(|(open, _)| open.name.clone()).collect(),
         };
         let delivered = delivery.run(sealed, before).await?;
         // A day that came back is not gone any more.
@@ -224,9 +227,31 @@ impl Shop {
         Ok(delivered)
     }
 
-    /// Only after every required sink confirmed: the debt goes, and then what is left in the spool.
-    async fn settle(&self, group: &Group, units: &[Unit]) -> Result<()> {
-        let session = self.opened.session_of(&self.opened.flows[group.members[0].flow]).map_err(shared)?;
+    /// Only after every required sink confirmed: the debt goes, and then what is left in the spool. Units of one
+    /// database are settled together.
+    pub(super) async fn settle_or_warn(&self, units: Vec<Unit>, settled: &mut Vec<Unit>, warnings: &mut Vec<String>) {
+        let mut by_session: BTreeMap<usize, Vec<Unit>> = BTreeMap::new();
+        for unit in units {
+            if let Some(flow) = self.opened.flows.iter().find(|flow| flow.name == unit.dataset) {
+                by_session.entry(flow.session).or_default().push(unit);
+            }
+        }
+        for (session, units) in by_session {
+            match self.settle(session, &units).await {
+                Ok(()) => settled.extend(units),
+                Err(error) => {
+                    let stays = |unit| format!("{unit} is delivered and stays owed: {}", error.one_line());
+                    warnings.extend(units.iter().map(stays));
+                }
+            }
+        }
+    }
+
+    async fn settle(&self, session: usize, units: &[Unit]) -> Result<()> {
+        let session = match &self.opened.sessions[session].session {
+            Ok((session, _)) => session,
+            Err(error) => return Err(shared(Arc::clone(error))),
+        };
         retry(&self.cx, || session.settle(&self.cx, units)).await?;
         failpoint::hit("after-settle")?;
         for unit in units {

@@ -8,17 +8,20 @@
 //! | `sweep`, `state` | which days are looked at besides those announced |
 //! | `group` | one day of one database: claim, snapshot, read, deliver, settle |
 //! | `seal`, `spool` | a payload becomes a checked local object |
-//! | `deliver`, `catch_up` | a sealed generation reaches the sinks |
+//! | `deliver`, `catch_up`, `mirroring` | a sealed generation reaches the sinks |
+//! | `prune` | superseded versions go when no rule keeps them |
 //! | `report`, `history` | what happened |
 
 pub mod catch_up;
 mod deliver;
 mod group;
 pub mod history;
+mod mirroring;
 pub mod opened;
 pub mod options;
 pub mod plan;
 mod planning;
+pub mod prune;
 pub mod report;
 mod retry;
 mod run;
@@ -33,4 +36,5 @@ pub use options::RunOptions;
 pub use plan::Plan;
 pub use planning::range_text;
 pub use report::{Outcome, Report};
-pub use run::{open, run};
+pub use retry::Retrying;
+pub use run::{open, open_to_prune, run};

@@ -8,11 +8,12 @@ use jiff::Timestamp;
 
 use super::retry::{Retrying, retry};
 use super::state::State;
-use crate::config::Pipeline;
+use crate::config::{Keep, Pipeline};
 use crate::context::Context;
 use crate::error::{At as _, Error, Kind, Result};
 use crate::partition::DayRange;
 use crate::payload::Form;
+use crate::plugin::Around;
 use crate::sink::{Expected, Identity, Sink};
 use crate::stage::{self, Ask, Detection, Session, Source};
 
@@ -36,6 +37,10 @@ pub struct OpenSink {
     pub name: String,
     /// Its failure is a warning.
     pub optional: bool,
+    /// Which superseded versions stay there.
+    pub keep: Option<Keep>,
+    /// The index of the sink whose vault it mirrors.
+    pub mirrors: Option<usize>,
     /// Whether a flow that was asked for, and can be read, uses it.
     pub used: bool,
     /// The sink, behind the decorator that tries again.
@@ -104,6 +109,22 @@ impl Opened {
         Ok(opened)
     }
 
+    /// Opens the sinks to remove something from them. A database that does not answer is none the worse for it.
+    pub async fn open_to_prune(
+        cx: &Context,
+        pipeline: Arc<Pipeline>,
+        only: &[String],
+        state: Option<&State>,
+        dry_run: bool,
+    ) -> Result<Self> {
+        let mut opened =
+            Self { pipeline, sinks: Vec::new(), sessions: Vec::new(), flows: Vec::new(), warnings: Vec::new() };
+        opened.build_flows(only)?;
+        opened.open_sessions(cx, true).await?;
+        opened.open_sinks(cx, state, dry_run, false, !dry_run, |_| true).await?;
+        Ok(opened)
+    }
+
     /// The specification of a flow.
     pub fn spec(&self, flow: &OpenFlow) -> &crate::config::FlowSpec {
         &self.pipeline.flows[flow.spec]
@@ -119,6 +140,14 @@ impl Opened {
                 Some((*index, open, open.sink.as_ref().ok()?))
             })
             .collect()
+    }
+
+    /// The mirrors that can be used.
+    pub fn mirrors(&self) -> impl Iterator<Item = (&OpenSink, &Arc<dyn Sink>)> {
+        self.sinks
+            .iter()
+            .filter(|open| open.mirrors.is_some())
+            .filter_map(|open| Some((open, open.sink.as_ref().ok()?)))
     }
 
     /// The session of a flow, if it can be used.
@@ -286,36 +315,59 @@ impl Opened {
         let registered = self.flows.iter().any(|flow| flow.events);
         let databases: Vec<String> = self.pipeline.databases.iter().map(|database| database.build.identity()).collect();
         for (index, spec) in self.pipeline.sinks.iter().enumerate() {
-            let mut open = OpenSink {
+            let mirrored = spec.build.mirrors();
+            self.sinks.push(OpenSink {
                 name: spec.name.clone(),
                 optional: spec.optional,
+                keep: spec.keep,
+                mirrors: mirrored.and_then(|name| self.pipeline.sinks.iter().position(|s| s.name == name.name())),
                 used: used.contains(&index),
                 sink: Err(Arc::new(Error::failed(format!("sink `{}` is not used by these flows", spec.name)))),
                 identity: None,
+            });
+        }
+        // A mirror is opened after what it mirrors.
+        let mut order: Vec<usize> = (0..self.sinks.len()).filter(|index| self.sinks[*index].used).collect();
+        order.sort_by_key(|index| self.sinks[*index].mirrors.is_some());
+        for index in order {
+            let spec = &self.pipeline.sinks[index];
+            let known = match state {
+                Some(state) => state.vaults.contains_key(&spec.name),
+                // The state is lost, but the application remembers us.
+                None => registered,
             };
-            if open.used {
-                let known = match state {
-                    Some(state) => state.vaults.contains_key(&spec.name),
-                    // The state is lost, but the application remembers us.
-                    None => registered,
-                };
-                let expect =
-                    Expected { databases: databases.clone(), known, probe_write: probe_write || !dry_run, adopt };
-                let opening = async {
-                    let sink: Arc<dyn Sink> = Arc::new(Retrying(spec.build.build()?));
-                    let identity = sink.open(cx, &expect, dry_run).await?;
-                    Ok((sink, identity))
-                };
-                match opening.await.at(format!("sink `{}`", spec.name)) {
-                    Ok((sink, identity)) => {
-                        open.sink = Ok(sink);
-                        open.identity = Some(identity);
+            let opening = async {
+                let mirrored = match self.sinks[index].mirrors.map(|mirrored| &self.sinks[mirrored]) {
+                    None => None,
+                    Some(OpenSink { sink: Ok(sink), identity, .. }) => Some((Arc::clone(sink), identity.clone())),
+                    Some(OpenSink { name, .. }) => {
+                        return Err(Error::failed(format!("`{name}`, which it mirrors, cannot be used")));
                     }
-                    Err(error) if matches!(error.kind(), Kind::Locked | Kind::Interrupted) => return Err(error),
-                    Err(error) => open.sink = Err(Arc::new(error)),
+                };
+                let expect = Expected {
+                    databases: databases.clone(),
+                    known,
+                    probe_write: probe_write || !dry_run,
+                    adopt,
+                    mirrored: mirrored.as_ref().and_then(|(_, identity)| identity.clone()),
+                };
+                let lists_it = self.pipeline.flows.iter().filter(|flow| flow.sinks.contains(&index));
+                let around = Around {
+                    datasets: lists_it.map(|flow| flow.name.clone()).collect(),
+                    mirrored: mirrored.map(|(sink, _)| sink),
+                };
+                let sink: Arc<dyn Sink> = Arc::new(Retrying(spec.build.build(&around)?));
+                let identity = sink.open(cx, &expect, dry_run).await?;
+                Ok((sink, identity))
+            };
+            match opening.await.at(format!("sink `{}`", spec.name)) {
+                Ok((sink, identity)) => {
+                    self.sinks[index].sink = Ok(sink);
+                    self.sinks[index].identity = Some(identity);
                 }
+                Err(error) if matches!(error.kind(), Kind::Locked | Kind::Interrupted) => return Err(error),
+                Err(error) => self.sinks[index].sink = Err(Arc::new(error)),
             }
-            self.sinks.push(open);
         }
         Ok(())
     }

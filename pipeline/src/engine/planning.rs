@@ -181,6 +181,8 @@ struct Holdings<'a> {
 
 struct Holding<'a> {
     name: &'a str,
+    /// The sink that it mirrors, from which alone it can be filled.
+    mirrors: Option<&'a str>,
     sink: &'a Arc<dyn Sink>,
     held: BTreeMap<Partition, Held>,
 }
@@ -190,7 +192,10 @@ impl<'a> Holdings<'a> {
         let mut sinks = Vec::new();
         for (_, open, sink) in opened.sinks_of(flow) {
             match sink.index(cx, &flow.name).await {
-                Ok(held) => sinks.push(Holding { name: &open.name, sink, held }),
+                Ok(held) => {
+                    let mirrors = open.mirrors.map(|index| opened.sinks[index].name.as_str());
+                    sinks.push(Holding { name: &open.name, mirrors, sink, held });
+                }
                 Err(error) => planned.failures.push(Failure::of(&open.name, &error).counting(!open.optional)),
             }
         }
@@ -235,11 +240,13 @@ impl<'a> Holdings<'a> {
                 plan.want(unit, "the stored object is missing".to_owned(), rows, bytes);
                 continue;
             };
-            for to in self.sinks.iter().filter(|holding| !has(holding)) {
+            let mut lacking: Vec<&Holding<'_>> = self.sinks.iter().filter(|holding| !has(holding)).collect();
+            lacking.sort_by_key(|to| to.mirrors.is_some());
+            for to in lacking {
                 plan.copies.push(Copy {
                     unit: unit.clone(),
                     generation: newest,
-                    from: from.name.to_owned(),
+                    from: to.mirrors.unwrap_or(from.name).to_owned(),
                     to: to.name.to_owned(),
                 });
             }

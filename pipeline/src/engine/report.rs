@@ -41,6 +41,9 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Generations that a sink lacked and got from another one, by sink.
     pub caught_up: BTreeMap<String, u64>,
+    /// Superseded versions that no rule kept, by sink.
+    #[serde(default)]
+    pub pruned: BTreeMap<String, u64>,
 }
 
 /// What happened to one unit.
@@ -139,6 +142,7 @@ impl Report {
             failures: Vec::new(),
             warnings: Vec::new(),
             caught_up: BTreeMap::new(),
+            pruned: BTreeMap::new(),
         }
     }
 

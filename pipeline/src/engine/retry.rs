@@ -1,7 +1,7 @@
 //! The one place where anything is tried again: transient errors, a few times, with growing pauses and jitter.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) async fn retry<T, F: Future<Output = Result<T>>>(cx: &Context, work: 
 }
 
 /// A sink whose transient errors are tried again.
-pub(super) struct Retrying(pub(super) Arc<dyn Sink>);
+pub struct Retrying(pub Arc<dyn Sink>);
 
 #[async_trait]
 impl Sink for Retrying {
@@ -47,6 +47,14 @@ impl Sink for Retrying {
 
     async fn index(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
         retry(cx, || self.0.index(cx, dataset)).await
+    }
+
+    async fn datasets(&self, cx: &Context) -> Result<Vec<String>> {
+        retry(cx, || self.0.datasets(cx)).await
+    }
+
+    async fn history(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>> {
+        retry(cx, || self.0.history(cx, dataset)).await
     }
 
     async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live> {
@@ -69,6 +77,18 @@ impl Sink for Retrying {
         retry(cx, || self.0.read(cx, manifest)).await
     }
 
+    async fn remove(&self, cx: &Context, manifest: &Manifest) -> Result<()> {
+        retry(cx, || self.0.remove(cx, manifest)).await
+    }
+
+    async fn bodies(&self, cx: &Context) -> Result<BTreeMap<String, u64>> {
+        retry(cx, || self.0.bodies(cx)).await
+    }
+
+    async fn remove_body(&self, cx: &Context, sha256: &str) -> Result<()> {
+        retry(cx, || self.0.remove_body(cx, sha256)).await
+    }
+
     async fn notes(&self, cx: &Context, unit: &Unit) -> Result<Notes> {
         retry(cx, || self.0.notes(cx, unit)).await
     }
@@ -77,12 +97,24 @@ impl Sink for Retrying {
         retry(cx, || self.0.put_notes(cx, unit, notes)).await
     }
 
+    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
+        retry(cx, || self.0.forget_history(cx, older_than)).await
+    }
+
+    fn root(&self) -> Option<&Path> {
+        self.0.root()
+    }
+
     fn spool(&self) -> Option<PathBuf> {
         self.0.spool()
     }
 
     fn free_space(&self) -> Result<Option<u64>> {
         self.0.free_space()
+    }
+
+    fn clock_offset(&self) -> Option<i64> {
+        self.0.clock_offset()
     }
 
     async fn close(&self) {

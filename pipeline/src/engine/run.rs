@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::group::{Group, GroupResult, Member, Shop};
 use super::history::{self, Line};
+use super::mirroring::Mirroring;
 use super::opened::Opened;
 use super::options::RunOptions;
 use super::plan::Plan;
@@ -16,7 +17,7 @@ use super::planning::{self, Planned};
 use super::report::{Failure, Report, UnitReport, UnitResult};
 use super::spool::Spool;
 use super::state::State;
-use super::{catch_up, report};
+use super::{catch_up, prune, report};
 use crate::config::Pipeline;
 use crate::context::Context;
 use crate::durable::{self, How};
@@ -25,12 +26,27 @@ use crate::lock;
 use crate::partition::Unit;
 
 /// A server whose clock is further off than this, in seconds, is worth a warning.
-const CLOCK_TOLERANCE: i64 = 300;
+pub(super) const CLOCK_TOLERANCE: i64 = 300;
 
 /// Opens a pipeline to look at it: nothing is locked or written.
 pub async fn open(cx: &Context, pipeline: Arc<Pipeline>) -> Result<Opened> {
     let state = State::load(&pipeline.state)?;
     Opened::open(cx, pipeline, &[], state.as_ref(), true, false).await
+}
+
+/// Opens a pipeline to prune it: unless it is only planned, locks are taken. Databases are only asked what time it is.
+pub async fn open_to_prune(
+    cx: &Context,
+    pipeline: Arc<Pipeline>,
+    only: &[String],
+    wait_lock: std::time::Duration,
+    dry_run: bool,
+) -> Result<(Option<lock::Guard>, State, Opened)> {
+    let options = RunOptions { wait_lock, ..RunOptions::default() };
+    let guard = if dry_run { None } else { Some(lock_state(&pipeline.state, &options)?) };
+    let state = State::load(&pipeline.state)?;
+    let opened = Opened::open_to_prune(cx, pipeline, only, state.as_ref(), dry_run).await?;
+    Ok((guard, state.unwrap_or_default(), opened))
 }
 
 /// The main job. An error means that nothing was begun; everything after that is in the report.
@@ -88,12 +104,15 @@ pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) ->
         })
         .buffered(pipeline.workers.max(1));
     let mut settled = BTreeSet::new();
+    let mut mirroring = Mirroring::new(&shop);
     while let Some(done) = working.next().await {
         match done {
-            Ok(GroupResult { units, warnings, settled: now }) => {
+            Ok(GroupResult { units, warnings, settled: now, awaiting }) => {
                 report.units.extend(units);
                 report.warnings.extend(warnings);
                 settled.extend(now);
+                mirroring.awaiting.extend(awaiting);
+                settled.extend(mirroring.flush_if_due(&mut report).await);
             }
             Err(died) => {
                 let error = Error::failed("a day's work stopped unexpectedly; it stays owed").with_source(died);
@@ -110,19 +129,48 @@ pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) ->
     report.caught_up = caught_up;
     report.failures.extend(failures);
     if !interrupted {
+        settled.extend(mirroring.flush(&mut report).await);
+    }
+    if !interrupted {
         note_gone(&shop, &plan, &mut report).await;
     }
     remember(&mut state, &shop.opened, &report, &settled, sweeps, interrupted);
     if let Err(error) = state.save(&directory) {
         report.warnings.push(format!("{}; the next run sweeps in full", error.one_line()));
     }
-    shop.opened.close().await;
     report.end(interrupted);
+    if report.outcome == report::Outcome::Done {
+        prune(cx, &shop.opened, &mut state, &directory, &mut report).await;
+    }
+    shop.opened.close().await;
     let verb = if options.replay.is_some() { "replay" } else { "run" };
     if let Err(error) = history::append(&directory, &Line { verb: verb.to_owned(), report: report.clone() }) {
         report.warnings.push(error.one_line());
     }
     Ok((plan, report))
+}
+
+/// What is fully delivered is pruned. That a version stays too long never makes a backup fail.
+async fn prune(cx: &Context, opened: &Opened, state: &mut State, directory: &Path, report: &mut Report) {
+    let pruning = async {
+        let plan = prune::plan(cx, opened, state, Timestamp::now()).await?;
+        let pruned = prune::execute(cx, opened, &plan, false, state).await?;
+        state.save(directory)?;
+        Ok::<_, Error>(pruned)
+    };
+    match pruning.await {
+        Ok(pruned) => {
+            report.warnings.extend(pruned.waiting);
+            report.warnings.extend(
+                pruned
+                    .failures
+                    .into_iter()
+                    .map(|failure| format!("sink `{}` is not pruned: {}", failure.of, failure.message)),
+            );
+            report.pruned = pruned.removed;
+        }
+        Err(error) => report.warnings.push(error.one_line()),
+    }
 }
 
 fn lock_state(directory: &Path, options: &RunOptions) -> Result<lock::Guard> {

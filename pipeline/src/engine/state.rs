@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use super::prune::Applied;
 use crate::durable;
 use crate::error::{Error, Kind, Result};
 use crate::partition::Partition;
@@ -20,6 +21,8 @@ const FILE: &str = "state.json";
 pub struct State {
     /// Sinks that were written to, with the ids of their vaults: one that is empty now is an unmounted disk.
     pub vaults: BTreeMap<String, String>,
+    /// The `keep` of each sink when it was last pruned.
+    pub kept: BTreeMap<String, Applied>,
     /// By flow.
     pub flows: BTreeMap<String, FlowState>,
 }

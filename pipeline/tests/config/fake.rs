@@ -9,7 +9,7 @@ use cdrvault_pipeline::config::{
 };
 use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::payload::{Payload, Shape};
-use cdrvault_pipeline::plugin::{BuildDatabase, BuildSink, BuildSource, Plugin, Registry};
+use cdrvault_pipeline::plugin::{Around, BuildDatabase, BuildSink, BuildSource, Plugin, Registry};
 use cdrvault_pipeline::sink::Sink;
 use cdrvault_pipeline::stage::{Detection, Session, Source, Transform, Work};
 use schemars::JsonSchema;
@@ -325,7 +325,11 @@ impl BuildSink for FakeSink {
         self.mirrors.as_ref()
     }
 
-    fn build(&self) -> Result<Arc<dyn Sink>> {
+    fn is_directory(&self) -> bool {
+        self.mirrors.is_none()
+    }
+
+    fn build(&self, _: &Around) -> Result<Arc<dyn Sink>> {
         Err(Error::failed("a fake"))
     }
 }

@@ -1,89 +1,44 @@
 //! `local`: a vault in a directory, on a disk or on a mounted share.
 
-mod identity;
 mod options;
-mod publish;
-mod reading;
+mod place;
 mod tidy;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::context::Writer;
 use cdrvault_pipeline::durable::{self, How};
 use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::{Manifest, Notes};
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::payload::ObjectStream;
-use cdrvault_pipeline::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
+use cdrvault_pipeline::payload::Body;
+use cdrvault_pipeline::sink::Capabilities;
 use cdrvault_pipeline::{layout, lock};
+
+use crate::vault::{Seen, Store, Vault};
+use place::{Place, hash, is_file, names_in};
 
 pub(crate) use options::plugin;
 
-/// A vault in a directory.
+/// What of a vault lies in this directory, to be read.
+pub(crate) fn vault_in(directory: &Path) -> Vault<Local> {
+    Vault::new(Local::new(directory.to_owned(), How::private()))
+}
+
+/// A directory that holds a vault.
 pub(crate) struct Local {
     place: Arc<Place>,
-    /// Held from `open` to `close`.
+    /// Held from `begin` to `end`.
     lock: Mutex<Option<lock::Guard>>,
     spool: Mutex<Option<PathBuf>>,
 }
 
-/// The directory, and how files in it are made.
-#[derive(Debug)]
-pub(crate) struct Place {
-    root: PathBuf,
-    how: How,
-    /// Whether hard links work; probed when the vault is opened.
-    link: std::sync::atomic::AtomicBool,
-}
-
-impl Place {
-    /// Where a name of [`layout`] is, if no symbolic link lies on the way to it: somebody could have put one there to
-    /// make us write, or read, somewhere else. The last part may be a link, which is replaced or refused, not followed.
-    fn at(&self, name: &str) -> Result<PathBuf> {
-        let path = self.root.join(name);
-        let mut part = self.root.clone();
-        let above = Path::new(name).parent().into_iter().flat_map(Path::components);
-        for component in above {
-            part.push(component);
-            match std::fs::symlink_metadata(&part) {
-                Ok(found) if found.file_type().is_symlink() => {
-                    return Err(Error::new(
-                        Kind::Refused,
-                        format!("{} is a symbolic link inside the vault", part.display()),
-                    )
-                    .hint("a vault has none; see who made it, and remove it"));
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
-                Err(error) => return Err(Error::io("look at", &part, error)),
-            }
-        }
-        Ok(path)
-    }
-
-    /// The same, with the directories above it.
-    fn make(&self, name: &str) -> Result<PathBuf> {
-        let path = self.at(name)?;
-        if let Some(above) = path.parent() {
-            durable::create_dirs(above, &self.how)?;
-        }
-        Ok(path)
-    }
-
-    fn links(&self) -> bool {
-        self.link.load(std::sync::atomic::Ordering::Relaxed)
-    }
-}
-
 impl Local {
     fn new(root: PathBuf, how: How) -> Self {
-        // Sealed files are adopted by hard link; the spool is in the same file system.
-        let link = std::sync::atomic::AtomicBool::new(true);
-        Self { place: Arc::new(Place { root, how, link }), lock: Mutex::default(), spool: Mutex::default() }
+        Self { place: Arc::new(Place::new(root, how)), lock: Mutex::default(), spool: Mutex::default() }
     }
 
     /// Runs work that blocks where it may.
@@ -95,70 +50,154 @@ impl Local {
 }
 
 #[async_trait]
-impl Sink for Local {
+impl Store for Local {
     fn describe(&self) -> String {
         self.place.root.display().to_string()
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { conditional_put: true, hard_link: self.place.links(), native_history: false, checksum: false }
+        Capabilities { conditional_put: true, hard_link: self.place.links(), ..Capabilities::default() }
     }
 
-    async fn open(&self, cx: &Context, expect: &Expected, dry_run: bool) -> Result<Identity> {
-        let (writer, expect) = (Arc::clone(&cx.writer), expect.clone());
-        let (identity, guard, spool) = self
+    async fn check_place(&self) -> Result<()> {
+        let root = &self.place.root;
+        let above = root.parent().unwrap_or(Path::new("/"));
+        if root.exists() || above.as_os_str().is_empty() || above.is_dir() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Refused,
+            format!("cannot make the vault {}: there is no directory {}", root.display(), above.display()),
+        )
+        .hint("is the disk mounted? If so, make the directory first"))
+    }
+
+    async fn check_writable(&self) -> Result<()> {
+        let root = &self.place.root;
+        rustix::fs::access(root, rustix::fs::Access::WRITE_OK)
+            .map_err(|error| Error::io("write into the vault", root, error.into()))
+    }
+
+    async fn make_place(&self) -> Result<()> {
+        self.blocking(|place| durable::create_dirs(&place.root, &place.how)).await
+    }
+
+    async fn begin(&self, writer: &Writer) -> Result<()> {
+        let spool = layout::spool(&writer.id)?;
+        let (guard, spool) = self
             .blocking(move |place| {
-                let checked = identity::check(place, &writer, &expect)?;
-                if dry_run {
-                    return Ok((checked.identity, None, None));
-                }
-                identity::make(place, &checked)?;
                 let guard = lock::acquire(&place.at(layout::LOCK)?, Duration::ZERO)?;
-                let links = durable::can_link(&place.at(layout::PRIVATE)?.join(""))?;
-                place.link.store(links, std::sync::atomic::Ordering::Relaxed);
+                place.probe_links()?;
                 tidy::after_unclean_end(place)?;
-                let spool = place.make(&format!("{}/x", layout::spool(&writer.id)?))?;
-                Ok((checked.identity, Some(guard), spool.parent().map(Path::to_owned)))
+                let spool = place.make(&format!("{spool}/x"))?;
+                Ok((guard, spool.parent().map(Path::to_owned)))
             })
             .await?;
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = guard;
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
         *self.spool.lock().unwrap_or_else(PoisonError::into_inner) = spool;
-        Ok(identity)
+        Ok(())
     }
 
-    async fn index(&self, _cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
-        let dataset = dataset.to_owned();
-        self.blocking(move |place| reading::index(place, &dataset)).await
+    async fn end(&self) {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if guard.is_some() {
+            // A mark that stays only costs the next run a look around.
+            let _ = self.blocking(tidy::clean_end).await;
+        }
     }
 
-    async fn live(&self, _cx: &Context, unit: &Unit) -> Result<Live> {
-        let unit = unit.clone();
-        self.blocking(move |place| reading::live(place, &unit)).await
+    async fn names(&self, directory: &str) -> Result<Vec<String>> {
+        let directory = directory.to_owned();
+        self.blocking(move |place| names_in(&place.at(&directory)?)).await
     }
 
-    async fn manifest(&self, _cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
-        let unit = unit.clone();
-        self.blocking(move |place| reading::manifest(place, &unit, generation)).await
+    async fn tree(&self, directory: &str) -> Result<BTreeMap<String, u64>> {
+        let directory = directory.to_owned();
+        self.blocking(move |place| place.tree(&directory)).await
     }
 
-    async fn publish(&self, _cx: &Context, sealed: &Sealed, over: &Live) -> Result<Manifest> {
-        let (sealed, over) = (sealed.clone(), over.clone());
-        self.blocking(move |place| publish::publish(place, &sealed, &over)).await
+    async fn length(&self, name: &str) -> Result<Option<u64>> {
+        let name = name.to_owned();
+        self.blocking(move |place| place.length(&name)).await
     }
 
-    async fn read(&self, _cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
-        let manifest = manifest.clone();
-        self.blocking(move |place| reading::objects(place, &manifest)).await
+    async fn look(&self, name: &str) -> Result<Option<Seen>> {
+        let name = name.to_owned();
+        self.blocking(move |place| place.look(&name)).await
     }
 
-    async fn notes(&self, _cx: &Context, unit: &Unit) -> Result<Notes> {
-        let unit = unit.clone();
-        self.blocking(move |place| reading::notes(place, &unit)).await
+    async fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let name = name.to_owned();
+        self.blocking(move |place| place::read_small(&place.at(&name)?)).await
     }
 
-    async fn put_notes(&self, _cx: &Context, unit: &Unit, notes: &Notes) -> Result<()> {
-        let (unit, notes) = (unit.clone(), notes.clone());
-        self.blocking(move |place| publish::put_notes(place, &unit, &notes)).await
+    async fn create(&self, name: &str, content: Vec<u8>) -> Result<()> {
+        let name = name.to_owned();
+        self.blocking(move |place| {
+            let path = place.make(&name)?;
+            durable::create(&path, &place.how, |file| file.write_all(&content))
+        })
+        .await
+    }
+
+    async fn replace(&self, name: &str, content: Vec<u8>) -> Result<()> {
+        let name = name.to_owned();
+        self.blocking(move |place| {
+            let path = place.make(&name)?;
+            durable::replace(&path, &place.how_later_than(&path), |file| file.write_all(&content))
+        })
+        .await
+    }
+
+    // We hold the vault's lock: nobody else replaces anything meanwhile.
+    async fn put(&self, file: &Path, name: &str, sha256: &str, _over: Option<&Seen>) -> Result<()> {
+        let (file, name, sha256) = (file.to_owned(), name.to_owned(), sha256.to_owned());
+        self.blocking(move |place| {
+            let path = place.make(&name)?;
+            // What is renamed into place is this very file: it is checked before anybody can see it.
+            durable::adopt_checked(&file, &path, &place.how_later_than(&path), place.links(), |written| {
+                if hash(written)? == sha256 {
+                    return Ok(());
+                }
+                Err(Error::new(Kind::Damaged, format!("what was to become {} is damaged", path.display()))
+                    .hint("check the disk and the memory of this machine"))
+            })
+        })
+        .await
+    }
+
+    async fn keep(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.blocking(move |place| durable::keep(&place.at(&from)?, &place.make(&to)?, place.links())).await
+    }
+
+    async fn body(&self, name: &str, sha256: &str) -> Result<Body> {
+        let (name, sha256) = (name.to_owned(), sha256.to_owned());
+        self.blocking(move |place| {
+            let path = place.at(&name)?;
+            if is_file(&path) && hash(&path)? == sha256 {
+                return Ok(Body::File(path));
+            }
+            Err(Error::new(Kind::Damaged, format!("{} is missing or damaged", path.display())))
+        })
+        .await
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.blocking(move |place| {
+            let path = place.at(&name)?;
+            durable::remove(&path)?;
+            match path.parent() {
+                Some(above) if above.is_dir() => durable::sync_dir(above),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    fn root(&self) -> Option<&Path> {
+        Some(&self.place.root)
     }
 
     fn spool(&self) -> Option<PathBuf> {
@@ -170,13 +209,5 @@ impl Sink for Local {
         let stat =
             rustix::fs::statvfs(root).map_err(|error| Error::io("look at the free space of", root, error.into()))?;
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
-    }
-
-    async fn close(&self) {
-        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if guard.is_some() {
-            // A mark that stays only costs the next run a look around.
-            let _ = self.blocking(tidy::clean_end).await;
-        }
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use cdrvault_pipeline::config::{FilePath, Mode, Section, schema_of};
 use cdrvault_pipeline::durable::How;
 use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::plugin::{BuildSink, Plugin};
+use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
 use cdrvault_pipeline::sink::Sink;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Local;
+use crate::vault::Vault;
 
 /// See [`super`].
 pub(crate) fn plugin() -> Plugin<dyn BuildSink> {
@@ -60,10 +61,14 @@ impl BuildSink for BuildLocal {
         self.path.display().to_string()
     }
 
-    fn build(&self) -> Result<Arc<dyn Sink>> {
+    fn is_directory(&self) -> bool {
+        true
+    }
+
+    fn build(&self, _around: &Around) -> Result<Arc<dyn Sink>> {
         let group = self.group.as_deref().map(group_number).transpose()?;
         let how = How { mode: Some(self.mode), group, modified: None };
-        Ok(Arc::new(Local::new(self.path.clone(), how)))
+        Ok(Arc::new(Vault::new(Local::new(self.path.clone(), how))))
     }
 }
 

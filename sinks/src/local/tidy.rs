@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::{durable, layout};
 
-use super::{Place, reading};
+use super::place::{Place, names_in};
 
 /// A version without a receipt is collected after this time: its run may have been about to write one.
 const COLLECT_AFTER: Duration = Duration::from_hours(24);
@@ -44,13 +44,12 @@ fn remove_temporaries(directory: &Path) -> Result<()> {
 /// A version that was kept by a run which never made its successor live is a second copy of the live object.
 fn collect_versions(place: &Place) -> Result<()> {
     let versions = place.root.join(layout::PRIVATE).join("versions");
-    for dataset in reading::names_in(&versions)? {
-        for partition in reading::names_in(&versions.join(&dataset))? {
+    for dataset in names_in(&versions)? {
+        for partition in names_in(&versions.join(&dataset))? {
             let directory = versions.join(&dataset).join(&partition);
             let receipts = place.root.join(layout::PRIVATE).join("manifests").join(&dataset).join(&partition);
-            let newest =
-                reading::names_in(&receipts)?.iter().filter_map(|name| layout::parse_manifest_name(name)).max();
-            for name in reading::names_in(&directory)? {
+            let newest = names_in(&receipts)?.iter().filter_map(|name| layout::parse_manifest_name(name)).max();
+            for name in names_in(&directory)? {
                 let generation = name.split_once('-').and_then(|(g, _)| g.strip_prefix('g')?.parse::<u32>().ok());
                 let of_live = generation.is_some() && generation == newest;
                 let path = directory.join(&name);

@@ -1,0 +1,394 @@
+//! Superseded versions go when no rule keeps them any more. First a plan, with the reason for each version; then its
+//! execution. The live generation, a pinned one and the last verified copy are never touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::opened::Opened;
+use super::report::Failure;
+use super::run::CLOCK_TOLERANCE;
+use super::state::State;
+use crate::config::Keep;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::{Content, Manifest, Notes};
+use crate::partition::{Partition, Unit};
+use crate::sink::Sink;
+
+/// More than half of so many versions at once is asked about.
+const MANY: usize = 50;
+
+/// What pruning would do, by sink.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PrunePlan {
+    /// The sinks that have a `keep`.
+    pub sinks: Vec<SinkPlan>,
+    /// Sinks that could not be asked.
+    pub failures: Vec<Failure>,
+}
+
+/// What pruning would do in one sink.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SinkPlan {
+    /// Its name.
+    pub sink: String,
+    /// Every superseded version, in order.
+    pub versions: Vec<Version>,
+    /// The place keeps history itself, and drops what is older than this many seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_older_than: Option<u64>,
+    /// Why somebody has to say yes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs_yes: Option<String>,
+}
+
+/// One superseded version in one sink.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Version {
+    /// Of what.
+    #[serde(flatten)]
+    pub unit: Unit,
+    /// Which one.
+    pub generation: u32,
+    /// When its successor was received there.
+    pub superseded: Option<Timestamp>,
+    /// Whether it goes.
+    pub remove: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// The rule of a sink when it was last applied, to know when it gets shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Applied {
+    /// Seconds.
+    pub superseded: Option<u64>,
+    /// Versions.
+    pub last: Option<u32>,
+}
+
+impl From<Keep> for Applied {
+    fn from(keep: Keep) -> Self {
+        Self { superseded: keep.superseded.map(|age| age.to_duration().as_secs()), last: keep.last }
+    }
+}
+
+impl Applied {
+    /// Whether this keeps less than `before` in any case.
+    fn shorter_than(self, before: Self) -> bool {
+        // A rule that is not there keeps nothing; it is the others that keep something.
+        self.superseded.unwrap_or(0) < before.superseded.unwrap_or(0)
+            || self.last.unwrap_or(0) < before.last.unwrap_or(0)
+    }
+}
+
+impl SinkPlan {
+    /// The versions that go.
+    pub fn removals(&self) -> impl Iterator<Item = &Version> {
+        self.versions.iter().filter(|version| version.remove)
+    }
+}
+
+/// An error when a clock is wrong: then every age is.
+pub(super) fn check_clocks(opened: &Opened) -> Result<()> {
+    let of_sessions = opened.sessions.iter().filter_map(|open| {
+        let (_, found) = open.session.as_ref().ok()?;
+        Some((open.identity.clone(), found.clock_offset?))
+    });
+    let of_sinks = opened.sinks.iter().filter_map(|open| {
+        let sink = open.sink.as_ref().ok()?;
+        Some((sink.describe(), sink.clock_offset()?))
+    });
+    match of_sessions.chain(of_sinks).find(|(_, offset)| offset.abs() > CLOCK_TOLERANCE) {
+        None => Ok(()),
+        Some((place, offset)) => Err(wrong_clock(&format!("the clock of {place} is {offset} s ahead of ours"))),
+    }
+}
+
+fn wrong_clock(why: &str) -> Error {
+    Error::new(Kind::Refused, format!("nothing is pruned: {why}"))
+        .hint("set the clocks; with a wrong one, versions that should stay would seem old")
+}
+
+/// Makes the plan. It changes nothing.
+pub async fn plan(cx: &Context, opened: &Opened, state: &State, now: Timestamp) -> Result<PrunePlan> {
+    check_clocks(opened)?;
+    let mut plan = PrunePlan::default();
+    for open in opened.sinks.iter().filter(|open| open.used) {
+        let Some(keep) = open.keep else { continue };
+        let planned = match &open.sink {
+            Ok(sink) => plan_sink(cx, opened, sink, &open.name, keep, state, now).await,
+            Err(error) => Err(super::group::shared(Arc::clone(error))),
+        };
+        match planned {
+            Ok(sink) => plan.sinks.push(sink),
+            Err(error) if matches!(error.kind(), Kind::Interrupted | Kind::Refused) => return Err(error),
+            Err(error) => plan.failures.push(Failure::of(&open.name, &error).counting(!open.optional)),
+        }
+    }
+    Ok(plan)
+}
+
+async fn plan_sink(
+    cx: &Context,
+    opened: &Opened,
+    sink: &Arc<dyn Sink>,
+    name: &str,
+    keep: Keep,
+    state: &State,
+    now: Timestamp,
+) -> Result<SinkPlan> {
+    let mut planned =
+        SinkPlan { sink: name.to_owned(), versions: Vec::new(), history_older_than: None, needs_yes: None };
+    let applied = Applied::from(keep);
+    if sink.capabilities().native_history {
+        planned.history_older_than = applied.superseded;
+    } else {
+        for flow in &opened.flows {
+            if !opened.spec(flow).sinks.iter().any(|index| opened.sinks[*index].name == name) {
+                continue;
+            }
+            for (partition, generations) in sink.history(cx, &flow.name).await? {
+                cx.check()?;
+                let unit = Unit::new(&flow.name, partition);
+                planned.versions.extend(judge(cx, sink, &unit, &generations, applied, now).await?);
+            }
+        }
+    }
+    let removed = planned.removals().count();
+    if removed * 2 > planned.versions.len() && planned.versions.len() >= MANY {
+        planned.needs_yes = Some(format!("it would remove {removed} of {} versions", planned.versions.len()));
+    } else if (removed > 0 || planned.history_older_than.is_some())
+        && state.kept.get(name).is_some_and(|before| applied.shorter_than(*before))
+    {
+        planned.needs_yes = Some("its `keep` got shorter".to_owned());
+    }
+    Ok(planned)
+}
+
+/// The superseded versions of one unit. `generations` is in order; the last is live.
+async fn judge(
+    cx: &Context,
+    sink: &Arc<dyn Sink>,
+    unit: &Unit,
+    generations: &[u32],
+    keep: Applied,
+    now: Timestamp,
+) -> Result<Vec<Version>> {
+    if generations.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let notes = sink.notes(cx, unit).await?;
+    let mut versions = Vec::new();
+    for (index, pair) in generations.windows(2).enumerate() {
+        let successor = sink.manifest(cx, unit, pair[1]).await?;
+        let superseded = successor.received;
+        if let Some(received) = superseded.filter(|at| at.duration_since(now).as_secs() > CLOCK_TOLERANCE) {
+            return Err(wrong_clock(&format!("{unit} was received at {received}, which is in the future")));
+        }
+        let newer = generations.len() - 2 - index;
+        let (remove, reason) = verdict(pair[0], newer, superseded, &notes, keep, now);
+        versions.push(Version { unit: unit.clone(), generation: pair[0], superseded, remove, reason });
+    }
+    Ok(versions)
+}
+
+/// Whether a version goes, and why. `newer` superseded versions of the unit are newer than this one.
+fn verdict(
+    generation: u32,
+    newer: usize,
+    superseded: Option<Timestamp>,
+    notes: &Notes,
+    keep: Applied,
+    now: Timestamp,
+) -> (bool, String) {
+    if let Some(pin) = notes.pins.iter().find(|pin| pin.generation == generation) {
+        return (false, format!("pinned: {}", pin.reason));
+    }
+    if notes.verified.as_ref().is_some_and(|verified| verified.generation == generation) {
+        return (false, "it is the last copy that was verified".to_owned());
+    }
+    if let Some(last) = keep.last
+        && newer < last as usize
+    {
+        return (false, format!("one of the last {last}"));
+    }
+    let Some(superseded) = superseded else {
+        return (false, "nobody knows when it was replaced".to_owned());
+    };
+    let age = now.duration_since(superseded).as_secs();
+    let days = |seconds: i64| format!("{:.1} days", seconds as f64 / 86_400.0);
+    match keep.superseded {
+        Some(limit) if age < i64::try_from(limit).unwrap_or(i64::MAX) => (false, format!("replaced {} ago", days(age))),
+        _ => (true, format!("replaced {} ago", days(age))),
+    }
+}
+
+/// What pruning came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Pruned {
+    /// Versions that are gone, by sink.
+    pub removed: BTreeMap<String, u64>,
+    /// What could not be removed.
+    pub failures: Vec<Failure>,
+    /// Sinks that were left alone until somebody says yes.
+    pub waiting: Vec<String>,
+}
+
+/// Removes what the plan says. Where somebody has to say yes and did not, the sink is left alone.
+pub async fn execute(cx: &Context, opened: &Opened, plan: &PrunePlan, yes: bool, state: &mut State) -> Result<Pruned> {
+    let mut pruned = Pruned { failures: plan.failures.clone(), ..Pruned::default() };
+    for planned in &plan.sinks {
+        let Some(open) = opened.sinks.iter().find(|open| open.name == planned.sink) else { continue };
+        let (Ok(sink), Some(keep)) = (&open.sink, open.keep) else { continue };
+        if let (Some(why), false) = (&planned.needs_yes, yes) {
+            pruned.waiting.push(format!(
+                "sink `{}` is not pruned: {why}; see `cdrvault prune -n`, then `cdrvault prune --yes`",
+                planned.sink
+            ));
+            continue;
+        }
+        match execute_sink(cx, sink, planned).await {
+            Ok(0) => drop(state.kept.insert(planned.sink.clone(), keep.into())),
+            Ok(removed) => {
+                pruned.removed.insert(planned.sink.clone(), removed);
+                state.kept.insert(planned.sink.clone(), keep.into());
+            }
+            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+            Err(error) => pruned.failures.push(Failure::of(&planned.sink, &error).counting(!open.optional)),
+        }
+    }
+    Ok(pruned)
+}
+
+async fn execute_sink(cx: &Context, sink: &Arc<dyn Sink>, planned: &SinkPlan) -> Result<u64> {
+    if let Some(seconds) = planned.history_older_than {
+        sink.forget_history(cx, std::time::Duration::from_secs(seconds)).await?;
+        return Ok(0);
+    }
+    let (mut removed, mut trees) = (0, false);
+    for version in planned.removals() {
+        cx.check()?;
+        let manifest = sink.manifest(cx, &version.unit, version.generation).await?;
+        sink.remove(cx, &manifest).await?;
+        trees |= matches!(manifest.content, Content::Tree { .. });
+        removed += 1;
+    }
+    if trees {
+        remove_nameless(cx, sink).await?;
+    }
+    sink.flush(cx).await?;
+    Ok(removed)
+}
+
+/// Removes the bodies that no receipt of the vault names, of whatever dataset.
+async fn remove_nameless(cx: &Context, sink: &Arc<dyn Sink>) -> Result<()> {
+    let mut named: BTreeSet<String> = BTreeSet::new();
+    for dataset in sink.datasets(cx).await? {
+        for (partition, generations) in sink.history(cx, &dataset).await? {
+            // Days are objects of their own.
+            if partition != Partition::Snapshot {
+                continue;
+            }
+            for generation in generations {
+                let manifest = sink.manifest(cx, &Unit::new(&dataset, partition), generation).await?;
+                named.extend(bodies_of(&manifest));
+            }
+        }
+    }
+    for sha256 in sink.bodies(cx).await?.into_keys().filter(|sha256| !named.contains(sha256)) {
+        cx.check()?;
+        sink.remove_body(cx, &sha256).await?;
+    }
+    Ok(())
+}
+
+fn bodies_of(manifest: &Manifest) -> Vec<String> {
+    match &manifest.content {
+        Content::Tree { entries } => {
+            entries.iter().filter_map(|entry| entry.stored.as_ref()).map(|stored| stored.sha256.clone()).collect()
+        }
+        Content::Object(_) => Vec::new(),
+    }
+}
+
+/// Releases the pins of a partition in every sink; how many there were.
+pub async fn release(cx: &Context, opened: &Opened, partition: Partition) -> Result<u64> {
+    let mut released = 0;
+    for flow in &opened.flows {
+        let unit = Unit::new(&flow.name, partition);
+        for (_, open, sink) in opened.sinks_of(flow) {
+            if open.mirrors.is_some() {
+                continue;
+            }
+            let notes = sink.notes(cx, &unit).await?;
+            if !notes.pins.is_empty() {
+                released += notes.pins.len() as u64;
+                sink.put_notes(cx, &unit, &Notes { pins: Vec::new(), ..notes }).await?;
+            }
+        }
+    }
+    Ok(released)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Pin, Verified};
+
+    const DAY: i64 = 86_400;
+
+    fn at(days_ago: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 - days_ago * DAY).unwrap()
+    }
+
+    fn goes(generation: u32, newer: usize, days_ago: i64, notes: &Notes, keep: Applied) -> bool {
+        verdict(generation, newer, Some(at(days_ago)), notes, keep, at(0)).0
+    }
+
+    #[test]
+    fn age_counts_from_the_successor_and_either_rule_keeps() {
+        let none = Notes::default();
+        let month = Applied { superseded: Some(30 * 86_400), last: None };
+        assert!(!goes(1, 0, 29, &none, month));
+        assert!(goes(1, 0, 30, &none, month));
+        let three = Applied { superseded: None, last: Some(3) };
+        assert!(!goes(1, 2, 4000, &none, three));
+        assert!(goes(1, 3, 0, &none, three));
+        let both = Applied { superseded: Some(30 * 86_400), last: Some(1) };
+        assert!(!goes(1, 0, 100, &none, both));
+        assert!(!goes(1, 5, 1, &none, both));
+        assert!(goes(1, 1, 31, &none, both));
+    }
+
+    #[test]
+    fn pins_and_the_last_verified_copy_stay() {
+        let now = Applied { superseded: Some(0), last: None };
+        let pinned = Notes {
+            pins: vec![Pin { generation: 2, reason: "shrunk".to_owned(), since: at(1) }],
+            verified: Some(Verified { generation: 3, at: at(1) }),
+            ..Notes::default()
+        };
+        assert!(goes(1, 0, 1, &pinned, now));
+        assert!(!goes(2, 0, 1, &pinned, now));
+        assert!(!goes(3, 0, 1, &pinned, now));
+        assert!(!verdict(1, 0, None, &Notes::default(), now, at(0)).0, "an unknown age is no age");
+    }
+
+    #[test]
+    fn a_rule_that_keeps_less_is_shorter() {
+        let rule = |superseded, last| Applied { superseded, last };
+        assert!(rule(Some(7), None).shorter_than(rule(Some(30), None)));
+        assert!(rule(None, Some(3)).shorter_than(rule(Some(30), Some(3))));
+        assert!(!rule(Some(30), Some(3)).shorter_than(rule(Some(30), None)));
+        assert!(!rule(Some(31), None).shorter_than(rule(Some(30), None)));
+    }
+}

@@ -1,0 +1,490 @@
+//! Mirrors: a copy of a local vault at a far end. What is published is only noted; one transfer at the end of a run
+//! brings it there. The local vault says what a generation is, the far end says what it has.
+
+mod process;
+mod rdiff;
+mod rsync;
+mod ssh;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::layout;
+use cdrvault_pipeline::manifest::{Content, Manifest, Notes};
+use cdrvault_pipeline::partition::{Partition, Unit};
+use cdrvault_pipeline::payload::{Body, ByteStream, Object, ObjectStream};
+use cdrvault_pipeline::plugin::Around;
+use cdrvault_pipeline::sink::{Capabilities, Expected, Held, Identity, Live, LiveObject, Sealed, Sink};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use crate::{local, vault};
+
+pub(crate) use rdiff::plugin as rdiff_plugin;
+pub(crate) use rsync::plugin as rsync_plugin;
+
+/// How names and bytes get to the far end and back.
+#[async_trait]
+pub(crate) trait Transport: Send + Sync + 'static {
+    fn describe(&self) -> String;
+
+    fn capabilities(&self) -> Capabilities;
+
+    /// Repairs what an interrupted transfer left. Only before a run that writes.
+    async fn heal(&self, cx: &Context) -> Result<()> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Files that an interrupted transfer left, to be removed.
+    fn leftovers(&self, listing: &Listing) -> Vec<String> {
+        let _ = listing;
+        Vec::new()
+    }
+
+    /// Every file there, with its length where that is told; `None` where there is nothing at all.
+    async fn list(&self, cx: &Context) -> Result<Option<Listing>>;
+
+    /// Brings files into a local directory, which is empty, under their names.
+    async fn fetch(&self, cx: &Context, names: &[String], into: &Path) -> Result<()>;
+
+    /// Brings files to the far end, and returns when it has confirmed that it holds the very bytes.
+    async fn send(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()>;
+
+    /// Removes files there.
+    async fn remove(&self, cx: &Context, names: &[String]) -> Result<()>;
+
+    /// See [`Sink::forget_history`].
+    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
+        let _ = (cx, older_than);
+        Ok(())
+    }
+}
+
+/// The files of a far end.
+pub(crate) type Listing = BTreeMap<String, Option<u64>>;
+
+/// What one transfer is about.
+#[derive(Debug, Default)]
+pub(crate) struct Parcel {
+    /// Everything of these datasets belongs there.
+    pub(crate) datasets: Vec<String>,
+    /// And these content-addressed bodies.
+    pub(crate) bodies: BTreeSet<String>,
+    /// What is new: objects, versions and bodies.
+    pub(crate) objects: Vec<String>,
+    /// What is new: receipts and notes, which may be there only after their objects.
+    pub(crate) receipts: Vec<String>,
+}
+
+/// A copy of a local vault.
+pub(crate) struct Mirror<T> {
+    transport: T,
+    around: Around,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What the far end holds, as it was told.
+    listing: Option<Listing>,
+    /// What is noted, and not sent.
+    queue: BTreeSet<Unit>,
+    /// What is to be removed there.
+    removals: Vec<String>,
+    identity_differs: bool,
+    /// Receipts that only the far end has, by name.
+    receipts: BTreeMap<String, Vec<u8>>,
+}
+
+impl<T: Transport> Mirror<T> {
+    fn new(transport: T, around: &Around) -> Self {
+        Self { transport, around: around.clone(), state: Mutex::default() }
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn mirrored(&self) -> Result<(&Arc<dyn Sink>, &Path)> {
+        let sink = self.around.mirrored.as_ref().ok_or_else(|| Error::failed("a mirror of nothing"))?;
+        let root = sink.root().ok_or_else(|| Error::failed("only a vault in a directory can be mirrored"))?;
+        Ok((sink, root))
+    }
+
+    fn listed<R>(&self, work: impl FnOnce(&Listing) -> R) -> R {
+        self.with(|state| work(state.listing.get_or_insert_default()))
+    }
+
+    fn history_of(&self, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>> {
+        let receipts = layout::manifests_of(dataset)?;
+        Ok(self.listed(|files| vault::history_of(files.keys().filter_map(|name| name.strip_prefix(&receipts)))))
+    }
+
+    /// Whether the objects of a generation are there, by their names and, where they are told, their lengths.
+    fn has_objects(&self, manifest: &Manifest) -> Result<bool> {
+        let has = |name: &str, bytes: u64| {
+            self.listed(|files| files.get(name).is_some_and(|length| length.is_none_or(|length| length == bytes)))
+        };
+        Ok(match &manifest.content {
+            Content::Object(object) => has(&object.path, object.bytes),
+            Content::Tree { entries } => {
+                let mut all = true;
+                for stored in entries.iter().filter_map(|entry| entry.stored.as_ref()) {
+                    all &= has(&layout::object(&stored.sha256)?, stored.bytes);
+                }
+                all
+            }
+        })
+    }
+
+    /// A receipt, from the local vault where it has it; they are the same bytes.
+    async fn receipt(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
+        let (mirrored, _) = self.mirrored()?;
+        match mirrored.manifest(cx, unit, generation).await {
+            Err(error) if error.kind() == Kind::NotFound => {
+                let name = layout::manifest(unit, generation)?;
+                if !self.listed(|files| files.contains_key(&name)) {
+                    return Err(error);
+                }
+                let known = self.with(|state| state.receipts.get(&name).cloned());
+                let text = match known {
+                    Some(text) => text,
+                    None => self.fetch_small(cx, &name).await?,
+                };
+                vault::parse_manifest(&format!("{}/{name}", self.describe()), &text, unit, generation)
+            }
+            other => other,
+        }
+    }
+
+    /// Fetches all receipts that the local vault lacks at once: it may have been lost.
+    async fn fetch_receipts(&self, cx: &Context, dataset: &str) -> Result<()> {
+        let here = self.mirrored()?.0.history(cx, dataset).await?;
+        let mut names = Vec::new();
+        for (partition, generations) in self.history_of(dataset)? {
+            let Some(generation) = generations.last() else { continue };
+            if here.get(&partition).is_none_or(|here| !here.contains(generation)) {
+                names.push(layout::manifest(&Unit::new(dataset, partition), *generation)?);
+            }
+        }
+        names.retain(|name| self.with(|state| !state.receipts.contains_key(name)));
+        if names.is_empty() {
+            return Ok(());
+        }
+        let directory = scratch()?;
+        self.transport.fetch(cx, &names, directory.path()).await?;
+        for name in names {
+            let path = directory.path().join(&name);
+            let text = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+            self.with(|state| state.receipts.insert(name, text));
+        }
+        Ok(())
+    }
+
+    async fn fetch_small(&self, cx: &Context, name: &str) -> Result<Vec<u8>> {
+        let directory = scratch()?;
+        self.transport.fetch(cx, &[name.to_owned()], directory.path()).await?;
+        let path = directory.path().join(name);
+        std::fs::read(&path).map_err(|error| Error::io("read", &path, error))
+    }
+
+    async fn check_identity(&self, cx: &Context, expect: &Expected, listing: Option<&Listing>) -> Result<bool> {
+        let place = self.describe();
+        let Some(listing) = listing.filter(|listing| !listing.is_empty()) else {
+            if expect.known && !expect.adopt {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!("there is no vault in {place}, although this pipeline wrote one there"),
+                )
+                .hint("see what happened to it; if it is lost, run once with --adopt-vault: it is filled again"));
+            }
+            return Ok(false);
+        };
+        if !listing.contains_key(layout::IDENTITY) {
+            let ours = |name: &String| name.starts_with(&format!("{}/", layout::PRIVATE));
+            return match listing.keys().find(|name| !ours(name)) {
+                Some(name) if !expect.adopt => Err(Error::new(
+                    Kind::Refused,
+                    format!("{place} is no vault and not empty: there is `{}`", name.escape_debug()),
+                )
+                .hint("name an empty place, or a new one; --adopt-vault makes a vault beside what is there")),
+                _ => Ok(false),
+            };
+        }
+        let text = self.fetch_small(cx, layout::IDENTITY).await?;
+        let found = vault::parse_identity(&format!("{place}/{}", layout::IDENTITY), &text)?;
+        match &expect.mirrored {
+            Some(mirrored) if found.vault != mirrored.vault && !expect.adopt => Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "{place} is a copy of another vault: {} of pipeline `{}`, made {}",
+                    found.vault, found.pipeline, found.created
+                ),
+            )
+            .hint("give each vault a mirror of its own; if this one is to be taken over, run once with --adopt-vault")),
+            Some(mirrored) => Ok(found == *mirrored),
+            None => Ok(true),
+        }
+    }
+
+    /// What has to travel so that the far end has what is noted.
+    async fn parcel(&self, cx: &Context, queue: &BTreeSet<Unit>) -> Result<Parcel> {
+        let (mirrored, root) = self.mirrored()?;
+        let keeps_history = self.capabilities().native_history;
+        let mut parcel = Parcel { datasets: self.around.datasets.clone(), ..Parcel::default() };
+        parcel.receipts.push(layout::IDENTITY.to_owned());
+        let mut histories = BTreeMap::new();
+        for dataset in &parcel.datasets {
+            histories.insert(dataset.clone(), (mirrored.history(cx, dataset).await?, self.history_of(dataset)?));
+        }
+        for unit in queue {
+            let Some((here, there)) = histories.get(&unit.dataset) else { continue };
+            let here = here.get(&unit.partition).cloned().unwrap_or_default();
+            let highest = there.get(&unit.partition).and_then(|there| there.last()).copied().unwrap_or(0);
+            // What it had is not sent again: it may have been pruned there.
+            for generation in here.iter().copied().filter(|generation| *generation >= highest) {
+                let manifest = mirrored.manifest(cx, unit, generation).await?;
+                parcel.receipts.push(layout::manifest(unit, generation)?);
+                match &manifest.content {
+                    Content::Object(object) if Some(&generation) == here.last() => {
+                        parcel.objects.push(object.path.clone());
+                    }
+                    Content::Object(object) if !keeps_history => {
+                        let version = layout::version(unit, generation, &object.sha256)?;
+                        // That of a day that had not ended was not kept.
+                        if root.join(&version).exists() {
+                            parcel.objects.push(version);
+                        }
+                    }
+                    Content::Object(_) => {}
+                    Content::Tree { entries } => {
+                        for stored in entries.iter().filter_map(|entry| entry.stored.as_ref()) {
+                            let name = layout::object(&stored.sha256)?;
+                            if !self.listed(|files| files.contains_key(&name)) {
+                                parcel.objects.push(name);
+                            }
+                        }
+                    }
+                }
+            }
+            let notes = layout::notes(unit)?;
+            if root.join(&notes).exists() {
+                parcel.receipts.push(notes);
+            }
+        }
+        parcel.objects.sort();
+        parcel.objects.dedup();
+        for (dataset, (history, _)) in &histories {
+            for generation in history.get(&Partition::Snapshot).into_iter().flatten() {
+                let manifest = mirrored.manifest(cx, &Unit::new(dataset, Partition::Snapshot), *generation).await?;
+                if let Content::Tree { entries } = &manifest.content {
+                    let stored = entries.iter().filter_map(|entry| entry.stored.as_ref());
+                    parcel.bodies.extend(stored.map(|stored| stored.sha256.clone()));
+                }
+            }
+        }
+        Ok(parcel)
+    }
+}
+
+#[async_trait]
+impl<T: Transport> Sink for Mirror<T> {
+    fn describe(&self) -> String {
+        self.transport.describe()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { mirror: true, ..self.transport.capabilities() }
+    }
+
+    async fn open(&self, cx: &Context, expect: &Expected, dry_run: bool) -> Result<Identity> {
+        if !dry_run {
+            self.transport.heal(cx).await?;
+        }
+        let listing = self.transport.list(cx).await?;
+        let same = self.check_identity(cx, expect, listing.as_ref()).await?;
+        if let (Some(listing), false) = (&listing, dry_run) {
+            let leftovers = self.transport.leftovers(listing);
+            if !leftovers.is_empty() {
+                self.transport.remove(cx, &leftovers).await?;
+            }
+        }
+        self.with(|state| {
+            state.listing = listing;
+            state.identity_differs = !same;
+        });
+        expect.mirrored.clone().ok_or_else(|| Error::failed("what this mirrors has no identity"))
+    }
+
+    async fn index(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
+        self.fetch_receipts(cx, dataset).await?;
+        let mut index = BTreeMap::new();
+        for (partition, generations) in self.history_of(dataset)? {
+            let Some(generation) = generations.last().copied() else { continue };
+            let manifest = self.receipt(cx, &Unit::new(dataset, partition), generation).await?;
+            index.insert(partition, Held { generation, object_there: self.has_objects(&manifest)? });
+        }
+        Ok(index)
+    }
+
+    async fn datasets(&self, _cx: &Context) -> Result<Vec<String>> {
+        let prefix = format!("{}/", layout::MANIFESTS);
+        let of = |name: &String| name.strip_prefix(&prefix)?.split_once('/').map(|(dataset, _)| dataset.to_owned());
+        let names: BTreeSet<String> = self.listed(|files| files.keys().filter_map(of).collect());
+        Ok(names.into_iter().filter(|name| layout::manifests_of(name).is_ok()).collect())
+    }
+
+    async fn history(&self, _cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>> {
+        self.history_of(dataset)
+    }
+
+    async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live> {
+        let Some(generation) = self.history_of(&unit.dataset)?.remove(&unit.partition).and_then(|mut all| all.pop())
+        else {
+            return Ok(Live::NOTHING);
+        };
+        let manifest = self.receipt(cx, unit, generation).await?;
+        // Its bytes were compared when they were sent.
+        let object = if self.has_objects(&manifest)? { LiveObject::Intact } else { LiveObject::Missing };
+        Ok(Live { manifest: Some(Arc::new(manifest)), object })
+    }
+
+    async fn manifest(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
+        let there = self.history_of(&unit.dataset)?.remove(&unit.partition).unwrap_or_default();
+        if !there.contains(&generation) {
+            let message = format!("{unit} has no generation {generation} in {}", self.describe());
+            return Err(Error::new(Kind::NotFound, message));
+        }
+        self.receipt(cx, unit, generation).await
+    }
+
+    async fn publish(&self, cx: &Context, sealed: &Sealed, _over: &Live) -> Result<Manifest> {
+        let (mirrored, _) = self.mirrored()?;
+        let unit = &sealed.manifest.unit;
+        let manifest = mirrored.manifest(cx, unit, sealed.manifest.generation).await?;
+        self.with(|state| state.queue.insert(unit.clone()));
+        Ok(manifest)
+    }
+
+    async fn flush(&self, cx: &Context) -> Result<()> {
+        let (queue, removals, differs) =
+            self.with(|state| (state.queue.clone(), state.removals.clone(), state.identity_differs));
+        if !queue.is_empty() || differs {
+            let (_, root) = self.mirrored()?;
+            let parcel = self.parcel(cx, &queue).await?;
+            self.transport.send(cx, root, &parcel).await?;
+            self.with(|state| {
+                state.queue.clear();
+                state.identity_differs = false;
+                let listing = state.listing.get_or_insert_default();
+                for name in parcel.objects.iter().chain(&parcel.receipts) {
+                    let length = std::fs::metadata(root.join(name)).ok().map(|found| found.len());
+                    listing.insert(name.clone(), length);
+                }
+            });
+        }
+        if !removals.is_empty() {
+            self.transport.remove(cx, &removals).await?;
+            self.with(|state| state.removals.clear());
+        }
+        Ok(())
+    }
+
+    async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
+        let directory = scratch()?;
+        let mut names = Vec::new();
+        match &manifest.content {
+            Content::Object(object) => {
+                let kept = layout::version(&manifest.unit, manifest.generation, &object.sha256)?;
+                names.extend(
+                    [object.path.clone(), kept]
+                        .into_iter()
+                        .filter(|name| self.listed(|files| files.contains_key(name))),
+                );
+            }
+            Content::Tree { entries } => {
+                for stored in entries.iter().filter_map(|entry| entry.stored.as_ref()) {
+                    names.push(layout::object(&stored.sha256)?);
+                }
+                names.sort();
+                names.dedup();
+            }
+        }
+        self.transport.fetch(cx, &names, directory.path()).await?;
+        let objects = local::vault_in(directory.path()).read(cx, manifest).await?;
+        let opened = move |object: Result<Object>| {
+            // Opened now: the directory goes with the stream.
+            let _ = &directory;
+            let Object { entry, body } = object?;
+            let body = match body {
+                Body::File(path) => Body::Stream(file_stream(&path)?),
+                other => other,
+            };
+            Ok(Object { entry, body })
+        };
+        Ok(objects.map(opened).boxed())
+    }
+
+    async fn remove(&self, _cx: &Context, manifest: &Manifest) -> Result<()> {
+        let mut names = vec![layout::manifest(&manifest.unit, manifest.generation)?];
+        if let Content::Object(object) = &manifest.content {
+            names.push(layout::version(&manifest.unit, manifest.generation, &object.sha256)?);
+        }
+        self.with(|state| {
+            if let Some(listing) = &mut state.listing {
+                listing.retain(|name, _| !names.contains(name));
+            }
+            state.removals.extend(names);
+        });
+        Ok(())
+    }
+
+    async fn bodies(&self, _cx: &Context) -> Result<BTreeMap<String, u64>> {
+        let prefix = format!("{}/", layout::OBJECTS);
+        let of = |(name, length): (&String, &Option<u64>)| {
+            let sha256 = name.strip_prefix(&prefix)?.split_once('/')?.1;
+            Some((sha256.to_owned(), length.unwrap_or(0)))
+        };
+        Ok(self.listed(|files| files.iter().filter_map(of).collect()))
+    }
+
+    async fn remove_body(&self, _cx: &Context, sha256: &str) -> Result<()> {
+        let name = layout::object(sha256)?;
+        self.with(|state| state.removals.push(name));
+        Ok(())
+    }
+
+    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
+        self.transport.forget_history(cx, older_than).await
+    }
+
+    /// Those of the local vault, with which they travel.
+    async fn notes(&self, cx: &Context, unit: &Unit) -> Result<Notes> {
+        self.mirrored()?.0.notes(cx, unit).await
+    }
+
+    async fn put_notes(&self, _cx: &Context, unit: &Unit, _notes: &Notes) -> Result<()> {
+        self.with(|state| state.queue.insert(unit.clone()));
+        Ok(())
+    }
+}
+
+fn file_stream(path: &Path) -> Result<ByteStream> {
+    let file = std::fs::File::open(path).map_err(|error| Error::io("open", path, error))?;
+    let path = path.to_owned();
+    let chunks = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 17);
+    Ok(chunks.map_err(move |error| Error::io("read", &path, error)).boxed())
+}
+
+fn scratch() -> Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("cdrvault-")
+        .tempdir()
+        .map_err(|error| Error::failed("cannot make a temporary directory").with_source(error))
+}

@@ -1,0 +1,391 @@
+//! `rdiff`: a mirror of a local vault by rdiff-backup, which keeps old versions itself, as reverse deltas.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cdrvault_pipeline::config::{Problem, Reference, Section, schema_of};
+use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::durable::{self, How};
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::layout;
+use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
+use cdrvault_pipeline::sink::{Capabilities, Sink};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::process::{Outcome, Program};
+use super::ssh::{self, Ssh};
+use super::{Listing, Mirror, Parcel, Transport};
+
+/// See [`super`].
+pub(crate) fn plugin() -> Plugin<dyn BuildSink> {
+    Plugin {
+        kind: "rdiff",
+        about: "a mirror of a local vault by rdiff-backup, which keeps old versions as reverse deltas",
+        details: "Needs rdiff-backup 2.2 on both sides. One session at the end of each run; `versions/` is not sent, since the \
+                  other side keeps history itself: `keep = { superseded = \"7d\" }` removes its old increments. A session that \
+                  was interrupted is regressed before the next one. What arrived is compared by hash, because rdiff-backup \
+                  takes a file of the same length and time for unchanged.",
+        schema: schema_of::<Options>,
+        parse,
+    }
+}
+
+/// A mirror by rdiff-backup.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Options {
+    /// The sink whose vault it mirrors.
+    mirror: Reference,
+    /// `USER@HOST::PATH`, or `/ABSOLUTE/PATH`.
+    to: String,
+    /// ssh: port, keys and timeouts.
+    #[serde(default)]
+    ssh: Option<ssh::Options>,
+}
+
+struct BuildRdiff {
+    mirror: Reference,
+    to: String,
+    ssh: Ssh,
+}
+
+fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
+    let Options { mirror, to, ssh } = section.options()?;
+    let mut sound = true;
+    if let Err(why) = check_target(&to) {
+        let problem = Problem::new(section.value("to"), format!("`{}` is no target: {why}", to.escape_debug()));
+        section.problem(problem.help("write `USER@HOST::PATH`, or `/ABSOLUTE/PATH`"));
+        sound = false;
+    } else if ssh.is_some() && to.starts_with('/') {
+        let problem = Problem::new(section.value("ssh"), "`ssh` is for targets of the form `USER@HOST::PATH`");
+        section.problem(problem.help("remove it, or correct `to`"));
+        sound = false;
+    }
+    let ssh = ssh.unwrap_or_default().check(section)?;
+    sound.then(|| Box::new(BuildRdiff { mirror, to: to.trim_end_matches('/').to_owned(), ssh }) as Box<dyn BuildSink>)
+}
+
+fn check_target(text: &str) -> Result<(), &'static str> {
+    if text.chars().any(|c| c.is_control() || matches!(c, '\'' | '"' | '\\' | '`' | '$')) {
+        return Err("the path holds a quote or another character with a meaning to shells");
+    }
+    if text.starts_with('/') {
+        return if text.trim_end_matches('/').is_empty() || text.contains("::") {
+            Err("this is no directory for a vault")
+        } else {
+            Ok(())
+        };
+    }
+    let (host, path) = text.split_once("::").ok_or("neither `USER@HOST::PATH` nor an absolute path")?;
+    if !ssh::is_host(host) {
+        return Err("this is no `USER@HOST`");
+    }
+    if path.is_empty() || path.starts_with('-') || path.contains("::") {
+        return Err("the path is missing, or begins with a `-`");
+    }
+    Ok(())
+}
+
+impl BuildSink for BuildRdiff {
+    fn describe(&self) -> String {
+        self.to.clone()
+    }
+
+    fn mirrors(&self) -> Option<&Reference> {
+        Some(&self.mirror)
+    }
+
+    fn keeps_history(&self) -> bool {
+        true
+    }
+
+    fn build(&self, around: &Around) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(Mirror::new(Rdiff { to: self.to.clone(), ssh: self.ssh.clone() }, around)))
+    }
+}
+
+struct Rdiff {
+    to: String,
+    ssh: Ssh,
+}
+
+/// rdiff-backup's status when it had something to warn of, and did its work.
+const WARNED: i32 = 2;
+
+impl Rdiff {
+    fn program(&self) -> Program {
+        let program = Program::new("rdiff-backup");
+        if self.to.starts_with('/') {
+            return program;
+        }
+        // rdiff-backup hands this to a shell: it holds nothing that was not checked.
+        program.arg("--remote-schema").arg(format!("{} {{h}} rdiff-backup server", self.ssh.command()))
+    }
+
+    fn good(&self, outcome: &Outcome, doing: &str) -> Result<Vec<u8>> {
+        if matches!(outcome.status, 0 | WARNED) {
+            return Ok(outcome.output.clone());
+        }
+        if let Some(error) = ssh::complaint(outcome, &self.to) {
+            return Err(error);
+        }
+        if outcome.says("is still running") {
+            let message = format!("{}: an earlier session of rdiff-backup is still running there", self.to);
+            return Err(Error::new(Kind::Transient, message).hint("if it hangs, stop it on the other side"));
+        }
+        let (kind, hint) = match outcome.status {
+            _ if outcome.says("No space left") || outcome.says("Disk quota exceeded") => {
+                (Kind::NoSpace, "free some space there; what is not delivered stays owed")
+            }
+            _ if outcome.says("Permission denied") || outcome.says("Read-only file system") => {
+                (Kind::Denied, "give the remote user the right to write there")
+            }
+            _ if outcome.says("rdiff-backup: not found") || outcome.says("rdiff-backup: command not found") => {
+                (Kind::Config, "install rdiff-backup 2.2 on the other side")
+            }
+            _ => (Kind::Failed, "what is not delivered stays owed; the next run tries it again"),
+        };
+        let said = complaint(&outcome.complaints);
+        Err(Error::new(kind, format!("cannot {doing} {}: {said} (rdiff-backup status {})", self.to, outcome.status))
+            .hint(hint))
+    }
+
+    async fn session(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
+        loop {
+            let program =
+                self.program().args(["backup", "--include-globbing-filelist-stdin"]).input(selection(root, parcel)?);
+            let outcome = program.arg(root).arg(&self.to).run(cx).await?;
+            // Its history has steps of one second.
+            if outcome.status != 0 && outcome.says("not in the past") {
+                cx.unless_cancelled(async {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Ok(())
+                })
+                .await?;
+                continue;
+            }
+            return self.good(&outcome, "write into").map(drop);
+        }
+    }
+
+    /// The files of which the other side holds other bytes, or none.
+    async fn differing(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<Vec<String>> {
+        let mut list = Vec::new();
+        for name in parcel.objects.iter().chain(&parcel.receipts) {
+            list.extend_from_slice(&glob(&root.join(name)));
+            list.push(b'\n');
+        }
+        list.extend_from_slice(b"- ");
+        list.extend_from_slice(&glob(root));
+        list.extend_from_slice(b"/**\n");
+        let program =
+            self.program().args(["compare", "--method", "hash", "--include-globbing-filelist-stdin"]).input(list);
+        let outcome = program.arg(root).arg(&self.to).run(cx).await?;
+        let output = String::from_utf8_lossy(&outcome.output).into_owned();
+        // What is not selected here is told as deleted, and what makes that a failure is no failure.
+        let told =
+            |line: &str| ["deleted: ", "changed: ", "new: ", "data changed: "].iter().any(|word| line.contains(word));
+        if outcome.status != 0 && !output.lines().any(told) {
+            self.good(&outcome, "compare")?;
+        }
+        let sent = || parcel.objects.iter().chain(&parcel.receipts);
+        let named = |line: &str| sent().find(|name| line.ends_with(&format!(": {name}"))).cloned();
+        Ok(output.lines().filter(|line| !line.starts_with("deleted: ")).filter_map(named).collect())
+    }
+}
+
+/// The first error, or else the last line. Its messages go on in lines that begin with spaces.
+fn complaint(text: &str) -> String {
+    let mut messages: Vec<String> = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        match messages.last_mut() {
+            Some(message) if line.starts_with(' ') => {
+                message.push(' ');
+                message.push_str(line.trim());
+            }
+            _ => messages.push(line.split_whitespace().collect::<Vec<_>>().join(" ")),
+        }
+    }
+    let error = messages.iter().find_map(|message| message.strip_prefix("ERROR: "));
+    error.or_else(|| messages.last().map(String::as_str)).unwrap_or("rdiff-backup says nothing").to_owned()
+}
+
+/// What belongs there, as rdiff-backup's selection takes it: the first line that fits decides.
+fn selection(root: &Path, parcel: &Parcel) -> Result<Vec<u8>> {
+    let mut list = Vec::new();
+    let mut line = |sign: &[u8], path: &Path, end: &[u8]| {
+        list.extend_from_slice(sign);
+        list.extend_from_slice(&glob(path));
+        list.extend_from_slice(end);
+        list.push(b'\n');
+    };
+    line(b"- ", root, b"/**.cdrvault-tmp-*");
+    line(b"", &root.join(layout::IDENTITY), b"");
+    for dataset in &parcel.datasets {
+        line(b"", &root.join(layout::live_directory(dataset)?), b"");
+        line(b"", &root.join(layout::manifests_of(dataset)?), b"");
+        line(b"", &root.join(layout::notes_of(dataset)?), b"");
+    }
+    for sha256 in &parcel.bodies {
+        line(b"", &root.join(layout::object(sha256)?), b"");
+    }
+    line(b"- ", root, b"/**");
+    Ok(list)
+}
+
+/// A path in which nothing is a pattern.
+fn glob(path: &Path) -> Vec<u8> {
+    let mut escaped = Vec::new();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        if matches!(byte, b'*' | b'?' | b'[') {
+            escaped.extend([b'[', *byte, b']']);
+        } else {
+            escaped.push(*byte);
+        }
+    }
+    escaped
+}
+
+/// There is nothing there yet that rdiff-backup knows.
+fn is_absent(outcome: &Outcome) -> bool {
+    outcome.status == 1
+        && (outcome.says("couldn't be identified as being within an existing backup repository")
+            || outcome.says("does not exist"))
+}
+
+#[async_trait]
+impl Transport for Rdiff {
+    fn describe(&self) -> String {
+        self.to.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { checksum: true, native_history: true, ..Capabilities::default() }
+    }
+
+    async fn heal(&self, cx: &Context) -> Result<()> {
+        // Its own `verify` finds nothing wrong with a session that was cut off; this does, and does nothing otherwise.
+        let outcome = self.program().arg("regress").arg(&self.to).run(cx).await?;
+        if is_absent(&outcome) {
+            return Ok(());
+        }
+        self.good(&outcome, "repair").map(drop)
+    }
+
+    async fn list(&self, cx: &Context) -> Result<Option<Listing>> {
+        let outcome = self.program().args(["list", "files", "--at", "now"]).arg(&self.to).run(cx).await?;
+        if is_absent(&outcome) {
+            return Ok(None);
+        }
+        let output = self.good(&outcome, "list")?;
+        let names = String::from_utf8_lossy(&output).into_owned();
+        Ok(Some(names.lines().filter(|name| *name != ".").map(|name| (name.to_owned(), None)).collect()))
+    }
+
+    async fn fetch(&self, cx: &Context, names: &[String], into: &Path) -> Result<()> {
+        // 2.2.2 fails to restore a single file by its name, and to restore into a directory that is there. The
+        // selection goes by where things are restored to.
+        let restored = into.join("restored");
+        let mut list = Vec::new();
+        for name in names {
+            list.extend_from_slice(&glob(&restored.join(name)));
+            list.push(b'\n');
+        }
+        list.extend_from_slice(b"- **\n");
+        let program = self.program().args(["restore", "--at", "now", "--include-globbing-filelist-stdin"]);
+        let outcome = program.arg(&self.to).arg(&restored).input(list).run(cx).await?;
+        self.good(&outcome, "read from")?;
+        for name in names {
+            let (from, to) = (restored.join(name), into.join(name));
+            if !from.is_file() {
+                return Err(Error::new(Kind::Damaged, format!("{} does not give {name} back", self.to)));
+            }
+            durable::create_dirs(to.parent().unwrap_or(into), &How::private())?;
+            durable::adopt(&from, &to, &How::private(), true)?;
+        }
+        durable::remove_tree(&restored)
+    }
+
+    async fn send(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
+        self.session(cx, root, parcel).await?;
+        let missed = self.differing(cx, root, parcel).await?;
+        if missed.is_empty() {
+            return Ok(());
+        }
+        // Same length, same second: rdiff-backup did not look into them. A later time makes it look.
+        for name in &missed {
+            make_later(&root.join(name))?;
+        }
+        self.session(cx, root, parcel).await?;
+        match self.differing(cx, root, parcel).await?.first() {
+            None => Ok(()),
+            Some(name) => {
+                Err(Error::new(Kind::Damaged, format!("{} holds other bytes than were sent: {name}", self.to))
+                    .hint("see whether somebody else writes there; if nobody does, check its disk"))
+            }
+        }
+    }
+
+    async fn remove(&self, _cx: &Context, _names: &[String]) -> Result<()> {
+        // What the local vault drops is dropped by the next session, and stays in the history.
+        Ok(())
+    }
+
+    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
+        let age = format!("{}s", older_than.as_secs());
+        let program = self.program().arg("--force").args(["remove", "increments", "--older-than"]);
+        let outcome = program.arg(age).arg(&self.to).run(cx).await?;
+        if is_absent(&outcome) {
+            return Ok(());
+        }
+        self.good(&outcome, "remove old increments from").map(drop)
+    }
+}
+
+fn make_later(path: &Path) -> Result<()> {
+    let failed = |error| Error::io("set the time of", path, error);
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let old = file.metadata().and_then(|found| found.modified()).map_err(failed)?;
+    file.set_modified(std::time::SystemTime::now().max(old + Duration::from_secs(1))).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_hosts_and_directories() {
+        for good in ["me@host::vault", "host::/srv/vault", "/srv/va ult"] {
+            assert!(check_target(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "/",
+            "vault",
+            "me@host:vault",
+            "-oProxyCommand=x::y",
+            "host::",
+            "host::-x",
+            "h::a'b",
+            "h::$(x)",
+            "a b::c",
+        ] {
+            assert!(check_target(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_message_of_many_lines_is_one() {
+        let text = "NOTE:    One\nERROR:   Path '/a' couldn't be identified as being within an\n         existing backup repository\nERROR:   More\n";
+        assert_eq!(complaint(text), "Path '/a' couldn't be identified as being within an existing backup repository");
+        assert_eq!(complaint("Fatal:   broken\n"), "Fatal: broken");
+    }
+
+    #[test]
+    fn patterns_in_paths_are_no_patterns() {
+        assert_eq!(glob(Path::new("/a[1]*/b?")), b"/a[[]1][*]/b[?]");
+    }
+}

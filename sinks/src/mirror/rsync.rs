@@ -1,0 +1,414 @@
+//! `rsync`: a mirror of a local vault on another host, in another directory, or in a module of an rsync daemon.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cdrvault_pipeline::config::{ByteSize, Problem, Reference, Secret, Section, schema_of};
+use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::durable::{self, How};
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
+use cdrvault_pipeline::sink::{Capabilities, Sink};
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::process::{Outcome, Program};
+use super::ssh::{self, Ssh};
+use super::{Listing, Mirror, Parcel, Transport};
+
+/// See [`super`].
+pub(crate) fn plugin() -> Plugin<dyn BuildSink> {
+    Plugin {
+        kind: "rsync",
+        about: "a mirror of a local vault, by rsync: another host by ssh, an rsync daemon, or another directory",
+        details: "One transfer at the end of each run brings what is new: first the objects, which are then compared by \
+                  checksum, then their receipts. Superseded versions travel too. Nothing is removed there but what this sink's \
+                  own `keep` no longer keeps. ssh asks no questions and takes only hosts that it knows. Works with the forced \
+                  command `rrsync DIRECTORY` in the authorized_keys of the other side; `to` is then relative to it.",
+        schema: schema_of::<Options>,
+        parse,
+    }
+}
+
+/// A mirror by rsync.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Options {
+    /// The sink whose vault it mirrors.
+    mirror: Reference,
+    /// `USER@HOST:PATH`, `rsync://[USER@]HOST[:PORT]/MODULE/PATH`, or `/ABSOLUTE/PATH`.
+    to: String,
+    /// ssh: port, keys and timeouts.
+    #[serde(default)]
+    ssh: Option<ssh::Options>,
+    /// The password of an rsync daemon.
+    #[serde(default)]
+    password: Option<Secret>,
+    /// At most so many bytes a second, as `"4MiB"`.
+    #[serde(default)]
+    bandwidth: Option<ByteSize>,
+    /// Have the other side sync what it wrote to its disk. Needs rsync 3.2.4 there.
+    #[serde(default = "yes")]
+    fsync: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+struct BuildRsync {
+    mirror: Reference,
+    to: Target,
+    ssh: Ssh,
+    password: Option<Secret>,
+    bandwidth: Option<ByteSize>,
+    fsync: bool,
+}
+
+/// Where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    Ssh(String),
+    Daemon(String),
+    Directory(String),
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.chars().any(|c| c.is_control() || matches!(c, '\'' | '"' | '\\' | '`' | '$' | '*' | '?' | '[')) {
+            return Err("the path holds a quote, a wildcard or another character with a meaning to shells");
+        }
+        if let Some(rest) = text.strip_prefix("rsync://") {
+            let (host, path) = rest.split_once('/').ok_or("the module is missing")?;
+            let (account, port) = host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port)));
+            if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+                return Err("this is no port");
+            }
+            if !ssh::is_host(account) || path.is_empty() || path.starts_with(['/', '-']) {
+                return Err("this is no host, or no module");
+            }
+            return Ok(Self::Daemon(text.trim_end_matches('/').to_owned()));
+        }
+        if text.starts_with('/') {
+            return match text.trim_end_matches('/') {
+                "" => Err("the root directory is no place for a vault"),
+                path => Ok(Self::Directory(path.to_owned())),
+            };
+        }
+        let (host, path) = text.split_once(':').ok_or("neither a host nor an absolute path")?;
+        if !ssh::is_host(host) {
+            return Err("this is no `USER@HOST`");
+        }
+        if path.starts_with(['-', ':']) || path.is_empty() {
+            return Err("the path is missing, or begins with a `-` or a second `:`");
+        }
+        Ok(Self::Ssh(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// With a slash: what is in it.
+    fn inside(&self) -> String {
+        format!("{}/", self.text())
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Ssh(text) | Self::Daemon(text) | Self::Directory(text) => text,
+        }
+    }
+}
+
+fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
+    let Options { mirror, to, ssh, password, bandwidth, fsync } = section.options()?;
+    let target = match Target::parse(&to) {
+        Ok(target) => Some(target),
+        Err(why) => {
+            let problem = Problem::new(section.value("to"), format!("`{}` is no target: {why}", to.escape_debug()));
+            section.problem(problem.help("write `USER@HOST:PATH`, `rsync://HOST/MODULE/PATH`, or `/ABSOLUTE/PATH`"));
+            None
+        }
+    };
+    let mut sound = true;
+    let mut wrong = |key: &str, message: &str, help: &'static str| {
+        section.problem(Problem::new(section.value(key), message.to_owned()).help(help));
+        sound = false;
+    };
+    if let Some(target) = &target {
+        if ssh.is_some() && !matches!(target, Target::Ssh(_)) {
+            wrong("ssh", "`ssh` is for targets of the form `USER@HOST:PATH`", "remove it, or correct `to`");
+        }
+        if password.is_some() && !matches!(target, Target::Daemon(_)) {
+            wrong(
+                "password",
+                "`password` is for an rsync daemon",
+                "ssh takes keys only: name one in `ssh.identity-file`",
+            );
+        }
+    }
+    let ssh = ssh.unwrap_or_default().check(section)?;
+    let to = target.filter(|_| sound)?;
+    Some(Box::new(BuildRsync { mirror, to, ssh, password, bandwidth, fsync }))
+}
+
+impl BuildSink for BuildRsync {
+    fn describe(&self) -> String {
+        self.to.text().to_owned()
+    }
+
+    fn mirrors(&self) -> Option<&Reference> {
+        Some(&self.mirror)
+    }
+
+    fn build(&self, around: &Around) -> Result<Arc<dyn Sink>> {
+        let transport = Rsync {
+            to: self.to.clone(),
+            ssh: self.ssh.clone(),
+            password: self.password.as_ref().map(Secret::resolve).transpose()?,
+            bandwidth: self.bandwidth.map(ByteSize::as_u64),
+            fsync: self.fsync,
+        };
+        Ok(Arc::new(Mirror::new(transport, around)))
+    }
+}
+
+struct Rsync {
+    to: Target,
+    ssh: Ssh,
+    password: Option<SecretString>,
+    bandwidth: Option<u64>,
+    fsync: bool,
+}
+
+impl Rsync {
+    fn program(&self) -> Program {
+        let mut program = Program::new("rsync")
+            .arg(format!("--timeout={}", self.ssh.stall_timeout.as_secs().max(1)))
+            .secret("RSYNC_PASSWORD", self.password.clone());
+        match self.to {
+            Target::Ssh(_) => program = program.arg("--rsh").arg(self.ssh.command()),
+            Target::Daemon(_) => program = program.arg("--contimeout=30"),
+            Target::Directory(_) => {}
+        }
+        program
+    }
+
+    /// Files of `from`, which may be removed there where they are missing here.
+    fn files(&self, names: &[String]) -> Program {
+        let mut list = Vec::new();
+        for name in names {
+            list.extend_from_slice(name.as_bytes());
+            list.push(0);
+        }
+        // Names are the vault's own: each is compared by its checksum, whatever its size and time.
+        self.program().args(["--files-from=-", "--from0", "--checksum"]).input(list)
+    }
+
+    async fn transfer(&self, cx: &Context, root: &Path, names: &[String]) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut program = self.files(names).args(["--times", "--perms", "--omit-dir-times"]);
+        if self.fsync {
+            program = program.arg("--fsync");
+        }
+        if let Some(limit) = self.bandwidth {
+            // In units of 1024 bytes.
+            program = program.arg(format!("--bwlimit={}", limit.div_ceil(1024).max(1)));
+        }
+        let outcome = program.arg("--").arg(inside(root)).arg(self.to.inside()).run(cx).await?;
+        self.good(&outcome, "write into").map(drop)
+    }
+
+    /// What the other side holds must be what we sent.
+    async fn confirm(&self, cx: &Context, root: &Path, names: &[String]) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let program = self.files(names).args(["--dry-run", "--itemize-changes"]);
+        let outcome = program.arg("--").arg(inside(root)).arg(self.to.inside()).run(cx).await?;
+        let differing = String::from_utf8_lossy(&self.good(&outcome, "compare")?).into_owned();
+        match differing.lines().find(|line| line.starts_with(['<', '>']) && line.as_bytes().get(1) == Some(&b'f')) {
+            None => Ok(()),
+            Some(line) => Err(Error::new(
+                Kind::Damaged,
+                format!(
+                    "{} holds other bytes than were sent: {}",
+                    self.to.text(),
+                    line.split_once(' ').map_or(line, |(_, name)| name)
+                ),
+            )
+            .hint("see whether somebody else writes there; if nobody does, check its disk")),
+        }
+    }
+
+    fn good(&self, outcome: &Outcome, doing: &str) -> Result<Vec<u8>> {
+        if outcome.status == 0 {
+            return Ok(outcome.output.clone());
+        }
+        if let Some(error) = ssh::complaint(outcome, self.to.text()) {
+            return Err(error);
+        }
+        let (kind, hint) = match outcome.status {
+            _ if outcome.says("No space left") || outcome.says("Disk quota exceeded") => {
+                (Kind::NoSpace, "free some space there; what is not delivered stays owed")
+            }
+            _ if outcome.says("--fsync: unknown option") || outcome.says("fsync") && outcome.says("option") => {
+                (Kind::Config, "the rsync there is older than 3.2.4: write `fsync = false`")
+            }
+            _ if outcome.says("Permission denied") || outcome.says("read only") || outcome.says("Read-only") => {
+                (Kind::Denied, "give the remote user the right to write there")
+            }
+            5 if outcome.says("auth failed") => (Kind::Denied, "correct the user in `to` and the `password`"),
+            5 if outcome.says("Unknown module") => (Kind::Config, "correct the module in `to`"),
+            12 if outcome.says("rrsync error") => {
+                (Kind::Config, "make the directory there: rrsync lets us into nothing but what exists below its own")
+            }
+            127 => (Kind::Config, "install rsync on the other side"),
+            10 | 12 | 30 | 35 => (Kind::Transient, "see whether the other side still answers"),
+            _ => (Kind::Failed, "what is not delivered stays owed; the next run tries it again"),
+        };
+        let text = last_complaint(outcome);
+        Err(Error::new(kind, format!("cannot {doing} {}: {text} (rsync status {})", self.to.text(), outcome.status))
+            .hint(hint))
+    }
+}
+
+/// The first complaint says most; the last lines of rsync only sum up.
+fn last_complaint(outcome: &Outcome) -> String {
+    let said = |line: &&str| !line.trim().is_empty() && !line.starts_with("rsync error:");
+    let line = outcome.complaints.lines().find(said).or_else(|| outcome.complaints.lines().last());
+    line.unwrap_or("rsync says nothing").trim().to_owned()
+}
+
+fn inside(directory: &Path) -> std::ffi::OsString {
+    directory.join("").into_os_string()
+}
+
+#[async_trait]
+impl Transport for Rsync {
+    fn describe(&self) -> String {
+        self.to.text().to_owned()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { checksum: true, ..Capabilities::default() }
+    }
+
+    async fn list(&self, cx: &Context) -> Result<Option<Listing>> {
+        let program = self.program().args(["--list-only", "--recursive", "--no-human-readable", "--"]);
+        let outcome = program.arg(self.to.inside()).run(cx).await?;
+        // Another directory that is missing is another error.
+        if matches!(outcome.status, 3 | 23) && outcome.says("No such file or directory") {
+            return Ok(None);
+        }
+        let output = self.good(&outcome, "list")?;
+        Ok(Some(String::from_utf8_lossy(&output).lines().filter_map(listed).collect()))
+    }
+
+    fn leftovers(&self, listing: &Listing) -> Vec<String> {
+        listing.keys().filter(|name| is_leftover(name)).cloned().collect()
+    }
+
+    async fn fetch(&self, cx: &Context, names: &[String], into: &Path) -> Result<()> {
+        let program = self.files(names).arg("--times");
+        let outcome = program.arg("--").arg(self.to.inside()).arg(inside(into)).run(cx).await?;
+        self.good(&outcome, "read from").map(drop)
+    }
+
+    async fn send(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
+        // A receipt says that its object is there: so it travels when that was found to be so.
+        self.transfer(cx, root, &parcel.objects).await?;
+        self.confirm(cx, root, &parcel.objects).await?;
+        self.transfer(cx, root, &parcel.receipts).await?;
+        self.confirm(cx, root, &parcel.receipts).await
+    }
+
+    async fn remove(&self, cx: &Context, names: &[String]) -> Result<()> {
+        // Directories that are missing here would be taken for vanished ones; only the files are to be missing.
+        let nothing = super::scratch()?;
+        for above in names.iter().filter_map(|name| Path::new(name).parent()) {
+            durable::create_dirs(&nothing.path().join(above), &How::private())?;
+        }
+        let program = self.files(names).arg("--delete-missing-args");
+        let outcome = program.arg("--").arg(inside(nothing.path())).arg(self.to.inside()).run(cx).await?;
+        self.good(&outcome, "remove from").map(drop)
+    }
+}
+
+/// `-rw-------          9,123 2026/01/15 03:00:00 ar_cdr/day=2026-01-15/ar_cdr-2026-01-15.parquet`
+fn listed(line: &str) -> Option<(String, Option<u64>)> {
+    let mut rest = line.strip_prefix('-')?;
+    let mut word = || {
+        rest = rest.trim_start();
+        let (word, after) = rest.split_once(' ')?;
+        rest = after;
+        Some(word)
+    };
+    let _mode = word()?;
+    let length: String = word()?.chars().filter(char::is_ascii_digit).collect();
+    let (_date, _time) = (word()?, word()?);
+    Some((rest.to_owned(), length.parse().ok()))
+}
+
+/// What rsync writes before it renames it: `.NAME.XXXXXX`. One that was killed leaves it.
+fn is_leftover(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    let Some((stem, end)) = file.strip_prefix('.').and_then(|file| file.rsplit_once('.')) else { return false };
+    end.len() == 6 && end.bytes().all(|byte| byte.is_ascii_alphanumeric()) && stem.contains('.')
+        || end.len() == 6 && end.bytes().all(|byte| byte.is_ascii_alphanumeric()) && stem.len() == 64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_hosts_modules_and_directories() {
+        let good = |text: &str| Target::parse(text).unwrap();
+        assert_eq!(good("me@host:vault/"), Target::Ssh("me@host:vault".to_owned()));
+        assert_eq!(
+            good("rsync://me@host:8730/backup/cdr"),
+            Target::Daemon("rsync://me@host:8730/backup/cdr".to_owned())
+        );
+        assert_eq!(good("/mnt/b c/vault"), Target::Directory("/mnt/b c/vault".to_owned()));
+        for bad in [
+            "",
+            "/",
+            "vault",
+            "-e x:y",
+            "me@-oProxyCommand=x:y",
+            "host:",
+            "host:-x",
+            "host::module",
+            "rsync://host",
+            "rsync://-h/m",
+            "host:a'b",
+            "host:$(x)",
+            "host:a*",
+            "rsync://host:port/m",
+        ] {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lines_of_a_listing_are_files() {
+        let line = "-rw-r--r--      1,234,567 2026/01/15 03:00:00 ar_cdr/day=2026-01-15/ar_cdr-2026-01-15.parquet";
+        let name = "ar_cdr/day=2026-01-15/ar_cdr-2026-01-15.parquet".to_owned();
+        assert_eq!(listed(line), Some((name, Some(1_234_567))));
+        assert_eq!(listed("drwxr-xr-x          4,096 2026/01/15 03:00:00 ar_cdr"), None);
+    }
+
+    #[test]
+    fn temporary_files_of_rsync_are_known() {
+        let sha = "ab".repeat(32);
+        for name in ["a/.ar_cdr-2026-01-15.parquet.Xy12Zb", ".cdrvault/.vault.json.abcdef"] {
+            assert!(is_leftover(name), "{name}");
+        }
+        assert!(is_leftover(&format!(".cdrvault/objects/ab/.{sha}.abcdef")));
+        for name in ["a/ar_cdr-2026-01-15.parquet", ".cdrvault/vault.json", ".cdrvault/lock", "a/.profile"] {
+            assert!(!is_leftover(name), "{name}");
+        }
+    }
+}

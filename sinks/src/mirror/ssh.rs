@@ -1,0 +1,196 @@
+//! How we get to a remote host: the system's `ssh`, which asks nobody anything and trusts only hosts that it knows.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cdrvault_pipeline::config::{Age, FilePath, Problem, Section};
+use cdrvault_pipeline::error::{Error, Kind};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::process::Outcome;
+
+/// The options of every sink that is reached by ssh.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Options {
+    /// The port of the host's sshd.
+    #[serde(default)]
+    port: Option<u16>,
+    /// The private key; otherwise what ssh itself finds.
+    #[serde(default)]
+    identity_file: Option<FilePath>,
+    /// The file that the host's key is in; otherwise those of ssh itself.
+    #[serde(default)]
+    known_hosts: Option<FilePath>,
+    /// How long to wait for the host to take a connection.
+    #[serde(default = "thirty_seconds")]
+    connect_timeout: Age,
+    /// A connection on which nothing moves for so long is given up.
+    #[serde(default = "five_minutes")]
+    stall_timeout: Age,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            port: None,
+            identity_file: None,
+            known_hosts: None,
+            connect_timeout: thirty_seconds(),
+            stall_timeout: five_minutes(),
+        }
+    }
+}
+
+fn thirty_seconds() -> Age {
+    Age::seconds(30)
+}
+
+fn five_minutes() -> Age {
+    Age::seconds(300)
+}
+
+/// What [`Options`] say.
+#[derive(Debug, Clone)]
+pub(super) struct Ssh {
+    port: Option<u16>,
+    identity_file: Option<PathBuf>,
+    known_hosts: Option<PathBuf>,
+    connect_timeout: Duration,
+    pub(super) stall_timeout: Duration,
+}
+
+impl Options {
+    /// Reports paths that could not be handed on: both programs split the command by themselves.
+    pub(super) fn check(self, section: &mut Section<'_>) -> Option<Ssh> {
+        let mut sound = true;
+        for (key, path) in [("identity-file", &self.identity_file), ("known-hosts", &self.known_hosts)] {
+            let odd = |path: &FilePath| {
+                path.clone().into_inner().to_str().is_none_or(|path| path.contains(['\'', '"', '\n', '%']))
+            };
+            if path.as_ref().is_some_and(odd) {
+                let problem =
+                    Problem::new(section.value(key), "the path holds a quote, a per cent sign or a line break");
+                section.problem(problem.help("give the file a plain name"));
+                sound = false;
+            }
+        }
+        sound.then(|| Ssh {
+            port: self.port,
+            identity_file: self.identity_file.map(FilePath::into_inner),
+            known_hosts: self.known_hosts.map(FilePath::into_inner),
+            connect_timeout: self.connect_timeout.to_duration(),
+            stall_timeout: self.stall_timeout.to_duration(),
+        })
+    }
+}
+
+impl Ssh {
+    /// The command up to the host, as rsync and rdiff-backup take it: words, of which some are in single quotes.
+    pub(super) fn command(&self) -> String {
+        let alive = (self.stall_timeout.as_secs() / 3).max(1);
+        let mut words = vec![
+            "ssh".to_owned(),
+            "-o BatchMode=yes".to_owned(),
+            "-o StrictHostKeyChecking=yes".to_owned(),
+            format!("-o ConnectTimeout={}", self.connect_timeout.as_secs().max(1)),
+            format!("-o ServerAliveInterval={alive}"),
+            "-o ServerAliveCountMax=3".to_owned(),
+            "-o ForwardAgent=no".to_owned(),
+            "-o ForwardX11=no".to_owned(),
+            "-o ClearAllForwardings=yes".to_owned(),
+        ];
+        if let Some(port) = self.port {
+            words.push(format!("-p {port}"));
+        }
+        if let Some(path) = &self.identity_file {
+            words.push(format!("-o IdentitiesOnly=yes -i '{}'", path.display()));
+        }
+        if let Some(path) = &self.known_hosts {
+            // The inner quotes are for ssh, which takes a list of files.
+            words.push(format!("-o 'UserKnownHostsFile=\"{}\"'", path.display()));
+            words.push("-o GlobalKnownHostsFile=/dev/null".to_owned());
+        }
+        words.join(" ")
+    }
+}
+
+/// Whether a text can stand for `user@host` on a command line.
+pub(super) fn is_host(text: &str) -> bool {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+    };
+    match text.split_once('@') {
+        Some((user, host)) => plain(user) && plain(host),
+        None => plain(text),
+    }
+}
+
+/// What ssh itself complained of, if it did.
+pub(super) fn complaint(outcome: &Outcome, place: &str) -> Option<Error> {
+    let known: [(&str, Kind, &str, &str); 9] = [
+        (
+            "REMOTE HOST IDENTIFICATION HAS CHANGED",
+            Kind::Denied,
+            "the host key of the other side has changed",
+            "find out why; if it was installed anew, replace its line in the known hosts file",
+        ),
+        (
+            "Host key verification failed",
+            Kind::Denied,
+            "the host key of the other side is not known",
+            "compare its fingerprint, then add the key to the known hosts file (ssh-keyscan prints it)",
+        ),
+        (
+            "Permission denied (",
+            Kind::Denied,
+            "the other side does not accept our key",
+            "add the public key to the authorized_keys of that user, or correct `identity-file`",
+        ),
+        ("Could not resolve hostname", Kind::Config, "there is no such host", "correct the name of the host in `to`"),
+        (
+            "Connection refused",
+            Kind::Transient,
+            "the other side takes no connections",
+            "see whether its sshd runs, and `port`",
+        ),
+        (
+            "Connection timed out",
+            Kind::Transient,
+            "the other side does not answer",
+            "see whether the host is up, and the firewalls",
+        ),
+        (
+            "No route to host",
+            Kind::Transient,
+            "there is no way to the other side",
+            "see whether the host is up, and the routes",
+        ),
+        ("Connection closed by", Kind::Transient, "the other side closed the connection", "see the log of its sshd"),
+        ("Connection reset by", Kind::Transient, "the other side reset the connection", "see the log of its sshd"),
+    ];
+    let (text, kind, what, hint) = known.into_iter().find(|(text, ..)| outcome.says(text))?;
+    let line = outcome.complaints.lines().find(|line| line.contains(text)).unwrap_or(text);
+    let line = line.trim_matches(['@', ' ']).to_owned();
+    Some(Error::new(kind, format!("{place}: {what}: {line}")).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_no_option_and_no_command() {
+        for good in ["backup.example.net", "cdr_backup@10.0.0.1", "a@b-c"] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in
+            ["", "-oProxyCommand=x", "user@-oProxyCommand=x", "-x@host", "a b", "host;rm", "a@b@c", "h$(x)", "@h"]
+        {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The four steps of publishing: keep the old object, make the new one live, check it, write the receipt.
+
+use std::collections::BTreeMap;
+
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::manifest::{Content, Manifest, Notes, StoredObject};
+use cdrvault_pipeline::partition::Unit;
+use cdrvault_pipeline::sink::{Live, LiveObject, Sealed};
+use cdrvault_pipeline::{failpoint, layout};
+use jiff::Timestamp;
+
+use super::{Seen, Store, reading};
+
+/// See [`cdrvault_pipeline::sink::Sink::publish`].
+pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) -> Result<Manifest> {
+    let unit = &sealed.manifest.unit;
+    let (now, seen) = reading::live(store, unit).await?;
+    if let Some(manifest) = &now.manifest
+        && manifest.generation == sealed.manifest.generation
+    {
+        return again(manifest, sealed, &now);
+    }
+    if now.generation() != over.generation() {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "{unit}: generation {} is live in {}, and {} was when this one was begun",
+                now.generation(),
+                store.describe(),
+                over.generation()
+            ),
+        )
+        .hint("another run writes into this vault; see which, and let only one do it"));
+    }
+    match &sealed.manifest.content {
+        Content::Object(object) => publish_object(store, sealed, object, &now, seen).await?,
+        Content::Tree { entries } => {
+            let there = reading::all_bodies(store).await?;
+            for stored in reading::bodies_of(entries) {
+                put_body(store, sealed, &there, &stored.sha256, stored.bytes).await?;
+            }
+        }
+    }
+    failpoint::hit("after-check")?;
+    let receipt = Manifest {
+        received: Some(Timestamp::now()),
+        replaced: now.manifest.as_ref().map(|manifest| manifest.generation),
+        ..sealed.manifest.clone()
+    };
+    let text = serde_json::to_vec(&receipt)
+        .map_err(|error| Error::failed("cannot write a receipt as JSON").with_source(error))?;
+    match store.create(&layout::manifest(unit, receipt.generation)?, text).await {
+        // Somebody else was faster, or we were ourselves, and never heard of it.
+        Err(error) if error.kind() == Kind::Conflict => {
+            let (now, _) = reading::live(store, unit).await?;
+            return match &now.manifest {
+                Some(manifest) if manifest.generation == receipt.generation => again(manifest, sealed, &now),
+                _ => Err(error),
+            };
+        }
+        other => other?,
+    }
+    failpoint::hit("after-receipt")?;
+    Ok(receipt)
+}
+
+/// The receipt is there already: we were here before, or somebody else was.
+fn again(manifest: &Manifest, sealed: &Sealed, now: &Live) -> Result<Manifest> {
+    if manifest.content == sealed.manifest.content && now.object == LiveObject::Intact {
+        return Ok(manifest.clone());
+    }
+    Err(Error::new(
+        Kind::Conflict,
+        format!("{}: generation {} is there already, and is another one", manifest.unit, manifest.generation),
+    )
+    .hint("another run writes into this vault; see which, and let only one do it"))
+}
+
+async fn publish_object(
+    store: &impl Store,
+    sealed: &Sealed,
+    object: &StoredObject,
+    now: &Live,
+    seen: Option<Seen>,
+) -> Result<()> {
+    let unit = &sealed.manifest.unit;
+    // The live name may be another one than that of the generation before.
+    let moved = now.manifest.as_ref().and_then(|live| live_object(live)).is_some_and(|live| live.path != object.path);
+    let there = if moved || seen.is_none() { store.look(&object.path).await? } else { seen };
+    // A run that ended between commit and receipt: what it made live is exactly this.
+    if there.as_ref().is_some_and(|there| there.sha256 == object.sha256) {
+        return Ok(());
+    }
+    if let Some(there) = &there {
+        keep_old(store, unit, sealed, now, &there.sha256, &object.path).await?;
+    }
+    failpoint::hit("after-version")?;
+    let body = sealed.bodies.get(&object.sha256).ok_or_else(|| no_body(unit))?;
+    store.put(body, &object.path, &object.sha256, there.as_ref()).await?;
+    failpoint::hit("after-live")
+}
+
+/// The old live object stays, under a name of its own, until a retention rule removes it.
+async fn keep_old(
+    store: &impl Store,
+    unit: &Unit,
+    sealed: &Sealed,
+    now: &Live,
+    sha256: &str,
+    path: &str,
+) -> Result<()> {
+    let attributed = now.manifest.as_ref().filter(|live| live_object(live).is_some_and(|live| live.sha256 == sha256));
+    let name = match attributed {
+        // Read before the day ended: its successor has the same calls, and more.
+        Some(live) if live.open && sealed.manifest.rows >= live.rows => return Ok(()),
+        Some(live) => layout::version(unit, live.generation, sha256)?,
+        None => {
+            tracing::warn!("{} is not what its receipt says; it is kept beside the new one", store.show(path));
+            layout::unattributed(unit, sha256)?
+        }
+    };
+    store.keep(path, &name).await
+}
+
+fn live_object(manifest: &Manifest) -> Option<&StoredObject> {
+    match &manifest.content {
+        Content::Object(object) => Some(object),
+        Content::Tree { .. } => None,
+    }
+}
+
+/// Bodies are create-only: their name is their hash. One of another length is damage, and is replaced.
+async fn put_body(
+    store: &impl Store,
+    sealed: &Sealed,
+    there: &BTreeMap<String, u64>,
+    sha256: &str,
+    bytes: u64,
+) -> Result<()> {
+    if there.get(sha256) == Some(&bytes) {
+        return Ok(());
+    }
+    let body = sealed.bodies.get(sha256).ok_or_else(|| no_body(&sealed.manifest.unit))?;
+    let name = layout::object(sha256)?;
+    let damaged = if there.contains_key(sha256) { store.look(&name).await? } else { None };
+    store.put(body, &name, sha256, damaged.as_ref()).await
+}
+
+fn no_body(unit: &Unit) -> Error {
+    Error::failed(format!("{unit}: a body is neither in the vault nor in the spool"))
+}
+
+/// Replaces what is noted of a unit.
+pub(super) async fn put_notes(store: &impl Store, unit: &Unit, notes: &Notes) -> Result<()> {
+    let text =
+        serde_json::to_vec(notes).map_err(|error| Error::failed("cannot write notes as JSON").with_source(error))?;
+    store.replace(&layout::notes(unit)?, text).await
+}

@@ -1,0 +1,212 @@
+//! What a vault holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cdrvault_pipeline::entry::{Entry, StoredBody};
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::layout;
+use cdrvault_pipeline::manifest::{Content, FORMAT, Manifest, Notes, StoredObject};
+use cdrvault_pipeline::partition::{Partition, Unit};
+use cdrvault_pipeline::payload::{Body, Object, ObjectStream};
+use cdrvault_pipeline::sink::{Held, Live, LiveObject};
+use futures::{StreamExt as _, stream};
+
+use super::{Seen, Store};
+
+/// The highest generation of each partition, from names alone.
+pub(super) async fn index(store: &impl Store, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
+    let history = history(store, dataset).await?;
+    let objects = store.tree(&layout::live_directory(dataset)?).await?;
+    let mut bodies = None;
+    let mut index = BTreeMap::new();
+    for (partition, generations) in history {
+        let Some(generation) = generations.last().copied() else { continue };
+        let unit = Unit::new(dataset, partition);
+        // A day has one file of its name; only of other units the receipt must be opened to know the name.
+        let object_there = if usual_path(&unit)?.is_some_and(|path| objects.contains_key(&path)) {
+            true
+        } else {
+            match manifest(store, &unit, generation).await?.content {
+                Content::Object(object) => objects.contains_key(&object.path),
+                Content::Tree { entries } => {
+                    if bodies.is_none() {
+                        bodies = Some(all_bodies(store).await?);
+                    }
+                    let has = |stored: &StoredBody| {
+                        bodies.as_ref().is_some_and(|bodies| bodies.get(&stored.sha256) == Some(&stored.bytes))
+                    };
+                    bodies_of(&entries).all(has)
+                }
+            }
+        };
+        index.insert(partition, Held { generation, object_there });
+    }
+    Ok(index)
+}
+
+/// The generations of each partition that have a receipt, in order.
+pub(super) async fn history(store: &impl Store, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>> {
+    let receipts = layout::manifests_of(dataset)?;
+    let names = store.tree(&receipts).await?;
+    Ok(history_of(names.keys().filter_map(|name| name.strip_prefix(&receipts))))
+}
+
+/// The same, from the names below the receipts of a dataset.
+pub(crate) fn history_of<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<Partition, Vec<u32>> {
+    let mut history: BTreeMap<Partition, Vec<u32>> = BTreeMap::new();
+    for (partition, generation) in names.filter_map(receipt_of) {
+        history.entry(partition).or_default().push(generation);
+    }
+    for generations in history.values_mut() {
+        generations.sort_unstable();
+    }
+    history
+}
+
+/// `/2026-01-15/g0007.json`, below the receipts of a dataset.
+fn receipt_of(below: &str) -> Option<(Partition, u32)> {
+    let (partition, name) = below.strip_prefix('/')?.split_once('/')?;
+    Some((partition.parse().ok()?, layout::parse_manifest_name(name)?))
+}
+
+/// Where the rows of a day are live, whatever its generation.
+fn usual_path(unit: &Unit) -> Result<Option<String>> {
+    let path = layout::live_path(unit, &format!("{}-{}.parquet", unit.dataset, unit.partition))?;
+    Ok(unit.partition.day().map(|_| path))
+}
+
+/// The generations of a unit that have a receipt, in order.
+pub(super) async fn generations(store: &impl Store, unit: &Unit) -> Result<Vec<u32>> {
+    let names = store.names(&layout::manifest_directory(unit)?).await?;
+    let mut generations: Vec<u32> = names.iter().filter_map(|name| layout::parse_manifest_name(name)).collect();
+    generations.sort_unstable();
+    Ok(generations)
+}
+
+pub(super) fn bodies_of(entries: &[Entry]) -> impl Iterator<Item = &StoredBody> {
+    entries.iter().filter_map(|entry| entry.stored.as_ref())
+}
+
+/// Every content-addressed body, with its length.
+pub(super) async fn all_bodies(store: &impl Store) -> Result<BTreeMap<String, u64>> {
+    let files = store.tree(layout::OBJECTS).await?;
+    let bodies = files.into_iter().filter_map(|(name, bytes)| {
+        let sha256 = name.rsplit('/').next()?.to_owned();
+        (layout::object(&sha256).ok()? == name).then_some((sha256, bytes))
+    });
+    Ok(bodies.collect())
+}
+
+/// The newest receipt, and what lies under the live name, also as the store knows it.
+pub(super) async fn live(store: &impl Store, unit: &Unit) -> Result<(Live, Option<Seen>)> {
+    let Some(generation) = generations(store, unit).await?.pop() else {
+        // A first generation may have been made live and got no receipt.
+        let seen = match usual_path(unit)? {
+            Some(path) => store.look(&path).await?,
+            None => None,
+        };
+        let object =
+            seen.as_ref().map_or(LiveObject::Missing, |seen| LiveObject::Other { sha256: seen.sha256.clone() });
+        return Ok((Live { manifest: None, object }, seen));
+    };
+    let manifest = manifest(store, unit, generation).await?;
+    let (object, seen) = match &manifest.content {
+        Content::Object(object) => state_of(store, object).await?,
+        Content::Tree { entries } => {
+            let bodies = all_bodies(store).await?;
+            let whole = bodies_of(entries).all(|stored| bodies.get(&stored.sha256) == Some(&stored.bytes));
+            (if whole { LiveObject::Intact } else { LiveObject::Missing }, None)
+        }
+    };
+    Ok((Live { manifest: Some(Arc::new(manifest)), object }, seen))
+}
+
+pub(super) async fn state_of(store: &impl Store, object: &StoredObject) -> Result<(LiveObject, Option<Seen>)> {
+    let seen = store.look(&object.path).await?;
+    let state = match &seen {
+        None => LiveObject::Missing,
+        Some(seen) if seen.sha256 == object.sha256 => LiveObject::Intact,
+        Some(seen) => LiveObject::Other { sha256: seen.sha256.clone() },
+    };
+    Ok((state, seen))
+}
+
+/// One receipt.
+pub(super) async fn manifest(store: &impl Store, unit: &Unit, generation: u32) -> Result<Manifest> {
+    let name = layout::manifest(unit, generation)?;
+    let text = store.small(&name).await?.ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("{unit} has no generation {generation} in {}", store.describe()))
+    })?;
+    parse_manifest(&store.show(&name), &text, unit, generation)
+}
+
+/// A receipt's content, if it is that of this generation.
+pub(crate) fn parse_manifest(shown: &str, text: &[u8], unit: &Unit, generation: u32) -> Result<Manifest> {
+    let damaged = |why: String| Error::new(Kind::Damaged, format!("the receipt {shown}: {why}"));
+    let manifest: Manifest = serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
+    if manifest.format > FORMAT {
+        return Err(Error::new(Kind::Refused, format!("{shown} has the newer format {}", manifest.format))
+            .hint("use a newer cdrvault for this vault"));
+    }
+    if manifest.unit != *unit || manifest.generation != generation {
+        return Err(damaged(format!("it is that of {} generation {}", manifest.unit, manifest.generation)));
+    }
+    Ok(manifest)
+}
+
+/// What is noted of a unit.
+pub(super) async fn notes(store: &impl Store, unit: &Unit) -> Result<Notes> {
+    let name = layout::notes(unit)?;
+    match store.small(&name).await? {
+        None => Ok(Notes::default()),
+        Some(text) => serde_json::from_slice(&text)
+            .map_err(|error| Error::new(Kind::Damaged, format!("{} is damaged", store.show(&name))).with_source(error)),
+    }
+}
+
+/// The objects of a generation, live or kept, whose hashes are checked before or while they stream.
+pub(super) async fn objects<S: Store>(store: Arc<S>, manifest: &Manifest) -> Result<ObjectStream> {
+    match &manifest.content {
+        Content::Object(object) => {
+            let name = whereabouts(&*store, manifest, object).await?;
+            let file_name = object.path.rsplit('/').next().unwrap_or(&object.path);
+            let mut entry = Entry::object(file_name);
+            entry.stored =
+                Some(StoredBody { sha256: object.sha256.clone(), bytes: object.bytes, encoding: Vec::new() });
+            let body = store.body(&name, &object.sha256).await?;
+            Ok(stream::iter([Ok(Object { entry, body })]).boxed())
+        }
+        Content::Tree { entries } => {
+            // One at a time, when it is asked for: each may be a connection.
+            let objects = stream::iter(entries.clone()).then(move |entry| {
+                let store = Arc::clone(&store);
+                async move {
+                    let body = match &entry.stored {
+                        None => Body::None,
+                        Some(stored) => store.body(&layout::object(&stored.sha256)?, &stored.sha256).await?,
+                    };
+                    Ok(Object { entry, body })
+                }
+            });
+            Ok(objects.boxed())
+        }
+    }
+}
+
+/// Under which of its two names an object is.
+async fn whereabouts(store: &impl Store, manifest: &Manifest, object: &StoredObject) -> Result<String> {
+    let kept = layout::version(&manifest.unit, manifest.generation, &object.sha256)?;
+    for name in [object.path.clone(), kept] {
+        // Another length is known without reading.
+        if store.length(&name).await? == Some(object.bytes)
+            && store.look(&name).await?.is_some_and(|seen| seen.sha256 == object.sha256)
+        {
+            return Ok(name);
+        }
+    }
+    Err(Error::new(
+        Kind::Damaged,
+        format!("{} generation {} is missing or damaged in {}", manifest.unit, manifest.generation, store.describe()),
+    ))
+}

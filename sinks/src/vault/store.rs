@@ -1,0 +1,104 @@
+//! What a place must be able to do so that a [`super::Vault`] can lie in it: names and bytes, nothing of generations.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use cdrvault_pipeline::context::Writer;
+use cdrvault_pipeline::error::Result;
+use cdrvault_pipeline::payload::Body;
+use cdrvault_pipeline::sink::Capabilities;
+
+/// A place for files. Names are those of [`cdrvault_pipeline::layout`]: relative, `/` between their parts.
+///
+/// Whatever writes is whole or invisible, and durable when it returns. What failed may be done again.
+#[async_trait]
+pub(crate) trait Store: Send + Sync + 'static {
+    /// Where it is, for people, without secrets.
+    fn describe(&self) -> String;
+
+    /// Where a name of it is, for people.
+    fn show(&self, name: &str) -> String {
+        format!("{}/{name}", self.describe())
+    }
+
+    /// What it can do, as far as it was probed.
+    fn capabilities(&self) -> Capabilities;
+
+    /// An error when no vault could be made here: the directory above is missing, there is no such bucket.
+    async fn check_place(&self) -> Result<()>;
+
+    /// An error when we may read here but not write; writes nothing.
+    async fn check_writable(&self) -> Result<()>;
+
+    /// Makes the place itself.
+    async fn make_place(&self) -> Result<()>;
+
+    /// Takes the lock, probes, and removes what an interrupted run left. The vault has its identity by now.
+    async fn begin(&self, writer: &Writer) -> Result<()>;
+
+    /// Gives the lock back.
+    async fn end(&self);
+
+    /// The names directly in a directory, of files and of directories, that are UTF-8; none where there is none.
+    async fn names(&self, directory: &str) -> Result<Vec<String>>;
+
+    /// Every file below a directory, by its full name, with its length; none where there is none.
+    async fn tree(&self, directory: &str) -> Result<BTreeMap<String, u64>>;
+
+    /// The length of a file.
+    async fn length(&self, name: &str) -> Result<Option<u64>>;
+
+    /// What a file is: read to its end, unless the place has checked it itself and says what it found.
+    async fn look(&self, name: &str) -> Result<Option<Seen>>;
+
+    /// The content of a small file.
+    async fn small(&self, name: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Writes a small file where there is none; `Conflict` where there is one with another content.
+    async fn create(&self, name: &str, content: Vec<u8>) -> Result<()>;
+
+    /// Writes a small file, in the place of one that may be there.
+    async fn replace(&self, name: &str, content: Vec<u8>) -> Result<()>;
+
+    /// Makes a local file, which is synced and has this hash, the content of `name`, in the place of `over`; then
+    /// checks what is stored. `Conflict` where the place can tell that `over` is not there any more.
+    async fn put(&self, file: &Path, name: &str, sha256: &str, over: Option<&Seen>) -> Result<()>;
+
+    /// Keeps what `from` is now under a second name.
+    async fn keep(&self, from: &str, to: &str) -> Result<()>;
+
+    /// The bytes of a file, which turn out to be an error unless they have this hash.
+    async fn body(&self, name: &str, sha256: &str) -> Result<Body>;
+
+    /// Removes a file; that there is none is as good.
+    async fn remove(&self, name: &str) -> Result<()>;
+
+    /// See [`cdrvault_pipeline::sink::Sink::root`].
+    fn root(&self) -> Option<&Path> {
+        None
+    }
+
+    /// See [`cdrvault_pipeline::sink::Sink::spool`].
+    fn spool(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// See [`cdrvault_pipeline::sink::Sink::free_space`].
+    fn free_space(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// See [`cdrvault_pipeline::sink::Sink::clock_offset`].
+    fn clock_offset(&self) -> Option<i64> {
+        None
+    }
+}
+
+/// What a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) sha256: String,
+    /// By which the place knows this very content: an `ETag`.
+    pub(crate) tag: Option<String>,
+}
