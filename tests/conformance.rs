@@ -1,6 +1,7 @@
 //! What every sink must do, whatever it is made of. A new sink adds a [`Subject`] and a line to the list at the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test")]
+#![allow(clippy::case_sensitive_file_extension_comparisons, reason = "names are the vault's own")]
 
 mod services;
 

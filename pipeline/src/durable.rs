@@ -278,7 +278,9 @@ impl Drop for Temporary<'_> {
 
 /// A temporary file with the content of another one: the same inode where that is possible.
 fn bring<'a>(from: &Path, to: &'a Path, how: &How, link: bool) -> Result<Temporary<'a>> {
-    if link {
+    // A file with a second name is somebody else's already, with a mode of its own.
+    let only = fs::symlink_metadata(from).is_ok_and(|found| found.nlink() == 1);
+    if link && only {
         let path = temporary_name(to)?;
         match fs::hard_link(from, &path) {
             Ok(()) => {

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::ColumnInfo;
 
 /// Which of the two a stage takes or gives.
@@ -85,6 +87,14 @@ pub struct RowsAbout {
 
 /// A stream of bytes of one object, in chunks of any size.
 pub type ByteStream = BoxStream<'static, Result<Bytes>>;
+
+/// The bytes of a local file, which is opened now: it may be removed before they are read.
+pub fn file_stream(path: &Path) -> Result<ByteStream> {
+    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+    let path = path.to_owned();
+    let chunks = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 17);
+    Ok(chunks.map_err(move |error| Error::io("read", &path, error)).boxed())
+}
 
 /// Objects, in the order of their paths.
 ///

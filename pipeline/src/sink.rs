@@ -83,6 +83,12 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
+    /// Whether there is a vault by now, so that finding none at the next opening means that it was lost. A mirror is made
+    /// by its first flush.
+    fn is_made(&self) -> bool {
+        true
+    }
+
     /// The directory that the vault is in, for mirrors of it.
     fn root(&self) -> Option<&Path> {
         None

@@ -19,8 +19,10 @@ mod places;
 pub mod proxy;
 pub mod python;
 pub mod rating;
+pub mod remote;
 pub mod sshd;
 mod template;
+pub mod tls;
 
 /// A small generator of pseudo-random numbers, so that a failure can be repeated by its seed.
 pub struct Random(pub u64);

@@ -155,7 +155,7 @@ UseDNS no
 PrintMotd no
 MaxStartups 100
 MaxSessions 100
-SetEnv \"PATH={}:/usr/sbin:/sbin\" {SESSION}={}
+SetEnv \"PATH={}:/usr/sbin:/sbin\" {SESSION}={} HOME={}
 Subsystem sftp internal-sftp
 ",
         path("host_key"),
@@ -163,6 +163,8 @@ Subsystem sftp internal-sftp
         path("authorized_keys"),
         std::env::var("PATH").unwrap_or_default(),
         std::process::id(),
+        // What the account's own shell does at its start is none of ours.
+        directory.display(),
     );
     fs::write(&config, text).expect("a writable directory");
     // sshd wants its whole path.

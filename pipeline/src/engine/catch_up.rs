@@ -10,7 +10,7 @@ use super::seal;
 use super::spool::Spool;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Notes};
 use crate::sink::{Sealed, Sink};
 
 /// Copies one generation. Nobody announced a change of it, or it would be a task and not a copy.
@@ -28,12 +28,29 @@ async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Resu
         .hint("export the day again: `cdrvault replay` reads it from the database"));
     };
     let over = to.live(cx, &copy.unit).await?;
+    if let Some(there) = &over.manifest
+        && there.origin.snapshot > manifest.origin.snapshot
+    {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "{}: sink `{}` holds generation {}, which is newer than generation {} of sink `{}`",
+                copy.unit, copy.to, there.generation, copy.generation, copy.from
+            ),
+        )
+        .hint("export the day again: `cdrvault replay --force` writes a new generation to every sink"));
+    }
     if to.capabilities().mirror {
         let sealed = Sealed { manifest: Manifest::clone(manifest), bodies: BTreeMap::new() };
         return to.publish(cx, &sealed, &over).await.map(drop);
     }
     let sealed = seal::fetch(cx, spool, manifest, from.read(cx, manifest).await?).await?;
     to.publish(cx, &sealed, &over).await?;
+    // A vault that was lost gets its pins back, too.
+    let (known, notes) = (to.notes(cx, &copy.unit).await?, from.notes(cx, &copy.unit).await?);
+    if known.pins.is_empty() && !notes.pins.is_empty() {
+        to.put_notes(cx, &copy.unit, &Notes { pins: notes.pins, ..known }).await?;
+    }
     spool.discard(&copy.unit)
 }
 

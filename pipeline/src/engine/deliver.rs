@@ -25,6 +25,19 @@ pub(super) struct Before<'a> {
     pub(super) live: Live,
 }
 
+impl Before<'_> {
+    /// What goes wrong with an optional sink is a warning.
+    pub(super) fn tolerate(&self, done: Result<()>, warnings: &mut Vec<String>) -> Result<()> {
+        match done {
+            Err(error) if self.open.optional && error.kind() != Kind::Interrupted => {
+                warnings.push(format!("sink `{}`: {}", self.open.name, error.one_line()));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
 /// What a delivery came to.
 pub(super) struct Delivered {
     pub(super) result: UnitResult,
@@ -80,6 +93,8 @@ pub(super) struct Delivery<'a> {
     pub(super) unreachable: Vec<Failure>,
     /// All sinks of the pipeline.
     pub(super) names: Vec<String>,
+    /// Those of them that could be opened.
+    pub(super) open: Vec<String>,
     /// Those of them that are mirrors.
     pub(super) mirrors: Vec<String>,
 }
@@ -106,7 +121,14 @@ impl Delivery<'_> {
             .iter()
             .filter(|sink| self.replay.is_none() && has(sink))
             .find(|sink| Some(sink.live.generation()) == previous.as_ref().map(|p| p.generation));
-        if let (Some(source), Some(live)) = (source, &previous) {
+        // A number that stands for something else somewhere is used up: then it is a new generation everywhere.
+        let forked = before.iter().any(|sink| {
+            let same =
+                |live: &Arc<Manifest>| previous.as_ref().is_some_and(|previous| live.content == previous.content);
+            Some(sink.live.generation()) == previous.as_ref().map(|p| p.generation)
+                && !sink.live.manifest.as_ref().is_some_and(same)
+        });
+        if let (Some(source), Some(live), false) = (source, &previous, forked) {
             let objects = source.sink.read(self.cx, live).await?;
             let copy = seal::fetch(self.cx, self.spool, live, objects).await?;
             let lacking: Vec<&Before<'_>> = before.iter().filter(|sink| !has(sink)).collect();
@@ -123,7 +145,7 @@ impl Delivery<'_> {
         }
         let incomplete = self.incomplete.then(|| "not everything could be read this time".to_owned());
         if let (Some(shrunk), Some(previous)) = (&shrunk.or(incomplete), &previous) {
-            self.pin(before, previous, shrunk).await?;
+            self.pin(before, previous, shrunk, &mut warnings).await?;
             warnings.push(format!(
                 "{}: {shrunk}; generation {} is kept until it is released",
                 manifest.unit, previous.generation
@@ -150,17 +172,27 @@ impl Delivery<'_> {
     }
 
     /// Before the shrunk day is published: a crash in between leaves a pin too many, never one too few.
-    async fn pin(&self, before: &[Before<'_>], previous: &Manifest, reason: &str) -> Result<()> {
+    async fn pin(
+        &self,
+        before: &[Before<'_>],
+        previous: &Manifest,
+        reason: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
         for sink in before.iter().filter(|sink| sink.live.generation() == previous.generation) {
-            let mut notes = sink.sink.notes(self.cx, &previous.unit).await?;
-            if notes.pins.iter().all(|pin| pin.generation != previous.generation) {
-                notes.pins.push(Pin {
-                    generation: previous.generation,
-                    reason: reason.to_owned(),
-                    since: Timestamp::now(),
-                });
-                sink.sink.put_notes(self.cx, &previous.unit, &notes).await?;
-            }
+            let pinning = async {
+                let mut notes = sink.sink.notes(self.cx, &previous.unit).await?;
+                if notes.pins.iter().all(|pin| pin.generation != previous.generation) {
+                    notes.pins.push(Pin {
+                        generation: previous.generation,
+                        reason: reason.to_owned(),
+                        since: Timestamp::now(),
+                    });
+                    sink.sink.put_notes(self.cx, &previous.unit, &notes).await?;
+                }
+                Ok(())
+            };
+            sink.tolerate(pinning.await, warnings)?;
         }
         Ok(())
     }
@@ -244,11 +276,17 @@ impl Delivery<'_> {
             }
             _ => Vec::new(),
         };
+        // A sink that could not be opened has its failure reported once, as a whole; what an open one says of this unit
+        // alone is told here.
+        let of_unit = lacking.iter().find(|failure| failure.counts && self.open.contains(&failure.of)).cloned();
         let result = match result {
+            UnitResult::Unchanged if of_unit.is_some() => match of_unit {
+                Some(error) => UnitResult::Failed { error },
+                None => UnitResult::Unchanged,
+            },
             UnitResult::Published { generation, rows, bytes, sinks, .. } => {
                 UnitResult::Published { generation, rows, bytes, sinks, missing: lacking }
             }
-            // A sink that cannot be asked has its failure reported once, as a whole.
             other => other,
         };
         warnings.dedup();

@@ -122,7 +122,11 @@ impl Shop {
                 Ok(sealed) => ready.push((member, unit, live, unreachable, sealed, notices)),
                 // All flows of the day share the snapshot: one that was cut off starts again with the others.
                 Err(error) if error.kind() == Kind::Transient => return Err(error),
-                Err(error) => result.units.push(failed(unit, member, &error, notices.list())),
+                Err(error) => {
+                    // The next flow reads from a snapshot of its own: this one may have lost its connection halfway.
+                    snapshot = None;
+                    result.units.push(failed(unit, member, &error, notices.list()));
+                }
             }
         }
         drop(snapshot);
@@ -213,16 +217,21 @@ impl Shop {
             incomplete,
             unreachable,
             names: self.opened.sinks.iter().map(|open| open.name.clone()).collect(),
+            open: self.opened.sinks.iter().filter(|open| open.sink.is_ok()).map(|open| open.name.clone()).collect(),
             mirrors: self.opened.mirrors().map(|(open, _)| open.name.clone()).collect(),
         };
-        let delivered = delivery.run(sealed, before).await?;
+        let mut delivered = delivery.run(sealed, before).await?;
         // A day that came back is not gone any more.
         for sink in before {
-            let notes = sink.sink.notes(&self.cx, &sealed.manifest.unit).await?;
-            if notes.gone.is_some() {
-                let there = crate::manifest::Notes { gone: None, ..notes };
-                sink.sink.put_notes(&self.cx, &sealed.manifest.unit, &there).await?;
-            }
+            let noting = async {
+                let notes = sink.sink.notes(&self.cx, &sealed.manifest.unit).await?;
+                if notes.gone.is_some() {
+                    let there = crate::manifest::Notes { gone: None, ..notes };
+                    sink.sink.put_notes(&self.cx, &sealed.manifest.unit, &there).await?;
+                }
+                Ok(())
+            };
+            sink.tolerate(noting.await, &mut delivered.warnings)?;
         }
         Ok(delivered)
     }

@@ -13,7 +13,7 @@ use super::report::Failure;
 use super::state::State;
 use super::sweep;
 use crate::context::Context;
-use crate::error::{At as _, Result};
+use crate::error::{At as _, Kind, Result};
 use crate::manifest::Manifest;
 use crate::partition::{DayRange, Partition, Unit};
 use crate::sink::{Held, Sink};
@@ -136,7 +136,15 @@ async fn judge(
 ) -> Result<()> {
     let unit = Unit::new(&flow.name, candidate.partition);
     let transforms = &opened.spec(flow).transforms;
-    let live = holdings.newest(cx, candidate.partition).await?;
+    let live = match holdings.newest(cx, candidate.partition).await {
+        Ok(live) => live,
+        Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+        // One damaged receipt must not stop the other days.
+        Err(error) => {
+            plan.want(unit, format!("what is saved cannot be known: {}", error.one_line()), None, None);
+            return Ok(());
+        }
+    };
     match verdict(transforms, candidate, live.as_deref()) {
         Verdict::Export(reason) => {
             let rows = candidate.evidence.iter().find_map(|evidence| match evidence {
@@ -213,14 +221,16 @@ impl<'a> Holdings<'a> {
     /// The newest receipt that any sink has of a partition.
     async fn newest(&self, cx: &Context, partition: Partition) -> Result<Option<Arc<Manifest>>> {
         let held = |holding: &Holding<'_>| holding.held.get(&partition).map_or(0, |held| held.generation);
-        match self.sinks.iter().max_by_key(|holding| held(holding)) {
-            Some(holding) if held(holding) > 0 => {
-                let unit = Unit::new(&self.dataset, partition);
-                let manifest = holding.sink.manifest(cx, &unit, held(holding)).await?;
-                Ok(Some(Arc::new(manifest)))
+        let Some(newest) = self.sinks.iter().map(held).max().filter(|newest| *newest > 0) else { return Ok(None) };
+        let unit = Unit::new(&self.dataset, partition);
+        let mut failed = None;
+        for holding in self.sinks.iter().filter(|holding| held(holding) == newest) {
+            match holding.sink.manifest(cx, &unit, newest).await {
+                Ok(manifest) => return Ok(Some(Arc::new(manifest))),
+                Err(error) => failed = Some(error),
             }
-            _ => Ok(None),
         }
+        failed.map_or(Ok(None), Err)
     }
 
     /// What one sink has and another lacks is copied; what none has any more is exported.
@@ -235,7 +245,7 @@ impl<'a> Holdings<'a> {
             let has =
                 |holding: &&Holding<'_>| of(holding).is_some_and(|held| held.generation == newest && held.object_there);
             let Some(from) = self.sinks.iter().find(has) else {
-                let live = self.newest(cx, partition).await?;
+                let live = self.newest(cx, partition).await.unwrap_or_default();
                 let (rows, bytes) = (live.as_ref().map(|live| live.rows), live.as_ref().map(|live| live.bytes()));
                 plan.want(unit, "the stored object is missing".to_owned(), rows, bytes);
                 continue;

@@ -123,11 +123,14 @@ pub async fn plan(cx: &Context, opened: &Opened, state: &State, now: Timestamp) 
     let mut plan = PrunePlan::default();
     for open in opened.sinks.iter().filter(|open| open.used) {
         let Some(keep) = open.keep else { continue };
-        let planned = match &open.sink {
-            Ok(sink) => plan_sink(cx, opened, sink, &open.name, keep, state, now).await,
-            Err(error) => Err(super::group::shared(Arc::clone(error))),
+        let sink = match &open.sink {
+            Ok(sink) => sink,
+            Err(error) => {
+                plan.failures.push(Failure::of(&open.name, error).counting(!open.optional));
+                continue;
+            }
         };
-        match planned {
+        match plan_sink(cx, opened, sink, &open.name, keep, state, now).await {
             Ok(sink) => plan.sinks.push(sink),
             Err(error) if matches!(error.kind(), Kind::Interrupted | Kind::Refused) => return Err(error),
             Err(error) => plan.failures.push(Failure::of(&open.name, &error).counting(!open.optional)),
@@ -149,8 +152,15 @@ async fn plan_sink(
         SinkPlan { sink: name.to_owned(), versions: Vec::new(), history_older_than: None, needs_yes: None };
     let applied = Applied::from(keep);
     if sink.capabilities().native_history {
-        planned.history_older_than = applied.superseded;
+        planned.history_older_than = match (applied.superseded, oldest_pin(cx, opened, sink, name).await?) {
+            // A pinned version is in the history that ends before its pin.
+            (Some(limit), Some(pin)) => {
+                Some(limit.max(u64::try_from(now.duration_since(pin).as_secs()).unwrap_or(0) + 86_400))
+            }
+            (limit, _) => limit,
+        };
     } else {
+        let lacking = Lacking::of(cx, opened, name).await?;
         for flow in &opened.flows {
             if !opened.spec(flow).sinks.iter().any(|index| opened.sinks[*index].name == name) {
                 continue;
@@ -158,7 +168,9 @@ async fn plan_sink(
             for (partition, generations) in sink.history(cx, &flow.name).await? {
                 cx.check()?;
                 let unit = Unit::new(&flow.name, partition);
-                planned.versions.extend(judge(cx, sink, &unit, &generations, applied, now).await?);
+                let mut versions = judge(cx, sink, &unit, &generations, applied, now).await?;
+                lacking.hold_back(&mut versions);
+                planned.versions.extend(versions);
             }
         }
     }
@@ -171,6 +183,67 @@ async fn plan_sink(
         planned.needs_yes = Some("its `keep` got shorter".to_owned());
     }
     Ok(planned)
+}
+
+/// Since when the oldest pin of a sink's units stands.
+async fn oldest_pin(cx: &Context, opened: &Opened, sink: &Arc<dyn Sink>, name: &str) -> Result<Option<Timestamp>> {
+    let mut oldest: Option<Timestamp> = None;
+    for flow in &opened.flows {
+        if !opened.spec(flow).sinks.iter().any(|index| opened.sinks[*index].name == name) {
+            continue;
+        }
+        for partition in sink.history(cx, &flow.name).await?.into_keys() {
+            let notes = sink.notes(cx, &Unit::new(&flow.name, partition)).await?;
+            oldest = notes.pins.iter().map(|pin| pin.since).chain(oldest).min();
+        }
+    }
+    Ok(oldest)
+}
+
+/// What the mirrors of a sink have: versions that they still need travel from it, and stay until they have.
+struct Lacking(Vec<BTreeMap<Unit, u32>>);
+
+impl Lacking {
+    async fn of(cx: &Context, opened: &Opened, name: &str) -> Result<Self> {
+        let mut mirrors = Vec::new();
+        for open in &opened.sinks {
+            if !open.used || open.mirrors.is_none_or(|index| opened.sinks[index].name != name) {
+                continue;
+            }
+            let sink = open.sink.as_ref().map_err(|_| {
+                Error::failed(format!("its mirror `{}` cannot be asked which versions it still needs", open.name))
+            })?;
+            if sink.capabilities().native_history {
+                continue;
+            }
+            let mut highest = BTreeMap::new();
+            for flow in &opened.flows {
+                if opened.spec(flow).sinks.iter().any(|index| opened.sinks[*index].name == open.name) {
+                    for (partition, generations) in sink.history(cx, &flow.name).await? {
+                        highest.insert(Unit::new(&flow.name, partition), generations.last().copied().unwrap_or(0));
+                    }
+                    // A dataset of which it has nothing yet needs everything.
+                    highest.entry(Unit::new(&flow.name, Partition::Snapshot)).or_insert(0);
+                }
+            }
+            mirrors.push(highest);
+        }
+        Ok(Self(mirrors))
+    }
+
+    fn hold_back(&self, versions: &mut [Version]) {
+        for version in versions.iter_mut().filter(|version| version.remove) {
+            let listed = |mirror: &&BTreeMap<Unit, u32>| {
+                mirror.contains_key(&Unit::new(&version.unit.dataset, Partition::Snapshot))
+            };
+            let lacks =
+                |mirror: &BTreeMap<Unit, u32>| mirror.get(&version.unit).is_none_or(|has| *has <= version.generation);
+            if self.0.iter().filter(listed).any(lacks) {
+                version.remove = false;
+                version.reason.push_str(", and a mirror still needs it");
+            }
+        }
+    }
 }
 
 /// The superseded versions of one unit. `generations` is in order; the last is live.

@@ -101,6 +101,10 @@ impl Sink for Retrying {
         retry(cx, || self.0.forget_history(cx, older_than)).await
     }
 
+    fn is_made(&self) -> bool {
+        self.0.is_made()
+    }
+
     fn root(&self) -> Option<&Path> {
         self.0.root()
     }

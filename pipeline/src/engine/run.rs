@@ -61,7 +61,7 @@ pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) ->
     let mut state = loaded.unwrap_or_default();
     if !options.dry_run {
         for sink in &opened.sinks {
-            if let Some(identity) = &sink.identity {
+            if let (Some(identity), Ok(true)) = (&sink.identity, sink.sink.as_ref().map(|sink| sink.is_made())) {
                 state.vaults.insert(sink.name.clone(), identity.vault.clone());
             }
         }
@@ -112,7 +112,10 @@ pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) ->
                 report.warnings.extend(warnings);
                 settled.extend(now);
                 mirroring.awaiting.extend(awaiting);
-                settled.extend(mirroring.flush_if_due(&mut report).await);
+                // A vault that is still being filled is not mirrored halfway.
+                if plan.copies.is_empty() {
+                    settled.extend(mirroring.flush_if_due(&mut report).await);
+                }
             }
             Err(died) => {
                 let error = Error::failed("a day's work stopped unexpectedly; it stays owed").with_source(died);

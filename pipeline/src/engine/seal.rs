@@ -21,7 +21,7 @@ use crate::facts::{FactGatherer, Facts};
 use crate::fingerprint;
 use crate::layout;
 use crate::manifest::{ColumnInfo, Content, FORMAT, Manifest, Origin, StoredObject};
-use crate::payload::{Body, ByteStream, Form, Object, ObjectStream, Payload};
+use crate::payload::{Body, ByteStream, Form, Object, ObjectStream, Payload, file_stream};
 use crate::sink::Sealed;
 use crate::stage::{Transform, Work};
 
@@ -319,14 +319,6 @@ pub(super) fn hash_file(path: &Path, data_end: u64) -> Result<(String, String)> 
     Ok((data.map_or_else(|| whole.clone(), |data| hex::encode(data.finalize())), whole))
 }
 
-/// The bytes of a local file.
-fn file_stream(path: &Path) -> Result<ByteStream> {
-    let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
-    let path = path.to_owned();
-    let chunks = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 17);
-    Ok(chunks.map_err(move |error| Error::io("read", &path, error)).boxed())
-}
-
 /// The objects of a generation, as local files: what [`Sealed`] needs to be published elsewhere.
 pub(super) async fn fetch(
     cx: &Context,
@@ -342,9 +334,14 @@ pub(super) async fn fetch(
             (Content::Tree { .. }, Some(stored)) => stored.sha256.clone(),
             (Content::Tree { .. }, None) => continue,
         };
-        let path = match body {
-            Body::File(path) => path,
-            Body::Stream(mut bytes) => {
+        let bytes = match body {
+            // A copy: what lies in one vault is not to become part of another.
+            Body::File(path) => Some(file_stream(&path)?),
+            Body::Stream(bytes) => Some(bytes),
+            Body::None | Body::Unchanged | Body::Withdrawn => None,
+        };
+        let path = match bytes {
+            Some(mut bytes) => {
                 let path = directory.join(format!("body-{:08}", bodies.len()));
                 let failed = |error| Error::io("write", &path, error);
                 let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
@@ -354,7 +351,7 @@ pub(super) async fn fetch(
                 file.sync_all().map_err(failed)?;
                 path
             }
-            Body::None | Body::Unchanged | Body::Withdrawn => continue,
+            None => continue,
         };
         bodies.insert(sha256, path);
     }

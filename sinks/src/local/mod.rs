@@ -78,15 +78,11 @@ impl Store for Local {
             .map_err(|error| Error::io("write into the vault", root, error.into()))
     }
 
-    async fn make_place(&self) -> Result<()> {
-        self.blocking(|place| durable::create_dirs(&place.root, &place.how)).await
-    }
-
     async fn begin(&self, writer: &Writer) -> Result<()> {
         let spool = layout::spool(&writer.id)?;
         let (guard, spool) = self
             .blocking(move |place| {
-                let guard = lock::acquire(&place.at(layout::LOCK)?, Duration::ZERO)?;
+                let guard = lock::acquire(&place.make(layout::LOCK)?, Duration::ZERO)?;
                 place.probe_links()?;
                 tidy::after_unclean_end(place)?;
                 let spool = place.make(&format!("{spool}/x"))?;

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::manifest::{Content, Manifest};
 use cdrvault_pipeline::{durable, layout};
 
-use super::place::{Place, names_in};
+use super::place::{Place, names_in, read_small};
 
 /// A version without a receipt is collected after this time: its run may have been about to write one.
 const COLLECT_AFTER: Duration = Duration::from_hours(24);
@@ -49,17 +50,31 @@ fn collect_versions(place: &Place) -> Result<()> {
             let directory = versions.join(&dataset).join(&partition);
             let receipts = place.root.join(layout::PRIVATE).join("manifests").join(&dataset).join(&partition);
             let newest = names_in(&receipts)?.iter().filter_map(|name| layout::parse_manifest_name(name)).max();
+            let Some(newest) = newest else { continue };
             for name in names_in(&directory)? {
                 let generation = name.split_once('-').and_then(|(g, _)| g.strip_prefix('g')?.parse::<u32>().ok());
-                let of_live = generation.is_some() && generation == newest;
                 let path = directory.join(&name);
-                if of_live && is_older(&path, COLLECT_AFTER) {
+                // Its successor may be live, and have no receipt yet: then this is the only copy.
+                if generation == Some(newest)
+                    && is_older(&path, COLLECT_AFTER)
+                    && is_live(place, &receipts.join(layout::manifest_name(newest)))?
+                {
                     durable::remove(&path)?;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Whether what a receipt names is what is live.
+fn is_live(place: &Place, receipt: &Path) -> Result<bool> {
+    let Some(text) = read_small(receipt)? else { return Ok(false) };
+    let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { return Ok(false) };
+    match &manifest.content {
+        Content::Object(object) => Ok(place.look(&object.path)?.is_some_and(|seen| seen.sha256 == object.sha256)),
+        Content::Tree { .. } => Ok(false),
+    }
 }
 
 /// By the time the name was made, which for a hard link is the inode's change time.

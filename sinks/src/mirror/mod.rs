@@ -4,7 +4,9 @@
 mod process;
 mod rdiff;
 mod rsync;
+mod sending;
 mod ssh;
+mod transport;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,70 +19,17 @@ use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::layout;
 use cdrvault_pipeline::manifest::{Content, Manifest, Notes};
 use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::payload::{Body, ByteStream, Object, ObjectStream};
+use cdrvault_pipeline::payload::{Body, Object, ObjectStream, file_stream};
 use cdrvault_pipeline::plugin::Around;
 use cdrvault_pipeline::sink::{Capabilities, Expected, Held, Identity, Live, LiveObject, Sealed, Sink};
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 
 use crate::{local, vault};
 
 pub(crate) use rdiff::plugin as rdiff_plugin;
 pub(crate) use rsync::plugin as rsync_plugin;
-
-/// How names and bytes get to the far end and back.
-#[async_trait]
-pub(crate) trait Transport: Send + Sync + 'static {
-    fn describe(&self) -> String;
-
-    fn capabilities(&self) -> Capabilities;
-
-    /// Repairs what an interrupted transfer left. Only before a run that writes.
-    async fn heal(&self, cx: &Context) -> Result<()> {
-        let _ = cx;
-        Ok(())
-    }
-
-    /// Files that an interrupted transfer left, to be removed.
-    fn leftovers(&self, listing: &Listing) -> Vec<String> {
-        let _ = listing;
-        Vec::new()
-    }
-
-    /// Every file there, with its length where that is told; `None` where there is nothing at all.
-    async fn list(&self, cx: &Context) -> Result<Option<Listing>>;
-
-    /// Brings files into a local directory, which is empty, under their names.
-    async fn fetch(&self, cx: &Context, names: &[String], into: &Path) -> Result<()>;
-
-    /// Brings files to the far end, and returns when it has confirmed that it holds the very bytes.
-    async fn send(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()>;
-
-    /// Removes files there.
-    async fn remove(&self, cx: &Context, names: &[String]) -> Result<()>;
-
-    /// See [`Sink::forget_history`].
-    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
-        let _ = (cx, older_than);
-        Ok(())
-    }
-}
-
-/// The files of a far end.
-pub(crate) type Listing = BTreeMap<String, Option<u64>>;
-
-/// What one transfer is about.
-#[derive(Debug, Default)]
-pub(crate) struct Parcel {
-    /// Everything of these datasets belongs there.
-    pub(crate) datasets: Vec<String>,
-    /// And these content-addressed bodies.
-    pub(crate) bodies: BTreeSet<String>,
-    /// What is new: objects, versions and bodies.
-    pub(crate) objects: Vec<String>,
-    /// What is new: receipts and notes, which may be there only after their objects.
-    pub(crate) receipts: Vec<String>,
-}
+use transport::{Listing, Parcel, Transport};
 
 /// A copy of a local vault.
 pub(crate) struct Mirror<T> {
@@ -232,65 +181,6 @@ impl<T: Transport> Mirror<T> {
             None => Ok(true),
         }
     }
-
-    /// What has to travel so that the far end has what is noted.
-    async fn parcel(&self, cx: &Context, queue: &BTreeSet<Unit>) -> Result<Parcel> {
-        let (mirrored, root) = self.mirrored()?;
-        let keeps_history = self.capabilities().native_history;
-        let mut parcel = Parcel { datasets: self.around.datasets.clone(), ..Parcel::default() };
-        parcel.receipts.push(layout::IDENTITY.to_owned());
-        let mut histories = BTreeMap::new();
-        for dataset in &parcel.datasets {
-            histories.insert(dataset.clone(), (mirrored.history(cx, dataset).await?, self.history_of(dataset)?));
-        }
-        for unit in queue {
-            let Some((here, there)) = histories.get(&unit.dataset) else { continue };
-            let here = here.get(&unit.partition).cloned().unwrap_or_default();
-            let highest = there.get(&unit.partition).and_then(|there| there.last()).copied().unwrap_or(0);
-            // What it had is not sent again: it may have been pruned there.
-            for generation in here.iter().copied().filter(|generation| *generation >= highest) {
-                let manifest = mirrored.manifest(cx, unit, generation).await?;
-                parcel.receipts.push(layout::manifest(unit, generation)?);
-                match &manifest.content {
-                    Content::Object(object) if Some(&generation) == here.last() => {
-                        parcel.objects.push(object.path.clone());
-                    }
-                    Content::Object(object) if !keeps_history => {
-                        let version = layout::version(unit, generation, &object.sha256)?;
-                        // That of a day that had not ended was not kept.
-                        if root.join(&version).exists() {
-                            parcel.objects.push(version);
-                        }
-                    }
-                    Content::Object(_) => {}
-                    Content::Tree { entries } => {
-                        for stored in entries.iter().filter_map(|entry| entry.stored.as_ref()) {
-                            let name = layout::object(&stored.sha256)?;
-                            if !self.listed(|files| files.contains_key(&name)) {
-                                parcel.objects.push(name);
-                            }
-                        }
-                    }
-                }
-            }
-            let notes = layout::notes(unit)?;
-            if root.join(&notes).exists() {
-                parcel.receipts.push(notes);
-            }
-        }
-        parcel.objects.sort();
-        parcel.objects.dedup();
-        for (dataset, (history, _)) in &histories {
-            for generation in history.get(&Partition::Snapshot).into_iter().flatten() {
-                let manifest = mirrored.manifest(cx, &Unit::new(dataset, Partition::Snapshot), *generation).await?;
-                if let Content::Tree { entries } = &manifest.content {
-                    let stored = entries.iter().filter_map(|entry| entry.stored.as_ref());
-                    parcel.bodies.extend(stored.map(|stored| stored.sha256.clone()));
-                }
-            }
-        }
-        Ok(parcel)
-    }
 }
 
 #[async_trait]
@@ -307,19 +197,29 @@ impl<T: Transport> Sink for Mirror<T> {
         if !dry_run {
             self.transport.heal(cx).await?;
         }
-        let listing = self.transport.list(cx).await?;
+        let mut listing = self.transport.list(cx).await?;
         let same = self.check_identity(cx, expect, listing.as_ref()).await?;
-        if let (Some(listing), false) = (&listing, dry_run) {
-            let leftovers = self.transport.leftovers(listing);
-            if !leftovers.is_empty() {
+        if let Some(listing) = &mut listing {
+            let mut leftovers = self.transport.leftovers(listing);
+            // Nothing but ours is touched in a place that others use, too.
+            let private = format!("{}/", layout::PRIVATE);
+            let ours =
+                |name: &str| self.around.datasets.iter().any(|dataset| name.starts_with(&format!("{dataset}/day=")));
+            leftovers.retain(|name| name.starts_with(&private) || ours(name));
+            if !leftovers.is_empty() && !dry_run {
                 self.transport.remove(cx, &leftovers).await?;
             }
+            listing.retain(|name, _| !leftovers.contains(name));
         }
         self.with(|state| {
             state.listing = listing;
             state.identity_differs = !same;
         });
         expect.mirrored.clone().ok_or_else(|| Error::failed("what this mirrors has no identity"))
+    }
+
+    fn is_made(&self) -> bool {
+        self.listed(|files| files.contains_key(layout::IDENTITY))
     }
 
     async fn index(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
@@ -373,17 +273,28 @@ impl<T: Transport> Sink for Mirror<T> {
     }
 
     async fn flush(&self, cx: &Context) -> Result<()> {
+        // What is noted from now on travels with the next flush.
         let (queue, removals, differs) =
-            self.with(|state| (state.queue.clone(), state.removals.clone(), state.identity_differs));
+            self.with(|state| (std::mem::take(&mut state.queue), state.removals.clone(), state.identity_differs));
         if !queue.is_empty() || differs {
             let (_, root) = self.mirrored()?;
-            let parcel = self.parcel(cx, &queue).await?;
-            self.transport.send(cx, root, &parcel).await?;
+            let sending = async {
+                self.check_source(cx).await?;
+                let parcel = self.parcel(cx, &queue).await?;
+                self.transport.send(cx, root, &parcel).await?;
+                Ok(parcel)
+            };
+            let parcel = match sending.await {
+                Ok(parcel) => parcel,
+                Err(error) => {
+                    self.with(|state| state.queue.extend(queue));
+                    return Err(error);
+                }
+            };
             self.with(|state| {
-                state.queue.clear();
                 state.identity_differs = false;
                 let listing = state.listing.get_or_insert_default();
-                for name in parcel.objects.iter().chain(&parcel.receipts) {
+                for name in parcel.identity.iter().chain(&parcel.objects).chain(&parcel.receipts) {
                     let length = std::fs::metadata(root.join(name)).ok().map(|found| found.len());
                     listing.insert(name.clone(), length);
                 }
@@ -449,7 +360,7 @@ impl<T: Transport> Sink for Mirror<T> {
         let prefix = format!("{}/", layout::OBJECTS);
         let of = |(name, length): (&String, &Option<u64>)| {
             let sha256 = name.strip_prefix(&prefix)?.split_once('/')?.1;
-            Some((sha256.to_owned(), length.unwrap_or(0)))
+            (layout::object(sha256).ok()? == *name).then(|| (sha256.to_owned(), length.unwrap_or(0)))
         };
         Ok(self.listed(|files| files.iter().filter_map(of).collect()))
     }
@@ -461,25 +372,27 @@ impl<T: Transport> Sink for Mirror<T> {
     }
 
     async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
+        self.check_source(cx).await?;
         self.transport.forget_history(cx, older_than).await
     }
 
-    /// Those of the local vault, with which they travel.
+    /// Those of the local vault, with which they travel; those of the far end, where the local vault was lost.
     async fn notes(&self, cx: &Context, unit: &Unit) -> Result<Notes> {
-        self.mirrored()?.0.notes(cx, unit).await
+        let here = self.mirrored()?.0.notes(cx, unit).await?;
+        let name = layout::notes(unit)?;
+        if here != Notes::default() || !self.listed(|files| files.contains_key(&name)) {
+            return Ok(here);
+        }
+        let text = self.fetch_small(cx, &name).await?;
+        serde_json::from_slice(&text).map_err(|error| {
+            Error::new(Kind::Damaged, format!("{}/{name} is damaged", self.describe())).with_source(error)
+        })
     }
 
     async fn put_notes(&self, _cx: &Context, unit: &Unit, _notes: &Notes) -> Result<()> {
         self.with(|state| state.queue.insert(unit.clone()));
         Ok(())
     }
-}
-
-fn file_stream(path: &Path) -> Result<ByteStream> {
-    let file = std::fs::File::open(path).map_err(|error| Error::io("open", path, error))?;
-    let path = path.to_owned();
-    let chunks = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 17);
-    Ok(chunks.map_err(move |error| Error::io("read", &path, error)).boxed())
 }
 
 fn scratch() -> Result<tempfile::TempDir> {

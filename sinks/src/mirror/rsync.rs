@@ -77,8 +77,14 @@ enum Target {
 
 impl Target {
     fn parse(text: &str) -> Result<Self, &'static str> {
-        if text.chars().any(|c| c.is_control() || matches!(c, '\'' | '"' | '\\' | '`' | '$' | '*' | '?' | '[')) {
-            return Err("the path holds a quote, a wildcard or another character with a meaning to shells");
+        if text.chars().any(|c| {
+            c.is_control()
+                || matches!(
+                    c,
+                    '\'' | '"' | '\\' | '`' | '$' | '*' | '?' | '[' | ';' | '&' | '|' | '<' | '>' | '(' | ')'
+                )
+        }) {
+            return Err("it holds a quote, a wildcard or another character with a meaning to shells");
         }
         if let Some(rest) = text.strip_prefix("rsync://") {
             let (host, path) = rest.split_once('/').ok_or("the module is missing")?;
@@ -317,6 +323,8 @@ impl Transport for Rsync {
     }
 
     async fn send(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
+        self.transfer(cx, root, &parcel.identity).await?;
+        self.confirm(cx, root, &parcel.identity).await?;
         // A receipt says that its object is there: so it travels when that was found to be so.
         self.transfer(cx, root, &parcel.objects).await?;
         self.confirm(cx, root, &parcel.objects).await?;

@@ -100,6 +100,9 @@ impl Ssh {
             "-o ForwardAgent=no".to_owned(),
             "-o ForwardX11=no".to_owned(),
             "-o ClearAllForwardings=yes".to_owned(),
+            // A connection of our own, which ends with us: a shared one would hold our pipes.
+            "-o ControlMaster=no".to_owned(),
+            "-o ControlPath=none".to_owned(),
         ];
         if let Some(port) = self.port {
             words.push(format!("-p {port}"));

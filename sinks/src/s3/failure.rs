@@ -12,9 +12,12 @@ pub(super) fn told(doing: &str, shown: &str, error: Store) -> Error {
     let code = between(&chain, "<Code>", "</Code>").map(str::to_owned);
     let said = between(&chain, "<Message>", "</Message>").map(str::to_owned);
     let code_is = |codes: &[&str]| code.as_deref().is_some_and(|code| codes.contains(&code));
+    let about_keys = ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"];
     let (kind, hint) = if code_is(&["NoSuchBucket"]) {
         (Kind::NotFound, "make the bucket, or correct `url` and `endpoint`")
-    } else if code_is(&["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"]) {
+    } else if code_is(&about_keys)
+        || said.as_ref().is_some_and(|said| said.contains("nvalid signature") || said.contains("No such key"))
+    {
         (Kind::Denied, "correct `access-key-id` and `secret-access-key`")
     } else if code_is(&["RequestTimeTooSkewed"]) {
         (Kind::Denied, "set the clock of this machine")

@@ -287,10 +287,6 @@ impl Store for S3 {
         Ok(())
     }
 
-    async fn make_place(&self) -> Result<()> {
-        Ok(())
-    }
-
     async fn begin(&self, _writer: &Writer) -> Result<()> {
         let conditional = self.probe().await?;
         self.conditional.store(conditional, Ordering::Relaxed);

@@ -198,7 +198,7 @@ fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
     for (id, has_id, secret, has_secret) in pairs {
         if has_id != has_secret {
             let (there, missing) = if has_id { (id, secret) } else { (secret, id) };
-            wrong(there, &format!("`{there}` needs `{missing}`"), &format!("add `{missing} = ...`"));
+            wrong(there, &format!("`{there}` needs `{missing}`"), &format!("name its `{missing}` beside it"));
         }
     }
     if options.session_token.is_some() && options.access_key_id.is_none() {
@@ -243,9 +243,10 @@ impl BuildSink for BuildS3 {
 
     fn build(&self, _around: &Around) -> Result<Arc<dyn Sink>> {
         let options = &self.options;
-        let writes = self.client(options.access_key_id.as_deref(), options.secret_access_key.as_ref())?;
+        let (id, secret) = (options.access_key_id.as_deref(), options.secret_access_key.as_ref());
+        let writes = self.client(id, secret, options.session_token.as_ref())?;
         let deletes = match &options.prune_access_key_id {
-            Some(id) => Some(self.client(Some(id), options.prune_secret_access_key.as_ref())?),
+            Some(id) => Some(self.client(Some(id), options.prune_secret_access_key.as_ref(), None)?),
             None => None,
         };
         let bucket = Bucket {
@@ -292,7 +293,7 @@ impl BuildS3 {
         Ok(client)
     }
 
-    fn client(&self, id: Option<&str>, secret: Option<&Secret>) -> Result<AmazonS3> {
+    fn client(&self, id: Option<&str>, secret: Option<&Secret>, token: Option<&Secret>) -> Result<AmazonS3> {
         let options = &self.options;
         let mut builder = match (id, self.profile()?) {
             (Some(id), _) => {
@@ -300,7 +301,7 @@ impl BuildS3 {
                 let builder = AmazonS3Builder::new()
                     .with_access_key_id(id)
                     .with_secret_access_key(secret.as_ref().map_or("", |secret| secret.expose_secret()));
-                match &options.session_token {
+                match token {
                     Some(token) => builder.with_token(token.resolve()?.expose_secret()),
                     None => builder,
                 }

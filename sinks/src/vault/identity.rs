@@ -52,7 +52,6 @@ pub(super) async fn make(store: &impl Store, checked: &Checked) -> Result<()> {
     if !checked.write {
         return Ok(());
     }
-    store.make_place().await?;
     let text = serde_json::to_vec_pretty(&checked.identity)
         .map_err(|error| Error::failed("cannot write the vault's identity as JSON").with_source(error))?;
     store.replace(layout::IDENTITY, text).await

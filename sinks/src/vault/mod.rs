@@ -45,8 +45,12 @@ impl<S: Store> Sink for Vault<S> {
     async fn open(&self, cx: &Context, expect: &Expected, dry_run: bool) -> Result<Identity> {
         let checked = identity::check(&*self.0, &cx.writer, expect).await?;
         if !dry_run {
-            identity::make(&*self.0, &checked).await?;
+            // Under the lock, or two first runs could both think that it is theirs.
             self.0.begin(&cx.writer).await?;
+            if let Err(error) = identity::make(&*self.0, &checked).await {
+                self.0.end().await;
+                return Err(error);
+            }
         }
         Ok(checked.identity)
     }

@@ -18,6 +18,12 @@ pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) ->
     if let Some(manifest) = &now.manifest
         && manifest.generation == sealed.manifest.generation
     {
+        if manifest.content == sealed.manifest.content && now.object != LiveObject::Intact {
+            // Its object was lost or damaged: the same bytes again, under the same receipt.
+            let manifest = Manifest::clone(manifest);
+            put_content(store, sealed, &now, seen).await?;
+            return Ok(manifest);
+        }
         return again(manifest, sealed, &now);
     }
     if now.generation() != over.generation() {
@@ -32,15 +38,7 @@ pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) ->
         )
         .hint("another run writes into this vault; see which, and let only one do it"));
     }
-    match &sealed.manifest.content {
-        Content::Object(object) => publish_object(store, sealed, object, &now, seen).await?,
-        Content::Tree { entries } => {
-            let there = reading::all_bodies(store).await?;
-            for stored in reading::bodies_of(entries) {
-                put_body(store, sealed, &there, &stored.sha256, stored.bytes).await?;
-            }
-        }
-    }
+    put_content(store, sealed, &now, seen).await?;
     failpoint::hit("after-check")?;
     let receipt = Manifest {
         received: Some(Timestamp::now()),
@@ -62,6 +60,19 @@ pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) ->
     }
     failpoint::hit("after-receipt")?;
     Ok(receipt)
+}
+
+async fn put_content(store: &impl Store, sealed: &Sealed, now: &Live, seen: Option<Seen>) -> Result<()> {
+    match &sealed.manifest.content {
+        Content::Object(object) => publish_object(store, sealed, object, now, seen).await,
+        Content::Tree { entries } => {
+            let there = reading::all_bodies(store).await?;
+            for stored in reading::bodies_of(entries) {
+                put_body(store, sealed, &there, &stored.sha256, stored.bytes).await?;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// The receipt is there already: we were here before, or somebody else was.

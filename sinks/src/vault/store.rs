@@ -31,10 +31,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// An error when we may read here but not write; writes nothing.
     async fn check_writable(&self) -> Result<()>;
 
-    /// Makes the place itself.
-    async fn make_place(&self) -> Result<()>;
-
-    /// Takes the lock, probes, and removes what an interrupted run left. The vault has its identity by now.
+    /// Makes the place where it is missing, takes the lock, probes, and removes what an interrupted run left.
     async fn begin(&self, writer: &Writer) -> Result<()>;
 
     /// Gives the lock back.

@@ -114,11 +114,8 @@ impl Reader {
                 if let Some(batch) = decoder.push(&row)? {
                     self.cx.check()?;
                     if Instant::now() > self.deadline {
-                        return Err(Error::new(
-                            Kind::Transient,
-                            format!("cannot {doing}: the snapshot is open too long"),
-                        )
-                        .hint("raise `snapshot-limit` of the database, or find out what slows the reading down"));
+                        return Err(Error::new(Kind::Failed, format!("cannot {doing}: the snapshot is open too long"))
+                            .hint("raise `snapshot-limit` of the database, or find out what slows the reading down"));
                     }
                     if batches.send(Ok(batch)).await.is_err() {
                         return Ok(());

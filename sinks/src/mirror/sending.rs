@@ -1,0 +1,103 @@
+//! What travels to the far end, and when nothing may.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::layout;
+use cdrvault_pipeline::manifest::Content;
+use cdrvault_pipeline::partition::{Partition, Unit};
+use cdrvault_pipeline::sink::{Held, Sink as _};
+
+use super::{Mirror, Parcel, Transport};
+
+impl<T: Transport> Mirror<T> {
+    /// An error when the local vault lacks what the far end holds: it was lost, or damaged, and must not be mirrored.
+    pub(super) async fn check_source(&self, cx: &Context) -> Result<()> {
+        let (mirrored, _) = self.mirrored()?;
+        for dataset in &self.around.datasets {
+            let here = mirrored.index(cx, dataset).await?;
+            for (partition, there) in self.history_of(dataset)? {
+                let whole = |held: &Held| held.object_there && Some(held.generation) >= there.last().copied();
+                if !here.get(&partition).is_some_and(whole) {
+                    return Err(Error::new(
+                        Kind::Refused,
+                        format!(
+                            "nothing is sent to {}: it holds {dataset} {partition}, and {} does not",
+                            self.describe(),
+                            mirrored.describe()
+                        ),
+                    )
+                    .hint(
+                        "the next run fills the local vault from there; if it cannot, see what it says of that vault",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What has to travel so that the far end has what is noted.
+    pub(super) async fn parcel(&self, cx: &Context, queue: &BTreeSet<Unit>) -> Result<Parcel> {
+        let (mirrored, root) = self.mirrored()?;
+        let keeps_history = self.capabilities().native_history;
+        let mut parcel = Parcel { datasets: self.around.datasets.clone(), ..Parcel::default() };
+        if self.with(|state| state.identity_differs) {
+            parcel.identity.push(layout::IDENTITY.to_owned());
+        }
+        let mut histories = BTreeMap::new();
+        for dataset in &parcel.datasets {
+            histories.insert(dataset.clone(), (mirrored.history(cx, dataset).await?, self.history_of(dataset)?));
+        }
+        for unit in queue {
+            let Some((here, there)) = histories.get(&unit.dataset) else { continue };
+            let here = here.get(&unit.partition).cloned().unwrap_or_default();
+            let highest = there.get(&unit.partition).and_then(|there| there.last()).copied().unwrap_or(0);
+            // What it had is not sent again: it may have been pruned there.
+            for generation in here.iter().copied().filter(|generation| *generation >= highest) {
+                let manifest = mirrored.manifest(cx, unit, generation).await?;
+                parcel.receipts.push(layout::manifest(unit, generation)?);
+                match &manifest.content {
+                    Content::Object(object) if Some(&generation) == here.last() => {
+                        parcel.objects.push(object.path.clone());
+                    }
+                    Content::Object(object) if !keeps_history => {
+                        let version = layout::version(unit, generation, &object.sha256)?;
+                        // That of a day that had not ended was not kept.
+                        if root.join(&version).exists() {
+                            parcel.objects.push(version);
+                        }
+                    }
+                    Content::Object(_) => {}
+                    Content::Tree { entries } => {
+                        for stored in entries.iter().filter_map(|entry| entry.stored.as_ref()) {
+                            let name = layout::object(&stored.sha256)?;
+                            let bytes = Some(stored.bytes);
+                            if !self.listed(|files| {
+                                files.get(&name).is_some_and(|length| length.is_none() || *length == bytes)
+                            }) {
+                                parcel.objects.push(name);
+                            }
+                        }
+                    }
+                }
+            }
+            let notes = layout::notes(unit)?;
+            if root.join(&notes).exists() {
+                parcel.receipts.push(notes);
+            }
+        }
+        parcel.objects.sort();
+        parcel.objects.dedup();
+        for (dataset, (history, _)) in &histories {
+            for generation in history.get(&Partition::Snapshot).into_iter().flatten() {
+                let manifest = mirrored.manifest(cx, &Unit::new(dataset, Partition::Snapshot), *generation).await?;
+                if let Content::Tree { entries } = &manifest.content {
+                    let stored = entries.iter().filter_map(|entry| entry.stored.as_ref());
+                    parcel.bodies.extend(stored.map(|stored| stored.sha256.clone()));
+                }
+            }
+        }
+        Ok(parcel)
+    }
+}

@@ -1,0 +1,196 @@
+//! Which superseded versions go, and which never do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test")]
+
+mod services;
+
+use std::time::Duration;
+
+use services::home::{Said, Site, said};
+use services::mariadb::{Engine, MariaDb};
+use services::rating::{Rating, transaction};
+use services::remote;
+use services::sshd::Sshd;
+
+fn rate_again(server: &MariaDb, day: &str) {
+    let sql = format!(
+        "UPDATE ar_cdr SET income = income + 7 WHERE calldate >= '{day}' AND calldate < '{day}' + INTERVAL 1 DAY;"
+    );
+    server.app(&transaction(&sql, &[day]));
+}
+
+/// The generations of a day of `ar_cdr` whose objects are kept below a vault.
+fn kept(vault: &std::path::Path, day: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(vault.join(format!(".cdrvault/versions/ar_cdr/{day}"))).into_iter().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_str().unwrap()[..5].to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// A site with three days, whose vault has this `keep`.
+fn site(server: &MariaDb, keep: &str) -> Site {
+    Rating::new(9, 3, 40).fill(server);
+    let site = Site::on(server);
+    site.edit("path = \"vault\"", &format!("path = \"vault\"\nkeep = {keep}"));
+    site.ok("run", &[]);
+    site
+}
+
+fn plan(site: &Site) -> String {
+    site.ok("prune", &["-n"]).out
+}
+
+#[test]
+fn the_last_versions_and_the_young_ones_stay() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = site(&server, "{ last = 2, superseded = \"1h\" }");
+    for _ in 0..4 {
+        rate_again(&server, "2026-01-01");
+        site.ok("run", &[]);
+        std::thread::sleep(Duration::from_millis(1200));
+    }
+    assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0001", "g0002", "g0003", "g0004"], "they are young");
+    site.edit("\"1h\"", "\"1s\"");
+    let shown = plan(&site);
+    assert!(shown.contains("one of the last 2") && shown.contains("remove"), "{shown}");
+    let before = site.content();
+    plan(&site);
+    assert!(site.content() == before, "a plan changes nothing");
+    site.ok("prune", &["--yes"]);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0003", "g0004"]);
+    let listed = site.ok("snapshots", &["--day", "2026-01-01", "--flow", "ar_cdr", "--all"]);
+    assert!(!listed.out.contains("g0002") && listed.out.contains("g0005"), "{}", listed.out);
+    // At the end of a run, by itself.
+    rate_again(&server, "2026-01-01");
+    let said = site.ok("run", &["-v"]);
+    assert!(said.err.contains("1 version pruned in vault"), "{}", said.err);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0004", "g0005"]);
+}
+
+#[test]
+fn what_is_pinned_stays_until_it_is_released() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = site(&server, "{ superseded = \"1s\" }");
+    server.app(&transaction("DELETE FROM ar_cdr WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    site.ok("run", &[]);
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(plan(&site).contains("pinned: the day is empty now"), "{}", plan(&site));
+    site.ok("prune", &["--yes"]);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0001"]);
+    let said = site.ok("prune", &["--release", "2026-01-01"]);
+    assert!(said.err.contains("1 pins released"), "{}", said.err);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), Vec::<String>::new());
+}
+
+#[test]
+fn a_shorter_keep_and_a_clean_sweep_are_asked_about() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = site(&server, "{ superseded = \"30d\" }");
+    rate_again(&server, "2026-01-01");
+    site.ok("run", &[]);
+    std::thread::sleep(Duration::from_millis(1200));
+    site.edit("\"30d\"", "\"1s\"");
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("is not pruned: its `keep` got shorter") && said.err.contains("--yes"), "{}", said.err);
+    let said = site.run("prune", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0001"]);
+    site.ok("prune", &["--yes"]);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), Vec::<String>::new());
+    // Most of many versions.
+    for _ in 0..50 {
+        rate_again(&server, "2026-01-02");
+        site.edit("keep = { superseded = \"1s\" }\n", "");
+        site.ok("run", &[]);
+        site.edit("path = \"vault\"\n", "path = \"vault\"\nkeep = { superseded = \"1s\" }\n");
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+    let said = site.run("prune", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    assert!(said.err.contains("it would remove 50 of 50 versions"), "{}", said.err);
+    site.ok("prune", &["--yes"]);
+    assert_eq!(kept(&site.vault(), "2026-01-02"), Vec::<String>::new());
+}
+
+/// The same command under a clock that is ten days ahead.
+fn with_wrong_clock(site: &Site, verb: &str) -> Said {
+    let library = std::fs::read_dir("/usr/lib")
+        .unwrap()
+        .filter_map(|entry| Some(entry.ok()?.path().join("faketime/libfaketime.so.1")))
+        .find(|path| path.exists())
+        .expect("this test needs libfaketime: run ./test, which installs it");
+    said(site.command(verb, &[]).env("LD_PRELOAD", library).env("FAKETIME", "+10d").output().unwrap())
+}
+
+#[test]
+fn with_a_wrong_clock_everything_stays() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = site(&server, "{ superseded = \"1d\" }");
+    rate_again(&server, "2026-01-01");
+    site.ok("run", &[]);
+    for verb in ["prune", "run"] {
+        let said = with_wrong_clock(&site, verb);
+        assert!(said.err.contains("nothing is pruned: the clock of mysql://"), "{verb}: {}", said.err);
+        assert_eq!(said.status, i32::from(verb == "prune"), "a backup goes on: {}", said.err);
+        assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0001"]);
+    }
+}
+
+#[test]
+fn bodies_go_when_no_tree_names_them() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = site(&server, "{ superseded = \"1s\" }");
+    for name in ["etc", "srv"] {
+        std::fs::create_dir(site.path(name)).unwrap();
+        std::fs::write(site.path(name).join("shared"), "the same in both").unwrap();
+    }
+    std::fs::write(site.path("etc/old"), "only in the first generation").unwrap();
+    let flow = |name: &str| {
+        format!(
+            "[flow.{name}]\nsource.files = {{ path = \"{name}\" }}\ntransforms = [\"incremental\"]\nsinks = [\"vault\"]\n"
+        )
+    };
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    site.pipeline(&format!("{text}\n{}{}", flow("etc"), flow("srv")));
+    site.ok("run", &[]);
+    let bodies = || {
+        let names = site.content().into_iter().map(|(path, _)| path);
+        names.filter(|path| path.to_string_lossy().contains(".cdrvault/objects/")).count()
+    };
+    assert_eq!(bodies(), 2);
+    std::fs::remove_file(site.path("etc/old")).unwrap();
+    std::fs::remove_file(site.path("etc/shared")).unwrap();
+    std::fs::write(site.path("etc/new"), "only in the second").unwrap();
+    site.ok("run", &[]);
+    assert_eq!(bodies(), 3);
+    std::thread::sleep(Duration::from_millis(1200));
+    site.ok("prune", &[]);
+    assert_eq!(bodies(), 2, "what the other tree names stays");
+}
+
+#[test]
+fn each_mirror_keeps_by_its_own_rule() {
+    let (server, ssh) = (MariaDb::start(Engine::InnoDb), Sshd::start());
+    let site = site(&server, "{ last = 3 }");
+    let short = |section: String, keep: &str| {
+        section.replace("mirror = \"vault\"\n", &format!("mirror = \"vault\"\nkeep = {keep}\n"))
+    };
+    let sections = short(remote::rsync(&ssh), "{ last = 1 }") + &short(remote::rdiff(&ssh), "{ superseded = \"1s\" }");
+    remote::add(&site, &sections, &["mirror", "offsite"]);
+    for _ in 0..3 {
+        rate_again(&server, "2026-01-01");
+        site.ok("run", &[]);
+        std::thread::sleep(Duration::from_millis(1200));
+    }
+    assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0001", "g0002", "g0003"]);
+    assert_eq!(kept(&ssh.directory().join("rsync"), "2026-01-01"), ["g0003"]);
+    std::thread::sleep(Duration::from_millis(1200));
+    site.ok("prune", &[]);
+    let increments = std::fs::read_dir(ssh.directory().join("rdiff/rdiff-backup-data/increments")).unwrap().count();
+    assert_eq!(increments, 0, "old increments are gone");
+    // What was pruned there does not come back with the next transfer.
+    rate_again(&server, "2026-01-01");
+    site.ok("run", &[]);
+    assert_eq!(kept(&ssh.directory().join("rsync"), "2026-01-01"), ["g0004"]);
+}

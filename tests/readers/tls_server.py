@@ -1,0 +1,82 @@
+"""Serves TLS with certificates that are good, expired, or for another name: tls_server.py DIRECTORY
+
+Writes ca.pem and other-ca.pem into the directory, then a line with the three ports to ports.txt.
+"""
+
+import datetime
+import ipaddress
+import os
+import socket
+import ssl
+import sys
+import threading
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+directory = sys.argv[1]
+os.makedirs(directory, exist_ok=True)
+now = datetime.datetime.now(datetime.timezone.utc)
+day = datetime.timedelta(days=1)
+
+
+def write(name, *parts):
+    path = os.path.join(directory, name)
+    with open(path, "wb") as file:
+        for part in parts:
+            file.write(part)
+    return path
+
+
+def name(text):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def authority(text, file):
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = x509.CertificateBuilder().subject_name(name(text)).issuer_name(name(text)).public_key(key.public_key())
+    made = made.serial_number(x509.random_serial_number()).not_valid_before(now - 90 * day).not_valid_after(now + 90 * day)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256())
+    write(file, made.public_bytes(serialization.Encoding.PEM))
+    return key
+
+
+def serve(authority_key, begin, end, host):
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = x509.CertificateBuilder().subject_name(name("server")).issuer_name(name("authority"))
+    made = made.public_key(key.public_key()).serial_number(x509.random_serial_number())
+    made = made.not_valid_before(begin).not_valid_after(end)
+    made = made.add_extension(x509.SubjectAlternativeName([host]), critical=False).sign(authority_key, hashes.SHA256())
+    pem = made.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(write(f"server-{made.serial_number}.pem", pem, private))
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        while True:
+            client, _ = listener.accept()
+            try:
+                context.wrap_socket(client, server_side=True).close()
+            except OSError:
+                pass
+
+    threading.Thread(target=answer, daemon=True).start()
+    return listener.getsockname()[1]
+
+
+ours = authority("authority", "ca.pem")
+authority("other authority", "other-ca.pem")
+here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+ports = [
+    serve(ours, now - day, now + day, here),
+    serve(ours, now - 30 * day, now - day, here),
+    serve(ours, now - day, now + day, x509.DNSName("elsewhere.example")),
+]
+write("ports.txt.new", " ".join(map(str, ports)).encode())
+os.rename(os.path.join(directory, "ports.txt.new"), os.path.join(directory, "ports.txt"))
+sys.stdin.read()

@@ -1,0 +1,87 @@
+//! Sinks elsewhere, as sections of a pipeline file, and what they hold, brought back without the program.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::garage::Garage;
+use super::home::{Site, said};
+use super::sshd::Sshd;
+
+/// The account and the keys, as options of a sink that is reached by ssh.
+pub fn ssh_options(server: &Sshd) -> String {
+    format!(
+        "ssh = {{ port = {}, identity-file = \"{}\", known-hosts = \"{}\", connect-timeout = \"5s\", stall-timeout = \"20s\" }}\n",
+        server.port(),
+        server.identity_file().display(),
+        server.known_hosts().display()
+    )
+}
+
+/// `[sink.mirror.rsync]`
+pub fn rsync(server: &Sshd) -> String {
+    let to = format!("{}@127.0.0.1:{}", server.user(), server.directory().join("rsync").display());
+    format!("[sink.mirror.rsync]\nmirror = \"vault\"\nto = \"{to}\"\n{}\n", ssh_options(server))
+}
+
+/// `[sink.offsite.rdiff]`
+pub fn rdiff(server: &Sshd) -> String {
+    let to = format!("{}@127.0.0.1::{}", server.user(), server.directory().join("rdiff").display());
+    format!("[sink.offsite.rdiff]\nmirror = \"vault\"\nto = \"{to}\"\n{}\n", ssh_options(server))
+}
+
+/// `[sink.bucket.s3]`, whose secret is in the site's file `s3-secret`.
+pub fn s3(server: &Garage, site: &Site) -> String {
+    site.secret("s3-secret", server.secret_key());
+    s3_section(&server.endpoint(), server.region(), server.bucket(), server.access_key())
+}
+
+pub fn s3_section(endpoint: &str, region: &str, bucket: &str, key: &str) -> String {
+    format!(
+        "[sink.bucket.s3]\nurl = \"s3://{bucket}/site\"\nendpoint = \"{endpoint}\"\nregion = \"{region}\"\n\
+         access-key-id = \"{key}\"\nsecret-access-key = {{ file = \"s3-secret\" }}\nretry-for = \"2s\"\nconnect-timeout = \"2s\"\n\n"
+    )
+}
+
+/// Adds sinks to a site's pipeline, and lists them in each of its flows.
+pub fn add(site: &Site, sections: &str, names: &[&str]) {
+    site.edit("[flow.ar_cdr]", &format!("{sections}[flow.ar_cdr]"));
+    let list = names.iter().map(|name| format!(", \"{name}\"")).collect::<String>();
+    site.edit("sinks = [\"vault\"", &format!("sinks = [\"vault\"{list}"));
+}
+
+/// Everything below the prefix of [`s3`], in a new directory.
+pub fn download(server: &Garage, into: &Path) -> PathBuf {
+    let script = format!(
+        r#"
+import os
+pages = s3.get_paginator("list_objects_v2").paginate(Bucket="{}", Prefix="site/")
+for page in pages:
+    for found in page.get("Contents", []):
+        path = os.path.join("{}", found["Key"][len("site/"):])
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        s3.download_file("{}", found["Key"], path)
+"#,
+        server.bucket(),
+        into.display(),
+        server.bucket()
+    );
+    let _ = std::fs::remove_dir_all(into);
+    std::fs::create_dir_all(into).unwrap();
+    server.boto3(&script).unwrap();
+    into.to_owned()
+}
+
+/// What rdiff-backup restores of a repository, `steps` sessions ago, in a new directory.
+pub fn rdiff_restore(server: &Sshd, steps: u32, into: &Path) -> PathBuf {
+    let _ = std::fs::remove_dir_all(into);
+    let done = said(
+        Command::new("rdiff-backup")
+            .args(["restore", "--at", &format!("{steps}B")])
+            .arg(server.directory().join("rdiff"))
+            .arg(into)
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(done.status, 0, "{}", done.err);
+    into.to_owned()
+}
