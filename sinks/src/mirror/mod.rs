@@ -127,7 +127,7 @@ impl<T: Transport> Mirror<T> {
             return Ok(());
         }
         let directory = scratch()?;
-        self.transport.fetch(cx, &names, directory.path()).await?;
+        self.transport.fetch(cx, &names, directory.path(), None).await?;
         for name in names {
             let path = directory.path().join(&name);
             let text = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
@@ -136,9 +136,41 @@ impl<T: Transport> Mirror<T> {
         Ok(())
     }
 
+    /// The objects of a generation. Where the place keeps history itself, an older one is in the last session before its
+    /// successor came. Sessions and receipts are told apart by the second: so the session before is asked, too.
+    async fn fetch_objects(
+        &self,
+        cx: &Context,
+        manifest: &Manifest,
+        names: &[String],
+    ) -> Result<(tempfile::TempDir, ObjectStream)> {
+        let (unit, generation) = (&manifest.unit, manifest.generation);
+        let generations = self.history_of(&unit.dataset)?.remove(&unit.partition).unwrap_or_default();
+        let successor = generations.into_iter().find(|other| *other > generation);
+        let mut times = vec![None];
+        if let (Some(successor), true) = (successor, self.capabilities().native_history)
+            && let Some(replaced) = self.receipt(cx, unit, successor).await?.received
+        {
+            times = [0, 1].map(|earlier| Some(replaced.as_second() - earlier)).to_vec();
+        }
+        let mut failed = None;
+        for at in times {
+            let directory = scratch()?;
+            let fetching = async {
+                self.transport.fetch(cx, names, directory.path(), at).await?;
+                local::vault_in(directory.path()).read(cx, manifest).await
+            };
+            match fetching.await {
+                Ok(objects) => return Ok((directory, objects)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::failed("nothing was fetched")))
+    }
+
     async fn fetch_small(&self, cx: &Context, name: &str) -> Result<Vec<u8>> {
         let directory = scratch()?;
-        self.transport.fetch(cx, &[name.to_owned()], directory.path()).await?;
+        self.transport.fetch(cx, &[name.to_owned()], directory.path(), None).await?;
         let path = directory.path().join(name);
         std::fs::read(&path).map_err(|error| Error::io("read", &path, error))
     }
@@ -308,7 +340,6 @@ impl<T: Transport> Sink for Mirror<T> {
     }
 
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
-        let directory = scratch()?;
         let mut names = Vec::new();
         match &manifest.content {
             Content::Object(object) => {
@@ -327,8 +358,7 @@ impl<T: Transport> Sink for Mirror<T> {
                 names.dedup();
             }
         }
-        self.transport.fetch(cx, &names, directory.path()).await?;
-        let objects = local::vault_in(directory.path()).read(cx, manifest).await?;
+        let (directory, objects) = self.fetch_objects(cx, manifest, &names).await?;
         let opened = move |object: Result<Object>| {
             // Opened now: the directory goes with the stream.
             let _ = &directory;

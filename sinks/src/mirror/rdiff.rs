@@ -283,7 +283,7 @@ impl Transport for Rdiff {
         Ok(Some(names.lines().filter(|name| *name != ".").map(|name| (name.to_owned(), None)).collect()))
     }
 
-    async fn fetch(&self, cx: &Context, names: &[String], into: &Path) -> Result<()> {
+    async fn fetch(&self, cx: &Context, names: &[String], into: &Path, at: Option<i64>) -> Result<()> {
         // 2.2.2 fails to restore a single file by its name, and to restore into a directory that is there. The
         // selection goes by where things are restored to.
         let restored = into.join("restored");
@@ -293,7 +293,8 @@ impl Transport for Rdiff {
             list.push(b'\n');
         }
         list.extend_from_slice(b"- **\n");
-        let program = self.program().args(["restore", "--at", "now", "--include-globbing-filelist-stdin"]);
+        let at = at.map_or_else(|| "now".to_owned(), |second| second.to_string());
+        let program = self.program().args(["restore", "--at", &at, "--include-globbing-filelist-stdin"]);
         let outcome = program.arg(&self.to).arg(&restored).input(list).run(cx).await?;
         self.good(&outcome, "read from")?;
         for name in names {

@@ -316,7 +316,7 @@ impl Transport for Rsync {
         listing.keys().filter(|name| is_leftover(name)).cloned().collect()
     }
 
-    async fn fetch(&self, cx: &Context, names: &[String], into: &Path) -> Result<()> {
+    async fn fetch(&self, cx: &Context, names: &[String], into: &Path, _at: Option<i64>) -> Result<()> {
         let program = self.files(names).arg("--times");
         let outcome = program.arg("--").arg(self.to.inside()).arg(inside(into)).run(cx).await?;
         self.good(&outcome, "read from").map(drop)

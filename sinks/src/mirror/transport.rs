@@ -31,8 +31,9 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Every file there, with its length where that is told; `None` where there is nothing at all.
     async fn list(&self, cx: &Context) -> Result<Option<Listing>>;
 
-    /// Brings files into a local directory, which is empty, under their names.
-    async fn fetch(&self, cx: &Context, names: &[String], into: &Path) -> Result<()>;
+    /// Brings files into a local directory, which is empty, under their names: as they are, or, where the place keeps
+    /// history, as they were at this second since 1970.
+    async fn fetch(&self, cx: &Context, names: &[String], into: &Path, at: Option<i64>) -> Result<()>;
 
     /// Brings files to the far end, and returns when it has confirmed that it holds the very bytes.
     async fn send(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()>;
