@@ -25,6 +25,9 @@ use crate::database::jobs::JobIds;
 use crate::database::tables::{Found, Queued, Table, Tables};
 
 /// How often K shows the server, and every firewall on the way, that it is alive.
+/// How long a run waits for the lock of one that ended.
+const LOCK_WAIT_SECONDS: u32 = 10;
+
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// The flows of one pipeline on one MariaDB or MySQL database.
@@ -89,7 +92,8 @@ impl MySqlSession {
         let id = id.ok_or_else(|| Error::failed("the server does not tell the number of our connection"))?;
         let lock = lock_name(cx);
         if !dry_run {
-            let sql = format!("SELECT GET_LOCK({}, 0)", literal(&lock));
+            // The server lets go of a lock only when it notices that a run was killed, after the statement it is at.
+            let sql = format!("SELECT GET_LOCK({}, {LOCK_WAIT_SECONDS})", literal(&lock));
             if query_integer(&mut connection, &sql).await? != Some(1) {
                 return Err(Error::new(
                     Kind::Locked,
