@@ -7,7 +7,7 @@ use cdrvault_pipeline::config::Problems;
 use cdrvault_pipeline::error::{Error, Kind};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{demo, history, init, output, prune, replay, run, schema, snapshots, stages, status, validate};
+use crate::{demo, history, init, output, prune, replay, restore, run, schema, snapshots, stages, status, validate};
 
 /// Keeps the call records of a VoIP billing system safe and small.
 ///
@@ -99,6 +99,8 @@ enum Verb {
     Snapshots(snapshots::Args),
     /// Remove the superseded versions that `keep` no longer keeps
     Prune(prune::Args),
+    /// Restore saved days, files and dumps
+    Restore(restore::Args),
     /// Make a complete example and run it: SQLite, a local vault, nothing to install
     Demo(demo::Args),
 }
@@ -151,6 +153,7 @@ pub fn main() -> ExitCode {
         Verb::History(args) => history::run(&args, &globals),
         Verb::Snapshots(args) => snapshots::run(&args, &globals),
         Verb::Prune(args) => prune::run(&args, &globals),
+        Verb::Restore(args) => restore::run(&args, &globals),
         Verb::Demo(args) => demo::run(&args, &globals),
     };
     ExitCode::from(match done {

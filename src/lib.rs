@@ -3,8 +3,10 @@
 //! The command line: one file for each verb, and what they share. The engine is in `cdrvault-pipeline`, the stages and
 //! the sinks in crates of their own; only [`registry`] joins them.
 
+mod bare;
 pub mod cli;
 mod connect;
+mod days;
 mod demo;
 pub mod generator;
 mod history;
@@ -15,6 +17,7 @@ mod progress;
 mod prune;
 mod registry;
 mod replay;
+mod restore;
 mod run;
 mod schema;
 mod session;

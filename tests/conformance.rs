@@ -176,6 +176,7 @@ impl Subject {
             fingerprint: fingerprint::of_entries(&[entry]),
             tripwire: None,
             columns: Vec::new(),
+            table: None,
             origin: Origin {
                 pipeline: "conformance".to_owned(),
                 writer: "0badcafe".to_owned(),

@@ -85,6 +85,22 @@ pub fn adopt_new(from: &Path, to: &Path, how: &How, link: bool) -> Result<()> {
     bring(from, to, how, link)?.link()
 }
 
+/// Gives a finished directory, or a file that is written, its name. Nothing may stand there.
+#[expect(clippy::disallowed_methods, reason = "this is where it is done durably")]
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let failed = |error: io::Error| Error::io("write", to, error);
+    File::open(from).and_then(|file| file.sync_all()).map_err(failed)?;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some file systems have no such rename.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if fs::symlink_metadata(to).is_err() => {
+            fs::rename(from, to).map_err(failed)?;
+        }
+        other => other.map_err(|error| failed(error.into()))?,
+    }
+    sync_dir(parent(to)?)
+}
+
 /// Keeps the content of a file under a second name, which no later change of the first touches. What stands there
 /// already with the same length is taken for the same.
 pub fn keep(from: &Path, to: &Path, link: bool) -> Result<()> {

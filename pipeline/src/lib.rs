@@ -22,6 +22,8 @@ pub mod payload;
 pub mod plugin;
 pub mod progress;
 pub mod raw;
+pub mod recovery;
 pub mod sink;
 pub mod stage;
+pub mod target;
 pub mod tripwire;

@@ -1,12 +1,13 @@
 //! What one generation is: the receipt that a sink keeps for each content it made live.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryKind, RawPath};
 use crate::fingerprint::Fingerprint;
+use crate::layout;
 use crate::partition::Unit;
 use crate::tripwire::Tripwire;
 
@@ -36,6 +37,9 @@ pub struct Manifest {
     /// The columns, in the order of the database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<ColumnInfo>,
+    /// The table that the rows are of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableInfo>,
     /// Where the content came from.
     pub origin: Origin,
     /// The day was read before it ended.
@@ -57,6 +61,31 @@ impl Manifest {
         match &self.content {
             Content::Object(object) => object.bytes,
             Content::Tree { entries } => entries.iter().filter_map(|e| e.stored.as_ref()).map(|s| s.bytes).sum(),
+        }
+    }
+
+    /// Whether every name in it stays where it belongs: somebody could have written it to make a reader leave the vault,
+    /// or a restore its target.
+    pub fn check(&self) -> Result<(), String> {
+        match &self.content {
+            Content::Object(object) => {
+                let name = object.path.rsplit('/').next().unwrap_or_default();
+                let path = layout::live_path(&self.unit, name).map_err(|error| error.one_line())?;
+                if path != object.path {
+                    return Err(format!("`{}` is no place of {}", object.path.escape_debug(), self.unit));
+                }
+                layout::object(&object.sha256).map_err(|error| error.one_line()).map(drop)
+            }
+            Content::Tree { entries } => check_entries(entries),
+        }
+    }
+
+    /// What its content is, whatever encodes it.
+    pub fn holds(&self) -> Holding {
+        match &self.content {
+            Content::Tree { .. } => Holding::Tree,
+            Content::Object(_) if self.tripwire.is_some() => Holding::Rows,
+            Content::Object(_) => Holding::Document,
         }
     }
 
@@ -103,6 +132,57 @@ impl Manifest {
     }
 }
 
+/// Relative paths without `.` and `..`, each once, below directories alone, and bodies whose names are hashes.
+fn check_entries(entries: &[Entry]) -> Result<(), String> {
+    let mut kinds: HashMap<&[u8], &EntryKind> = HashMap::new();
+    for entry in entries {
+        let path = entry.path.0.as_slice();
+        let wrong = |why: &str| Err(format!("the path `{}` {why}", entry.path.display()));
+        if path.contains(&0) || path.split(|byte| *byte == b'/').any(|part| matches!(part, b"" | b"." | b"..")) {
+            return wrong("leads out of the snapshot, or is no path");
+        }
+        if kinds.insert(path, &entry.kind).is_some() {
+            return wrong("stands there twice");
+        }
+        if let Some(stored) = &entry.stored {
+            layout::object(&stored.sha256).map_err(|error| error.one_line())?;
+        }
+        if (entry.kind == EntryKind::File) != entry.stored.is_some() {
+            return wrong("has a body that it cannot have, or none");
+        }
+    }
+    for path in kinds.keys() {
+        let above = (0..path.len()).filter(|at| path[*at] == b'/').map(|at| &path[..at]);
+        if let Some(odd) = above.into_iter().find(|above| kinds.get(above).is_some_and(|k| **k != EntryKind::Directory))
+        {
+            return Err(format!("`{}` is no directory, and has entries", RawPath(odd.to_vec()).display()));
+        }
+    }
+    Ok(())
+}
+
+/// What the content of a generation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holding {
+    /// One byte stream, such as a dump.
+    Document,
+    /// Rows of a table.
+    Rows,
+    /// Files and directories.
+    Tree,
+}
+
+impl std::fmt::Display for Holding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Document => "a dump",
+            Self::Rows => "rows of a table",
+            Self::Tree => "files",
+        })
+    }
+}
+
 /// What a generation stores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -129,6 +209,19 @@ pub struct StoredObject {
     /// SHA-256 of its bytes before the part that names the generation (the Parquet footer), in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_sha256: Option<String>,
+}
+
+/// A table, as far as a restore has to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TableInfo {
+    /// Its name in the database.
+    pub name: String,
+    /// The column whose day makes the partition.
+    pub date_column: String,
+    /// The columns of the primary key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
 }
 
 /// A column, as the database and as Parquet see it.

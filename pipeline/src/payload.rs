@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::manifest::ColumnInfo;
+use crate::manifest::{ColumnInfo, TableInfo};
 
 /// Which of the two a stage takes or gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,8 @@ pub struct RowsAbout {
     pub key: Vec<String>,
     /// The columns that the application renumbers without a change of content.
     pub renumbered: Vec<String>,
+    /// The table that they are of.
+    pub table: Option<TableInfo>,
     /// The columns as the database has them.
     pub columns: Vec<ColumnInfo>,
     /// Facts for readers of the stored object, such as the scale of money.

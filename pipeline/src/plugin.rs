@@ -5,10 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::config::Section;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::manifest::Manifest;
 use crate::payload::{Form, Shape};
 use crate::sink::Sink;
 use crate::stage::{Session, Source, Transform};
+use crate::target::{Target, TargetOptions};
 
 /// One kind of stage. `T` is what `parse` makes: a transform itself, or a builder of what needs I/O to exist.
 pub struct Plugin<T: ?Sized> {
@@ -35,6 +37,23 @@ pub struct Registry {
     pub transforms: Vec<Plugin<dyn Transform>>,
     /// Where vaults are kept.
     pub sinks: Vec<Plugin<dyn BuildSink>>,
+    /// Where saved content can be restored to.
+    pub targets: Vec<TargetPlugin>,
+    /// How stored objects are decoded, the outermost encoding first, whichever pipeline wrote them.
+    pub decoders: Vec<Decoder>,
+}
+
+/// The transform that undoes an encoding of a generation's objects, if they bear its mark.
+pub type Decoder = fn(&Manifest) -> Option<Arc<dyn Transform>>;
+
+/// One kind of target.
+pub struct TargetPlugin {
+    /// What its text begins with, before a colon.
+    pub scheme: &'static str,
+    /// One line, with the whole form of the text.
+    pub about: &'static str,
+    /// Makes it of its text; touching the place is [`Target::check`]'s.
+    pub build: fn(text: &str, options: &TargetOptions) -> Result<Arc<dyn Target>>,
 }
 
 /// A database of the pipeline file, not connected yet.
@@ -44,6 +63,12 @@ pub trait BuildDatabase: Send + Sync {
 
     /// Resolves the secrets and prepares the session; connecting is [`Session::open`]'s.
     fn build(&self) -> Result<Arc<dyn Session>>;
+
+    /// The database as a place to restore to.
+    fn target(&self, options: &TargetOptions) -> Result<Arc<dyn Target>> {
+        let _ = options;
+        Err(Error::new(Kind::Refused, format!("{} is only read", self.identity())))
+    }
 }
 
 /// A source of the pipeline file.

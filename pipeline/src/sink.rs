@@ -58,6 +58,12 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
+    /// Brings what [`Sink::read`] will be asked for here at once, where one transfer is cheaper than many.
+    async fn prefetch(&self, cx: &Context, manifests: &[Manifest]) -> Result<()> {
+        let _ = (cx, manifests);
+        Ok(())
+    }
+
     /// The stored objects of one generation, live or kept, their checksums checked while they stream.
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream>;
 
@@ -138,6 +144,8 @@ pub struct Expected {
     pub known: bool,
     /// Find out whether we may write there, also in a dry run.
     pub probe_write: bool,
+    /// Nothing will be written: whose vault it is does not matter, but there must be one.
+    pub reading: bool,
     /// For a mirror: whose vault it is a copy of.
     pub mirrored: Option<Identity>,
     /// `--adopt-vault`: take over a vault of another writer, or make one where one was expected.

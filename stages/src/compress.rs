@@ -10,10 +10,13 @@
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use cdrvault_pipeline::config::{Section, schema_of};
 use cdrvault_pipeline::entry::{Entry, StoredBody};
 use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::manifest::{Content, Manifest};
 use cdrvault_pipeline::payload::{Body, ByteStream, Form, Object, Payload, Shape};
 use cdrvault_pipeline::plugin::Plugin;
 use cdrvault_pipeline::stage::{Transform, Work};
@@ -63,6 +66,15 @@ struct Options {
 fn parse(section: &mut Section<'_>) -> Option<Box<dyn Transform>> {
     let Options { compression } = section.options()?;
     Some(Box::new(Compress { compression }))
+}
+
+/// Undoes what a generation's objects bear the mark of.
+pub(crate) fn decoder(manifest: &Manifest) -> Option<Arc<dyn Transform>> {
+    let marked = match &manifest.content {
+        Content::Object(object) => object.path.as_bytes().ends_with(SUFFIX),
+        Content::Tree { .. } => true,
+    };
+    marked.then(|| Arc::new(Compress { compression: Compression::default() }) as Arc<dyn Transform>)
 }
 
 /// See the module.

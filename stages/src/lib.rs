@@ -5,6 +5,7 @@
 mod ar_cdr;
 mod blocking;
 mod calendar;
+mod cells;
 mod compress;
 mod compression;
 mod database;
@@ -13,13 +14,16 @@ mod files;
 mod incremental;
 mod parquet;
 mod table;
+mod targets;
 
-use cdrvault_pipeline::plugin::Registry;
+use cdrvault_pipeline::plugin::{Decoder, Registry};
 
 /// Adds every database, source and transform of this crate.
 pub fn register(registry: &mut Registry) {
     registry.databases.extend(database::plugins());
     registry.sources.extend(ar_cdr::plugins());
     registry.sources.push(files::plugin());
+    registry.targets.extend(targets::plugins());
+    registry.decoders.extend([compress::decoder as Decoder, parquet::decoder]);
     registry.transforms.extend([incremental::plugin(), parquet::plugin(), compress::plugin()]);
 }

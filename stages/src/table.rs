@@ -154,6 +154,7 @@ impl<S: Tables> Source for TableSource<S> {
         let table = Arc::clone(self.table(cx).await?);
         let about = RowsAbout {
             key: table.key.clone(),
+            table: Some(table.info()),
             renumbered: self.spec.renumbered.iter().map(|name| (*name).to_owned()).collect(),
             columns: table.column_infos(),
             metadata: self.spec.metadata.clone(),

@@ -349,6 +349,7 @@ impl Opened {
                     known,
                     probe_write: probe_write || !dry_run,
                     adopt,
+                    reading: false,
                     mirrored: mirrored.as_ref().and_then(|(_, identity)| identity.clone()),
                 };
                 let lists_it = self.pipeline.flows.iter().filter(|flow| flow.sinks.contains(&index));

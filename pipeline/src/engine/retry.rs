@@ -16,7 +16,7 @@ use crate::payload::ObjectStream;
 use crate::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
 
 /// Runs work again while it fails transiently.
-pub(super) async fn retry<T, F: Future<Output = Result<T>>>(cx: &Context, work: impl FnMut() -> F) -> Result<T> {
+pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(cx: &Context, work: impl FnMut() -> F) -> Result<T> {
     let pauses = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(300))
         .with_max_delay(Duration::from_secs(10))
@@ -71,6 +71,10 @@ impl Sink for Retrying {
 
     async fn flush(&self, cx: &Context) -> Result<()> {
         retry(cx, || self.0.flush(cx)).await
+    }
+
+    async fn prefetch(&self, cx: &Context, manifests: &[Manifest]) -> Result<()> {
+        retry(cx, || self.0.prefetch(cx, manifests)).await
     }
 
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {

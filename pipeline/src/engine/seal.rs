@@ -20,7 +20,7 @@ use crate::error::{At as _, Error, Kind, Result};
 use crate::facts::{FactGatherer, Facts};
 use crate::fingerprint;
 use crate::layout;
-use crate::manifest::{ColumnInfo, Content, FORMAT, Manifest, Origin, StoredObject};
+use crate::manifest::{Content, FORMAT, Manifest, Origin, StoredObject};
 use crate::payload::{Body, ByteStream, Form, Object, ObjectStream, Payload, file_stream};
 use crate::sink::Sealed;
 use crate::stage::{Transform, Work};
@@ -53,11 +53,12 @@ impl Sealing<'_> {
     }
 
     async fn run(&self, payload: Payload, directory: &Path) -> Result<Sealed> {
-        let mut columns = Vec::new();
+        let (mut columns, mut table) = (Vec::new(), None);
         let last_body = tap::LastBody::default();
         let mut payload = match payload {
             Payload::Rows(rows) => {
                 columns.clone_from(&rows.about.columns);
+                table.clone_from(&rows.about.table);
                 Payload::Rows(tap::rows(self.cx, rows, self.work.facts.clone()))
             }
             Payload::Objects(objects) => Payload::Objects(tap::objects(self.cx, objects, Arc::clone(&last_body))),
@@ -102,7 +103,7 @@ impl Sealing<'_> {
         {
             self.compare_rows(entry, path, facts).await?;
         }
-        let manifest = self.manifest(columns, entries)?;
+        let manifest = Manifest { columns, table, ..self.manifest(entries)? };
         let sealed = Sealed { manifest, bodies: sealed };
         durable::sync_dir(directory)?;
         self.spool.seal(&sealed)?;
@@ -204,7 +205,7 @@ impl Sealing<'_> {
         Ok(payload)
     }
 
-    fn manifest(&self, columns: Vec<ColumnInfo>, mut entries: Vec<(Entry, Option<Stored>)>) -> Result<Manifest> {
+    fn manifest(&self, mut entries: Vec<(Entry, Option<Stored>)>) -> Result<Manifest> {
         let unit = &self.work.unit;
         let facts = self.work.facts.get();
         let (rows, fingerprint, content) = if self.work.form == Form::Tree {
@@ -235,7 +236,8 @@ impl Sealing<'_> {
             content,
             fingerprint,
             tripwire: facts.map(|facts| facts.tripwire.clone()),
-            columns,
+            columns: Vec::new(),
+            table: None,
             origin: self.origin.clone(),
             open: self.open,
             sealed: Timestamp::now(),
@@ -295,7 +297,7 @@ struct Stored {
 }
 
 /// SHA-256 of the first `data_end` bytes of a file, and of all of them.
-pub(super) fn hash_file(path: &Path, data_end: u64) -> Result<(String, String)> {
+pub(crate) fn hash_file(path: &Path, data_end: u64) -> Result<(String, String)> {
     let failed = |error| Error::io("read", path, error);
     let mut file = File::open(path).map_err(failed)?;
     let mut hash = Sha256::new();

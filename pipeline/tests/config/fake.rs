@@ -83,6 +83,8 @@ pub(crate) fn registry() -> Registry {
                 Some(Box::new(FakeSink { seen: options.to, mirrors: Some(options.mirror) }))
             }),
         ],
+        targets: Vec::new(),
+        decoders: Vec::new(),
     }
 }
 

@@ -49,6 +49,8 @@ struct State {
     identity_differs: bool,
     /// Receipts that only the far end has, by name.
     receipts: BTreeMap<String, Vec<u8>>,
+    /// A vault with the objects that were brought here to be read.
+    prefetched: Option<Arc<tempfile::TempDir>>,
 }
 
 impl<T: Transport> Mirror<T> {
@@ -94,32 +96,42 @@ impl<T: Transport> Mirror<T> {
 
     /// A receipt, from the local vault where it has it; they are the same bytes.
     async fn receipt(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
-        let (mirrored, _) = self.mirrored()?;
-        match mirrored.manifest(cx, unit, generation).await {
-            Err(error) if error.kind() == Kind::NotFound => {
-                let name = layout::manifest(unit, generation)?;
-                if !self.listed(|files| files.contains_key(&name)) {
-                    return Err(error);
-                }
-                let known = self.with(|state| state.receipts.get(&name).cloned());
-                let text = match known {
-                    Some(text) => text,
-                    None => self.fetch_small(cx, &name).await?,
-                };
-                vault::parse_manifest(&format!("{}/{name}", self.describe()), &text, unit, generation)
+        if let Some(mirrored) = &self.around.mirrored {
+            match mirrored.manifest(cx, unit, generation).await {
+                Err(error) if error.kind() == Kind::NotFound => {}
+                other => return other,
             }
-            other => other,
         }
+        let name = layout::manifest(unit, generation)?;
+        if !self.listed(|files| files.contains_key(&name)) {
+            return Err(self.has_not(unit, generation));
+        }
+        self.fetch_receipts(cx, &unit.dataset).await?;
+        let known = self.with(|state| state.receipts.get(&name).cloned());
+        let text = match known {
+            Some(text) => text,
+            None => self.fetch_small(cx, &name).await?,
+        };
+        vault::parse_manifest(&format!("{}/{name}", self.describe()), &text, unit, generation)
     }
 
-    /// Fetches all receipts that the local vault lacks at once: it may have been lost.
+    fn has_not(&self, unit: &Unit, generation: u32) -> Error {
+        Error::new(Kind::NotFound, format!("{unit} has no generation {generation} in {}", self.describe()))
+    }
+
+    /// Fetches all receipts at once that the local vault lacks: it may have been lost, or there is none here.
     async fn fetch_receipts(&self, cx: &Context, dataset: &str) -> Result<()> {
-        let here = self.mirrored()?.0.history(cx, dataset).await?;
+        let here = match &self.around.mirrored {
+            Some(mirrored) => mirrored.history(cx, dataset).await?,
+            None => BTreeMap::new(),
+        };
         let mut names = Vec::new();
         for (partition, generations) in self.history_of(dataset)? {
-            let Some(generation) = generations.last() else { continue };
-            if here.get(&partition).is_none_or(|here| !here.contains(generation)) {
-                names.push(layout::manifest(&Unit::new(dataset, partition), *generation)?);
+            let here = here.get(&partition);
+            for generation in generations {
+                if here.is_none_or(|here| !here.contains(&generation)) {
+                    names.push(layout::manifest(&Unit::new(dataset, partition), generation)?);
+                }
             }
         }
         names.retain(|name| self.with(|state| !state.receipts.contains_key(name)));
@@ -175,6 +187,33 @@ impl<T: Transport> Mirror<T> {
         std::fs::read(&path).map_err(|error| Error::io("read", &path, error))
     }
 
+    /// The names under which the objects of a generation may be.
+    fn names_of(&self, manifest: &Manifest) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        match &manifest.content {
+            Content::Object(object) => {
+                let kept = layout::version(&manifest.unit, manifest.generation, &object.sha256)?;
+                let both = [object.path.clone(), kept].into_iter();
+                names.extend(both.filter(|name| self.listed(|files| files.contains_key(name))));
+            }
+            Content::Tree { entries } => {
+                for stored in entries.iter().filter_map(|entry| entry.stored.as_ref()) {
+                    names.push(layout::object(&stored.sha256)?);
+                }
+                names.sort();
+                names.dedup();
+            }
+        }
+        Ok(names)
+    }
+
+    /// The identity of the vault over there.
+    async fn identity(&self, cx: &Context) -> Result<Identity> {
+        let text = self.fetch_small(cx, layout::IDENTITY).await?;
+        vault::parse_identity(&format!("{}/{}", self.describe(), layout::IDENTITY), &text)
+    }
+
+    /// Whether the far end is a copy of what is mirrored, as it is now.
     async fn check_identity(&self, cx: &Context, expect: &Expected, listing: Option<&Listing>) -> Result<bool> {
         let place = self.describe();
         let Some(listing) = listing.filter(|listing| !listing.is_empty()) else {
@@ -198,8 +237,7 @@ impl<T: Transport> Mirror<T> {
                 _ => Ok(false),
             };
         }
-        let text = self.fetch_small(cx, layout::IDENTITY).await?;
-        let found = vault::parse_identity(&format!("{place}/{}", layout::IDENTITY), &text)?;
+        let found = self.identity(cx).await?;
         match &expect.mirrored {
             Some(mirrored) if found.vault != mirrored.vault && !expect.adopt => Err(Error::new(
                 Kind::Refused,
@@ -230,6 +268,13 @@ impl<T: Transport> Sink for Mirror<T> {
             self.transport.heal(cx).await?;
         }
         let mut listing = self.transport.list(cx).await?;
+        if expect.reading {
+            if !listing.as_ref().is_some_and(|listing| listing.contains_key(layout::IDENTITY)) {
+                return Err(vault::no_vault(&self.describe()));
+            }
+            self.with(|state| state.listing = listing);
+            return self.identity(cx).await;
+        }
         let same = self.check_identity(cx, expect, listing.as_ref()).await?;
         if let Some(listing) = &mut listing {
             let mut leftovers = self.transport.leftovers(listing);
@@ -290,8 +335,7 @@ impl<T: Transport> Sink for Mirror<T> {
     async fn manifest(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
         let there = self.history_of(&unit.dataset)?.remove(&unit.partition).unwrap_or_default();
         if !there.contains(&generation) {
-            let message = format!("{unit} has no generation {generation} in {}", self.describe());
-            return Err(Error::new(Kind::NotFound, message));
+            return Err(self.has_not(unit, generation));
         }
         self.receipt(cx, unit, generation).await
     }
@@ -339,25 +383,30 @@ impl<T: Transport> Sink for Mirror<T> {
         Ok(())
     }
 
-    async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
-        let mut names = Vec::new();
-        match &manifest.content {
-            Content::Object(object) => {
-                let kept = layout::version(&manifest.unit, manifest.generation, &object.sha256)?;
-                names.extend(
-                    [object.path.clone(), kept]
-                        .into_iter()
-                        .filter(|name| self.listed(|files| files.contains_key(name))),
-                );
-            }
-            Content::Tree { entries } => {
-                for stored in entries.iter().filter_map(|entry| entry.stored.as_ref()) {
-                    names.push(layout::object(&stored.sha256)?);
-                }
-                names.sort();
-                names.dedup();
-            }
+    /// One transfer for all that is there now; what only the place's own history has is fetched when it is read.
+    async fn prefetch(&self, cx: &Context, manifests: &[Manifest]) -> Result<()> {
+        let mut names = BTreeSet::new();
+        for manifest in manifests {
+            names.extend(self.names_of(manifest)?);
         }
+        names.retain(|name| self.listed(|files| files.contains_key(name)));
+        let directory = scratch()?;
+        if !names.is_empty() {
+            self.transport.fetch(cx, &Vec::from_iter(names), directory.path(), None).await?;
+        }
+        self.with(|state| state.prefetched = Some(Arc::new(directory)));
+        Ok(())
+    }
+
+    async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
+        let prefetched = self.with(|state| state.prefetched.clone());
+        if let Some(here) = prefetched
+            && let Ok(objects) = local::vault_in(here.path()).read(cx, manifest).await
+        {
+            // It stays as long as this sink.
+            return Ok(objects);
+        }
+        let names = self.names_of(manifest)?;
         let (directory, objects) = self.fetch_objects(cx, manifest, &names).await?;
         let opened = move |object: Result<Object>| {
             // Opened now: the directory goes with the stream.
@@ -408,7 +457,10 @@ impl<T: Transport> Sink for Mirror<T> {
 
     /// Those of the local vault, with which they travel; those of the far end, where the local vault was lost.
     async fn notes(&self, cx: &Context, unit: &Unit) -> Result<Notes> {
-        let here = self.mirrored()?.0.notes(cx, unit).await?;
+        let here = match &self.around.mirrored {
+            Some(mirrored) => mirrored.notes(cx, unit).await?,
+            None => Notes::default(),
+        };
         let name = layout::notes(unit)?;
         if here != Notes::default() || !self.listed(|files| files.contains_key(&name)) {
             return Ok(here);

@@ -28,10 +28,16 @@ pub(super) async fn check(store: &impl Store, writer: &Writer, expect: &Expected
         created,
     };
     let Some(text) = store.small(layout::IDENTITY).await? else {
+        if expect.reading {
+            return Err(no_vault(&store.describe()));
+        }
         may_make(store, expect).await?;
         return Ok(Checked { identity: ours(new_id()?, Timestamp::now()), write: true });
     };
     let found = parse(&store.show(layout::IDENTITY), &text)?;
+    if expect.reading {
+        return Ok(Checked { identity: found, write: false });
+    }
     let expected = ours(found.vault.clone(), found.created);
     if expect.probe_write {
         store.check_writable().await?;
@@ -45,6 +51,12 @@ pub(super) async fn check(store: &impl Store, writer: &Writer, expect: &Expected
         )
         .hint("give each pipeline, host and copy of a host a vault of its own; if this one is to be taken over, run once with --adopt-vault")),
     }
+}
+
+/// There is nothing to read.
+pub(crate) fn no_vault(place: &str) -> Error {
+    Error::new(Kind::NotFound, format!("there is no vault in {place}"))
+        .hint("is the disk mounted, and is this the place that the pipeline names?")
 }
 
 /// Writes the identity, and makes the place of the vault where it is missing.

@@ -18,7 +18,7 @@ use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::ObjectStream;
 use cdrvault_pipeline::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
 
-pub(crate) use identity::parse as parse_identity;
+pub(crate) use identity::{no_vault, parse as parse_identity};
 pub(crate) use reading::{history_of, parse_manifest};
 pub(crate) use store::{Seen, Store};
 

@@ -152,6 +152,7 @@ pub(crate) fn parse_manifest(shown: &str, text: &[u8], unit: &Unit, generation: 
     if manifest.unit != *unit || manifest.generation != generation {
         return Err(damaged(format!("it is that of {} generation {}", manifest.unit, manifest.generation)));
     }
+    manifest.check().map_err(damaged)?;
     Ok(manifest)
 }
 

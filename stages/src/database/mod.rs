@@ -6,4 +6,4 @@ mod options;
 pub(crate) mod sqlite;
 pub(crate) mod tables;
 
-pub(crate) use options::plugins;
+pub(crate) use options::{plugins, target};

@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdrvault_pipeline::config::{Age, FilePath, Problem, Secret, Section, schema_of};
+use cdrvault_pipeline::config::{Age, FilePath, Problem, Secret, Section, schema_of, secret_in_url};
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::plugin::{BuildDatabase, Plugin};
 use cdrvault_pipeline::stage::Session;
+use cdrvault_pipeline::target::{Target as RestoreTarget, TargetOptions};
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use url::Url;
 
-use super::mysql::{MySqlSession, Target};
+use super::mysql::{MySqlSession, MySqlTarget, Target};
 use super::sqlite::SqliteSession;
 
 /// The kinds of databases, by the scheme of their URL.
@@ -188,18 +189,66 @@ impl BuildDatabase for MySqlDatabase {
     }
 
     fn build(&self) -> Result<Arc<dyn Session>> {
+        let password = self.password.as_ref().map(Secret::resolve).transpose()?;
+        Ok(Arc::new(MySqlSession::new(self.server(password.as_ref())?, self.snapshot_limit)))
+    }
+
+    fn target(&self, options: &TargetOptions) -> Result<Arc<dyn RestoreTarget>> {
+        // A restore may need another account than the one that only reads.
+        let password = match (&options.password, &self.password) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(ours)) => Some(ours.resolve()?),
+            (None, None) => None,
+        };
+        Ok(Arc::new(MySqlTarget::new(self.server(password.as_ref())?, options.clone())))
+    }
+}
+
+impl MySqlDatabase {
+    fn server(&self, password: Option<&SecretString>) -> Result<Target> {
         let mut options = self.options.clone();
-        if let Some(password) = &self.password {
-            let password = password.resolve()?;
+        if let Some(password) = password {
             let password = password.expose_secret();
             if password.contains('\0') {
                 return Err(Error::new(Kind::Config, format!("the password for {} has a NUL byte", self.identity)));
             }
             options = options.password(password);
         }
-        let target = Target { options, identity: self.identity.clone(), timeout: self.connect_timeout };
-        Ok(Arc::new(MySqlSession::new(target, self.snapshot_limit)))
+        Ok(Target { options, identity: self.identity.clone(), timeout: self.connect_timeout })
     }
+}
+
+/// A database that a command line names: `mysql://USER@HOST[:PORT]/DATABASE[?socket=PATH]`.
+pub(crate) fn target(text: &str, options: &TargetOptions) -> Result<Arc<dyn RestoreTarget>> {
+    let (url, socket) = match text.split_once("?socket=") {
+        Some((url, socket)) => (url, Some(FilePath::from(PathBuf::from(socket)))),
+        None => (text, None),
+    };
+    let wrong = |why: String| {
+        Error::new(Kind::Config, format!("the target is no database: {why}"))
+            .hint("write it as mysql://USER@HOST:PORT/DATABASE, and the password into a file for --password-file")
+    };
+    if secret_in_url(url).is_some() {
+        return Err(wrong("a password stands in it".to_owned()));
+    }
+    let section = MySqlOptions {
+        url: url.to_owned(),
+        password: None,
+        socket,
+        tls: Tls::default(),
+        tls_ca: None,
+        connect_timeout: ten_seconds(),
+        snapshot_limit: one_hour(),
+    };
+    let (server, identity) = mysql_target(&section).map_err(wrong)?;
+    let database = MySqlDatabase {
+        options: server,
+        identity,
+        password: None,
+        connect_timeout: section.connect_timeout.to_duration(),
+        snapshot_limit: section.snapshot_limit.to_duration(),
+    };
+    database.target(options)
 }
 
 struct SqliteDatabase {

@@ -8,7 +8,7 @@ use arrow_schema::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::error::Result;
-use cdrvault_pipeline::manifest::ColumnInfo;
+use cdrvault_pipeline::manifest::{ColumnInfo, TableInfo};
 use cdrvault_pipeline::partition::{DayRange, Partition};
 use cdrvault_pipeline::raw::raw_field;
 use cdrvault_pipeline::stage::{Session, Snapshot};
@@ -60,7 +60,7 @@ pub(crate) struct Table<R> {
 }
 
 /// A column of a table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Column<R> {
     pub(crate) field: Field,
     /// The database's full type.
@@ -84,6 +84,10 @@ impl<R> Table<R> {
         let fields = columns.iter().map(|column| column.field.clone()).chain([raw_field()]);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         Self { name: name.to_owned(), date_column: date_column.to_owned(), date_nullable, columns, key, schema }
+    }
+
+    pub(crate) fn info(&self) -> TableInfo {
+        TableInfo { name: self.name.clone(), date_column: self.date_column.clone(), key: self.key.clone() }
     }
 
     pub(crate) fn column_infos(&self) -> Vec<ColumnInfo> {

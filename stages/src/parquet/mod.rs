@@ -9,10 +9,13 @@ mod encoding;
 mod reader;
 mod writer;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use cdrvault_pipeline::config::{Section, schema_of};
 use cdrvault_pipeline::entry::Entry;
 use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::manifest::{Content, Holding, Manifest};
 use cdrvault_pipeline::partition::Partition;
 use cdrvault_pipeline::payload::{Body, Object, Payload, Shape};
 use cdrvault_pipeline::plugin::Plugin;
@@ -49,6 +52,13 @@ impl Default for Options {
     fn default() -> Self {
         Self { compression: Compression::default(), row_group_rows: 1 << 19 }
     }
+}
+
+/// Undoes what a generation's object bears the mark of.
+pub(crate) fn decoder(manifest: &Manifest) -> Option<Arc<dyn Transform>> {
+    let is_ours = manifest.holds() == Holding::Rows
+        && matches!(&manifest.content, Content::Object(object) if object.path.ends_with(".parquet"));
+    is_ours.then(|| Arc::new(Parquet { options: Options::default() }) as Arc<dyn Transform>)
 }
 
 struct Parquet {

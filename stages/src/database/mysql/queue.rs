@@ -177,7 +177,7 @@ async fn delete(
     execute(connection, &format!("DELETE FROM {QUEUE} WHERE day IN ({days}) AND ar_daily_status_job_id = {job}")).await
 }
 
-fn day_of(partition: Partition) -> String {
+pub(super) fn day_of(partition: Partition) -> String {
     partition.day().map_or_else(|| UNDATED.to_owned(), |day| day.to_string())
 }
 

@@ -105,26 +105,20 @@ impl Reader {
         // Taken out, so that a read that was given up halfway is not gone on with.
         let mut connection = self.connection.take().ok_or_else(lost)?;
         let doing = format!("read table {}", self.table.name);
-        let mut decoder = BatchDecoder::new(Arc::clone(&self.table));
         let mut read: i64 = 0;
         {
-            let mut rows = sqlx::query(AssertSqlSafe(self.select)).fetch(&mut connection);
-            while let Some(row) = rows.try_next().await.map_err(|error| explain(&doing, error))? {
-                read += 1;
-                if let Some(batch) = decoder.push(&row)? {
-                    self.cx.check()?;
-                    if Instant::now() > self.deadline {
-                        return Err(Error::new(Kind::Failed, format!("cannot {doing}: the snapshot is open too long"))
-                            .hint("raise `snapshot-limit` of the database, or find out what slows the reading down"));
-                    }
-                    if batches.send(Ok(batch)).await.is_err() {
-                        return Ok(());
-                    }
+            let mut found = batches_of(&mut connection, &self.table, self.select);
+            while let Some(batch) = found.try_next().await? {
+                self.cx.check()?;
+                if Instant::now() > self.deadline {
+                    return Err(Error::new(Kind::Failed, format!("cannot {doing}: the snapshot is open too long"))
+                        .hint("raise `snapshot-limit` of the database, or find out what slows the reading down"));
+                }
+                read += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
+                if batches.send(Ok(batch)).await.is_err() {
+                    return Ok(());
                 }
             }
-        }
-        if let Some(batch) = decoder.finish()? {
-            let _ = batches.send(Ok(batch)).await;
         }
         if read != self.expected {
             return Err(Error::new(
@@ -138,6 +132,31 @@ impl Reader {
         *self.connection = Some(connection);
         Ok(())
     }
+}
+
+/// The batches of a select of [`BatchDecoder::select_list`].
+pub(super) fn batches_of<'c>(
+    connection: &'c mut MySqlConnection,
+    table: &Arc<Table<Reading>>,
+    select: String,
+) -> BoxStream<'c, Result<RecordBatch>> {
+    let doing = format!("read table {}", table.name);
+    let rows = sqlx::query(AssertSqlSafe(select)).fetch(connection);
+    let state = (rows, Some(BatchDecoder::new(Arc::clone(table))), doing);
+    let batches = futures::stream::try_unfold(state, |(mut rows, mut decoder, doing)| async move {
+        while let Some(decoding) = &mut decoder {
+            match rows.try_next().await.map_err(|error| explain(&doing, error))? {
+                Some(row) => {
+                    if let Some(batch) = decoding.push(&row)? {
+                        return Ok(Some((batch, (rows, decoder, doing))));
+                    }
+                }
+                None => return Ok(decoding.finish()?.map(|batch| (batch, (rows, None, doing)))),
+            }
+        }
+        Ok(None)
+    });
+    batches.boxed()
 }
 
 fn lost() -> Error {

@@ -11,7 +11,7 @@ use arrow_schema::{DataType, SchemaRef};
 use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::raw::RawBuilder;
 use jiff::civil::{Date, DateTime};
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteRow, SqliteValueRef};
 use sqlx::{Decode, Row as _, Sqlite, TypeInfo as _, ValueRef as _};
 
 use super::columns::Declared;
@@ -29,7 +29,7 @@ pub(super) struct BatchDecoder {
 
 /// A value as SQLite stores it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Stored<'r> {
+pub(super) enum Stored<'r> {
     Integer(i64),
     Real(f64),
     Text(&'r [u8]),
@@ -47,18 +47,10 @@ impl BatchDecoder {
         for (index, builder) in self.builders.iter_mut().enumerate() {
             let unreadable = |cause| Error::failed("cannot read a column").with_source(cause);
             let value = row.try_get_raw(index).map_err(unreadable)?;
-            if value.is_null() {
+            let Some(stored) = Stored::of(value)? else {
                 builder.append_null();
                 continue;
-            }
-            let kind = value.type_info().name().to_owned();
-            let decoded = match kind.as_str() {
-                "INTEGER" => <i64 as Decode<Sqlite>>::decode(value).map(Stored::Integer),
-                "REAL" => <f64 as Decode<Sqlite>>::decode(value).map(Stored::Real),
-                "TEXT" => <&[u8] as Decode<Sqlite>>::decode(value).map(Stored::Text),
-                _ => <&[u8] as Decode<Sqlite>>::decode(value).map(Stored::Blob),
             };
-            let stored = decoded.map_err(|cause| Error::failed("cannot read a column").with_source(cause))?;
             if let Stored::Text(bytes) | Stored::Blob(bytes) = stored {
                 self.bytes += bytes.len();
             }
@@ -86,9 +78,24 @@ impl BatchDecoder {
     }
 }
 
-impl Stored<'_> {
+impl<'r> Stored<'r> {
+    /// The value; `None` for NULL.
+    pub(super) fn of(value: SqliteValueRef<'r>) -> Result<Option<Self>> {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let kind = value.type_info().name().to_owned();
+        let decoded = match kind.as_str() {
+            "INTEGER" => <i64 as Decode<Sqlite>>::decode(value).map(Self::Integer),
+            "REAL" => <f64 as Decode<Sqlite>>::decode(value).map(Self::Real),
+            "TEXT" => <&[u8] as Decode<Sqlite>>::decode(value).map(Self::Text),
+            _ => <&[u8] as Decode<Sqlite>>::decode(value).map(Self::Blob),
+        };
+        decoded.map(Some).map_err(|cause| Error::failed("cannot read a column").with_source(cause))
+    }
+
     /// The SQL literal that gives the value back, type and all.
-    fn literal(self) -> Vec<u8> {
+    pub(super) fn literal(self) -> Vec<u8> {
         match self {
             Self::Integer(value) => value.to_string().into_bytes(),
             Self::Real(value) if value.is_infinite() => if value > 0.0 { "9e999" } else { "-9e999" }.into(),

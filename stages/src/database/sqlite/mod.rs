@@ -4,8 +4,10 @@ mod columns;
 mod connect;
 mod decode;
 mod queue;
+mod restore;
 mod session;
 mod snapshot;
 mod walk;
 
+pub(crate) use restore::SqliteTarget;
 pub(crate) use session::SqliteSession;

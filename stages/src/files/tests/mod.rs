@@ -167,6 +167,7 @@ fn manifest(saved: &Saved, opened: Timestamp) -> Manifest {
         content: Content::Tree { entries },
         tripwire: None,
         columns: Vec::new(),
+        table: None,
         origin: Origin {
             pipeline: "test".into(),
             writer: "00000000".into(),

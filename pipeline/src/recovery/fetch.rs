@@ -1,0 +1,151 @@
+//! The objects of a generation as local files, whose checksums hold.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
+
+use crate::context::Context;
+use crate::engine::hash_file;
+use crate::entry::{Entry, StoredBody};
+use crate::error::{At as _, Error, Kind, Result};
+use crate::manifest::{Content, Manifest};
+use crate::payload::{Body, ByteStream, Object, ObjectStream};
+use crate::sink::Sink;
+
+/// A generation whose objects lie in local files: those of a local vault, or copies in a temporary directory.
+pub struct Fetched {
+    /// What they are.
+    pub manifest: Manifest,
+    /// By SHA-256.
+    bodies: BTreeMap<String, PathBuf>,
+    scratch: Option<Arc<tempfile::TempDir>>,
+}
+
+impl Fetched {
+    /// Reads every byte of a generation once and compares the checksums. What does not lie here is kept in a
+    /// temporary directory until this is dropped.
+    pub async fn fetch(cx: &Context, sink: &Arc<dyn Sink>, manifest: Manifest) -> Result<Self> {
+        let unit = manifest.unit.clone();
+        let mut fetched = Self { manifest, bodies: BTreeMap::new(), scratch: None };
+        fetched.bring(cx, sink).await.at(unit)?;
+        Ok(fetched)
+    }
+
+    async fn bring(&mut self, cx: &Context, sink: &Arc<dyn Sink>) -> Result<()> {
+        let mut objects = sink.read(cx, &self.manifest).await?;
+        while let Some(Object { entry, body }) = cx.unless_cancelled(objects.try_next()).await? {
+            let wanted = match (&self.manifest.content, &entry.stored) {
+                (Content::Object(object), _) => object.sha256.clone(),
+                (Content::Tree { .. }, Some(stored)) => stored.sha256.clone(),
+                (Content::Tree { .. }, None) => continue,
+            };
+            if self.bodies.contains_key(&wanted) {
+                continue;
+            }
+            let (path, sha256) = match body {
+                Body::File(path) => {
+                    let reading = path.clone();
+                    let hashed = tokio::task::spawn_blocking(move || hash_file(&reading, u64::MAX));
+                    let (_, sha256) = hashed.await.map_err(stopped)??;
+                    (path, sha256)
+                }
+                Body::Stream(bytes) => {
+                    let path = self.next_file()?;
+                    let sha256 = write(cx, bytes, &path).await?;
+                    (path, sha256)
+                }
+                Body::None | Body::Unchanged | Body::Withdrawn => continue,
+            };
+            if sha256 != wanted {
+                return Err(Error::new(Kind::Damaged, format!("the checksum of `{}` is wrong", entry.path.display())));
+            }
+            self.bodies.insert(wanted, path);
+        }
+        match self.missing() {
+            None => Ok(()),
+            Some(sha256) => Err(Error::new(Kind::Damaged, format!("the object {sha256} is missing"))),
+        }
+    }
+
+    fn missing(&self) -> Option<&str> {
+        let absent = |sha256: &&str| !self.bodies.contains_key(*sha256);
+        match &self.manifest.content {
+            Content::Object(object) => Some(object.sha256.as_str()).filter(absent),
+            Content::Tree { entries } => {
+                entries.iter().filter_map(|entry| entry.stored.as_ref()).map(|s| s.sha256.as_str()).find(absent)
+            }
+        }
+    }
+
+    fn next_file(&mut self) -> Result<PathBuf> {
+        let number = self.bodies.len();
+        let scratch = match &mut self.scratch {
+            Some(scratch) => scratch,
+            none => none.insert(Arc::new(scratch()?)),
+        };
+        Ok(scratch.path().join(format!("body-{number:08}")))
+    }
+
+    /// The objects as they are stored.
+    pub fn objects(&self) -> Result<ObjectStream> {
+        let body = |sha256: &str| -> Result<Body> {
+            let path = self.bodies.get(sha256).ok_or_else(|| Error::failed("a body was not fetched"))?;
+            Ok(Body::File(path.clone()))
+        };
+        let mut objects = Vec::new();
+        match &self.manifest.content {
+            Content::Object(object) => {
+                let mut entry = Entry::object(object.path.rsplit('/').next().unwrap_or(&object.path));
+                let stored = StoredBody { sha256: object.sha256.clone(), bytes: object.bytes, encoding: Vec::new() };
+                entry.stored = Some(stored);
+                objects.push(Ok(Object { entry, body: body(&object.sha256)? }));
+            }
+            Content::Tree { entries } => {
+                for entry in entries {
+                    let body = match &entry.stored {
+                        Some(stored) => body(&stored.sha256)?,
+                        None => Body::None,
+                    };
+                    objects.push(Ok(Object { entry: entry.clone(), body }));
+                }
+            }
+        }
+        Ok(stream::iter(objects).boxed())
+    }
+
+    /// The files, by SHA-256.
+    pub fn bodies(&self) -> &BTreeMap<String, PathBuf> {
+        &self.bodies
+    }
+}
+
+/// Drains a stream into a new file; gives the SHA-256 of what came.
+async fn write(cx: &Context, mut bytes: ByteStream, path: &Path) -> Result<String> {
+    let failed = |error| Error::io("write", path, error);
+    let mut file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
+    let mut hash = Sha256::new();
+    while let Some(chunk) = cx.unless_cancelled(bytes.try_next()).await? {
+        tokio::task::block_in_place(|| {
+            hash.update(&chunk);
+            file.write_all(&chunk)
+        })
+        .map_err(failed)?;
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
+fn scratch() -> Result<tempfile::TempDir> {
+    let made = tempfile::Builder::new().prefix("cdrvault-").tempdir();
+    made.map_err(|error| {
+        Error::io("make a directory in", &std::env::temp_dir(), error).hint("name another place by TMPDIR")
+    })
+}
+
+fn stopped(died: tokio::task::JoinError) -> Error {
+    Error::failed("reading stopped unexpectedly").with_source(died)
+}

@@ -1,0 +1,59 @@
+//! The contract of targets: places that saved content is restored to.
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::manifest::{Holding, Manifest};
+use crate::payload::Payload;
+
+/// A place that saved content is restored to.
+///
+/// The order of calls: `check` with everything that will come, before a byte was fetched; `restore` for each unit;
+/// `finish`. A unit is restored whole or not at all, and restoring it twice is restoring it once.
+#[async_trait]
+pub trait Target: Send + Sync {
+    /// Where it is, for people, without secrets.
+    fn describe(&self) -> String;
+
+    /// Whether it can take such content at all.
+    fn takes(&self, holding: Holding) -> bool;
+
+    /// Whether these can be restored there. Changes nothing that anybody sees. What a person should know before is
+    /// returned; what stands in the way is an error that lists all of it.
+    async fn check(&self, cx: &Context, wanted: &[Manifest]) -> Result<Vec<String>>;
+
+    /// Makes the unit hold exactly this content, and proves it.
+    async fn restore(&self, cx: &Context, manifest: &Manifest, payload: Payload) -> Result<Restored>;
+
+    /// No more units come: these were restored, and if not `complete` others could not be. What is left to do for people
+    /// is returned.
+    async fn finish(&self, cx: &Context, restored: &[Manifest], complete: bool) -> Result<Vec<String>> {
+        let _ = (cx, restored, complete);
+        Ok(Vec::new())
+    }
+}
+
+/// What [`Target::restore`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restored {
+    /// It holds the content now.
+    Written,
+    /// It held this very content before.
+    Same,
+}
+
+/// What a target is told besides its text.
+#[derive(Debug, Clone, Default)]
+pub struct TargetOptions {
+    /// The password of the account.
+    pub password: Option<SecretString>,
+    /// Columns that the backup does not know get their defaults.
+    pub missing_columns: bool,
+    /// Go on although the tables have triggers or foreign keys.
+    pub allow_triggers: bool,
+    /// Tables of a dump get the server's default engine where theirs is one that it does not have.
+    pub replace_engine: bool,
+}

@@ -1,0 +1,111 @@
+//! Which days a verb is about.
+
+use cdrvault_pipeline::partition::DayRange;
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+
+use crate::cli::Failure;
+
+/// A range, a day or a month.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DayArgs {
+    /// The first day.
+    #[arg(long, value_name = "DAY", requires = "to", conflicts_with_all = ["day", "month"])]
+    from: Option<Date>,
+    /// The day after the last one.
+    #[arg(long, value_name = "DAY", requires = "from")]
+    to: Option<Date>,
+    /// One day.
+    #[arg(long, value_name = "DAY", conflicts_with = "month")]
+    day: Option<Date>,
+    /// One month, as 2026-01.
+    #[arg(long, value_name = "MONTH")]
+    month: Option<String>,
+}
+
+impl DayArgs {
+    /// The range that is meant; `None` where nothing is said.
+    pub(crate) fn range(&self) -> Result<Option<DayRange>, Failure> {
+        self.resolve().map_err(Failure::Usage)
+    }
+
+    fn resolve(&self) -> Result<Option<DayRange>, String> {
+        let after = |day: Date| day.tomorrow().map_err(|_| format!("{day} is the last day there is"));
+        let (from, to) = match (self.from, self.to, self.day, &self.month) {
+            (Some(from), Some(to), None, None) if from < to => (from, to),
+            (Some(from), Some(to), None, None) => {
+                return Err(format!("--from {from} --to {to} holds no day: --to is the day after the last one"));
+            }
+            (None, None, Some(day), None) => (day, after(day)?),
+            (None, None, None, Some(month)) => {
+                let first: Date =
+                    format!("{month}-01").parse().map_err(|_| format!("`{month}` is no month, as 2026-01"))?;
+                (first, after(first.last_of_month())?)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(DayRange { from: Some(from), to: Some(to) }))
+    }
+}
+
+/// `2026-01-15T10:00:00Z`, or without a zone in that of the pipeline: `2026-01-15 10:00`, or `2026-01-15` for its beginning.
+pub(crate) fn parse_time(text: &str, zone: &TimeZone) -> Result<Timestamp, Failure> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let civil = text
+        .parse::<DateTime>()
+        .or_else(|_| text.parse::<Date>().map(|date| date.to_datetime(jiff::civil::Time::midnight())));
+    let zoned = civil.and_then(|civil| civil.to_zoned(zone.clone()));
+    zoned.map(|zoned| zoned.timestamp()).map_err(|_| {
+        Failure::Usage(format!("`{text}` is no time: write 2026-01-15, \"2026-01-15 10:00\" or 2026-01-15T10:00:00Z"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use cdrvault_pipeline::engine::range_text;
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        days: DayArgs,
+    }
+
+    fn of(line: &str) -> Result<String, String> {
+        let parsed = Line::try_parse_from(["replay"].into_iter().chain(line.split_whitespace()));
+        let range = parsed.map_err(|error| error.to_string())?.days.resolve()?;
+        Ok(range.map_or_else(|| "everything".to_owned(), range_text))
+    }
+
+    #[test]
+    fn days_are_half_open() {
+        assert_eq!(of("--day 2026-02-28").unwrap(), "2026-02-28 <= day < 2026-03-01");
+        assert_eq!(of("--month 2024-02").unwrap(), "2024-02-01 <= day < 2024-03-01");
+        assert_eq!(of("--from 2026-01-01 --to 2026-01-03").unwrap(), "2026-01-01 <= day < 2026-01-03");
+        assert_eq!(of("").unwrap(), "everything");
+        for wrong in [
+            "--from 2026-01-01",
+            "--from 2026-01-02 --to 2026-01-02",
+            "--month 2026-13",
+            "--day 2026-02-30",
+            "--day 2026-01-01 --month 2026-01",
+        ] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_without_a_zone_are_those_of_the_pipeline() {
+        let rome = TimeZone::get("Europe/Rome").unwrap();
+        let of = |text: &str| parse_time(text, &rome).ok().map(|time| time.to_string());
+        assert_eq!(of("2026-01-15").as_deref(), Some("2026-01-14T23:00:00Z"));
+        assert_eq!(of("2026-07-15 10:30").as_deref(), Some("2026-07-15T08:30:00Z"));
+        assert_eq!(of("2026-01-15T10:00:00Z").as_deref(), Some("2026-01-15T10:00:00Z"));
+        assert_eq!(of("yesterday"), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! `restore`: saved content goes back to where it came from, or somewhere else.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cdrvault_pipeline::config::Pipeline;
+use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::engine::range_text;
+use cdrvault_pipeline::error::{Error, Kind};
+use cdrvault_pipeline::partition::DayRange;
+use cdrvault_pipeline::recovery::restore::{self, Plan, Report};
+use cdrvault_pipeline::recovery::{self, Wanted};
+use cdrvault_pipeline::sink::Sink;
+use cdrvault_pipeline::target::{Target, TargetOptions};
+use secrecy::SecretString;
+use serde::Serialize;
+
+use crate::cli::{Exit, Failure, Globals};
+use crate::days::{DayArgs, parse_time};
+use crate::{bare, output, progress, registry, session};
+
+/// Restore saved days, files and dumps.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// The pipeline: a file, or a name in pipelines.d.
+    #[arg(value_name = "NAME|FILE", conflicts_with = "vault")]
+    pipeline: Option<String>,
+    /// The sink to restore from.
+    #[arg(long, value_name = "SINK", required_unless_present = "vault")]
+    from_sink: Option<String>,
+    /// A vault, without any pipeline file: a directory, s3://BUCKET/PREFIX, USER@HOST:PATH (rsync), USER@HOST::PATH (rdiff-backup).
+    #[arg(long, value_name = "DIR|URL", conflicts_with = "from_sink")]
+    vault: Option<String>,
+    #[command(flatten)]
+    days: DayArgs,
+    /// As it was saved at that time, instead of now.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// Only this flow; may be given more than once. Otherwise every flow that the target can take.
+    #[arg(long, value_name = "FLOW")]
+    flow: Vec<String>,
+    /// Where to: a database of the pipeline, mysql://USER@HOST/DATABASE, sqlite:FILE, csv:DIRECTORY, dir:DIRECTORY.
+    #[arg(long, value_name = "TARGET")]
+    into: String,
+    /// Print what would be restored; change nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// The file with the password of the target's account; by default that of the pipeline's database.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Columns that the backup does not know get their defaults.
+    #[arg(long)]
+    missing_columns: bool,
+    /// Restore although the tables have triggers or foreign keys.
+    #[arg(long)]
+    allow_triggers: bool,
+    /// Tables of a dump get the server's default engine where theirs is TokuDB.
+    #[arg(long)]
+    replace_engine: bool,
+}
+
+const AFTER_HELP: &str = "\
+Each day is replaced as a whole, in one transaction, after it was loaded beside the table, read again and compared. Nothing
+is touched before everything that is asked for was found and its checksums hold. What is as saved already is left alone, so
+that a restore which was interrupted goes on when it is run again.
+
+Examples:
+  cdrvault restore asterisell --from-sink vault --day 2026-01-15 --into billing
+  cdrvault restore asterisell --from-sink offsite --at '2026-01-10 06:00' --flow ar_cdr --month 2026-01 --into billing -n
+  cdrvault restore --vault /mnt/backup --into mysql://root@localhost/asterisell --password-file /root/.my-password
+  cdrvault restore --vault s3://cdr-archive/asterisell --flow etc --into dir:/restored
+  cdrvault restore asterisell --from-sink vault --month 2026-01 --into sqlite:january.sqlite";
+
+/// What `--json` shows.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Shown {
+    plan: Plan,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<Report>,
+}
+
+pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
+    let pipeline = match &args.vault {
+        Some(vault) => bare::pipeline(vault)?,
+        None => session::load(args.pipeline.as_deref(), globals)?,
+    };
+    let wanted = Wanted {
+        flows: args.flow.clone(),
+        days: args.days.range()?.unwrap_or(DayRange::ALL),
+        at: args.at.as_deref().map(|at| parse_time(at, &pipeline.wall_clock())).transpose()?,
+    };
+    let shown = session::runtime()?.block_on(async {
+        let cx = session::context(&pipeline, progress::of(globals))?;
+        let target = target(args, &pipeline)?;
+        let (sink, _) = recovery::open(&cx, spec(args, &pipeline)?).await?;
+        let done = work(&cx, args, globals, &sink, &target, &wanted).await;
+        sink.close().await;
+        done
+    })?;
+    if globals.json {
+        output::json(&shown)?;
+    } else {
+        show(&shown, globals);
+    }
+    let Some(report) = &shown.report else { return Ok(Exit::Done) };
+    for failure in &report.failed {
+        output::error(globals, &format!("{}: {}", failure.of, failure.message), failure.hint.as_deref());
+    }
+    if !report.not_tried.is_empty() {
+        let message = format!("{} more were not tried; run the same command again to go on", report.not_tried.len());
+        output::error(globals, &message, None);
+    }
+    let failed = !report.failed.is_empty() || !report.not_tried.is_empty();
+    Ok(match (failed, report.restored.is_empty() && report.same.is_empty()) {
+        (false, _) => Exit::Done,
+        (true, false) => Exit::Partial,
+        (true, true) => Exit::Failed,
+    })
+}
+
+async fn work(
+    cx: &Context,
+    args: &Args,
+    globals: &Globals,
+    sink: &Arc<dyn Sink>,
+    target: &Arc<dyn Target>,
+    wanted: &Wanted,
+) -> Result<Shown, Failure> {
+    let selection = recovery::find(cx, sink, wanted).await?;
+    let plan = restore::plan(cx, sink, selection, target, !wanted.flows.is_empty()).await?;
+    if !globals.json && !globals.quiet {
+        for remark in plan.left_out.iter().chain(&plan.remarks) {
+            output::warning(globals, remark);
+        }
+        if let (true, Some(at)) = (output::on_terminal(), wanted.at) {
+            output::note(&format!("as it was saved at {at}; {}", range_text(wanted.days)));
+        }
+    }
+    if args.dry_run {
+        return Ok(Shown { plan, report: None });
+    }
+    let report = restore::execute(cx, sink, &registry().decoders, &plan, target).await?;
+    Ok(Shown { plan, report: Some(report) })
+}
+
+fn spec<'p>(args: &Args, pipeline: &'p Pipeline) -> Result<&'p cdrvault_pipeline::config::SinkSpec, Failure> {
+    let name = args.from_sink.as_deref().unwrap_or("vault");
+    pipeline.sink(name).ok_or_else(|| {
+        let known: Vec<&str> = pipeline.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        let error = Error::new(Kind::Config, format!("there is no sink `{name}`"));
+        Failure::Error(error.hint(format!("the sinks are: {}", known.join(", "))))
+    })
+}
+
+/// The target that `--into` names.
+fn target(args: &Args, pipeline: &Pipeline) -> Result<Arc<dyn Target>, Failure> {
+    let password = match &args.password_file {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
+            Some(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+        }
+    };
+    let options = TargetOptions {
+        password,
+        missing_columns: args.missing_columns,
+        allow_triggers: args.allow_triggers,
+        replace_engine: args.replace_engine,
+    };
+    if let Some(database) = pipeline.database(&args.into) {
+        return Ok(database.build.target(&options)?);
+    }
+    let registry = registry();
+    let scheme = args.into.split_once(':').map(|(scheme, _)| scheme);
+    if let Some(plugin) = registry.targets.iter().find(|plugin| Some(plugin.scheme) == scheme) {
+        return Ok((plugin.build)(&args.into, &options)?);
+    }
+    let mut forms: Vec<String> = pipeline.databases.iter().map(|database| format!("  {}", database.name)).collect();
+    forms.extend(registry.targets.iter().map(|plugin| format!("  {}", plugin.about)));
+    Err(Failure::Usage(format!("`{}` is no target; write one of\n{}", args.into, forms.join("\n"))))
+}
+
+fn show(shown: &Shown, globals: &Globals) {
+    let Some(report) = &shown.report else {
+        let rows = shown.plan.units.iter().map(|unit| {
+            vec![
+                unit.unit.to_string(),
+                format!("g{:04}", unit.generation),
+                unit.received.map(|time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default(),
+                output::count(unit.rows),
+                output::size(unit.bytes),
+            ]
+        });
+        output::text(&output::table(&["UNIT", "GENERATION", "SAVED", "ROWS", "SIZE"], rows.collect(), &[3, 4]));
+        return;
+    };
+    if globals.quiet {
+        return;
+    }
+    output::text(&format!(
+        "{} restored from {} into {} ({} rows or files), {} were there already\n",
+        report.restored.len(),
+        shown.plan.from,
+        shown.plan.into,
+        output::count(report.rows),
+        report.same.len()
+    ));
+    for remark in &report.remarks {
+        output::note(remark);
+    }
+}

@@ -1,0 +1,372 @@
+//! What was saved comes back, from every sink, into every target, and nothing is touched that could not be restored whole.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test")]
+
+mod services;
+
+use std::path::Path;
+
+use services::garage::Garage;
+use services::home::{Said, Site, said};
+use services::mariadb::{Engine, MariaDb};
+use services::python;
+use services::rating::{Rating, transaction};
+use services::remote;
+use services::sshd::Sshd;
+
+/// Every value of both tables as hexadecimal digits, with NULL told from ''.
+fn content(server: &MariaDb) -> String {
+    let mut content = String::new();
+    for table in ["ar_cdr", "ar_source_cdr"] {
+        let columns = server.app(&format!(
+            "SELECT GROUP_CONCAT(CONCAT('IFNULL(HEX(`', column_name, '`), ''NULL'')') ORDER BY ordinal_position SEPARATOR \
+             ', '','', ') FROM information_schema.columns WHERE table_schema = 'asterisell' AND table_name = '{table}'"
+        ));
+        content += &server
+            .app(&format!("SET SESSION sql_mode = ''; SELECT CONCAT({}) FROM {table} ORDER BY 1", columns.trim()));
+    }
+    content
+}
+
+/// The account of an administrator, who may restore.
+fn admin(server: &MariaDb, site: &Site) -> Vec<String> {
+    server.app("GRANT ALL ON asterisell.* TO admin@'127.0.0.1' IDENTIFIED BY 'admin-secret'");
+    site.secret("admin", "admin-secret");
+    // Triggers of the application have a test of their own.
+    server.app("DROP TRIGGER IF EXISTS fixture_source_cdr_kind");
+    vec![
+        "--into".to_owned(),
+        format!("mysql://admin@127.0.0.1:{}/asterisell", server.port()),
+        "--password-file".to_owned(),
+        site.path("admin").display().to_string(),
+    ]
+}
+
+fn restore(site: &Site, target: &[String], more: &[&str]) -> Said {
+    let target: Vec<&str> = target.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    site.run("restore", &target)
+}
+
+#[track_caller]
+fn restored(site: &Site, target: &[String], more: &[&str]) -> String {
+    let said = restore(site, target, more);
+    assert_eq!(said.status, 0, "{more:?}: {}\n{}", said.out, said.err);
+    said.out
+}
+
+#[track_caller]
+fn refused(site: &Site, target: &[String], more: &[&str], status: i32, says: &[&str]) {
+    let said = restore(site, target, more);
+    assert_eq!(said.status, status, "{}\n{}", said.out, said.err);
+    for text in says {
+        assert!(said.err.contains(text), "`{text}` is not in: {}", said.err);
+    }
+}
+
+const FROM_VAULT: [&str; 2] = ["--from-sink", "vault"];
+
+#[test]
+fn a_mangled_table_becomes_what_was_saved_and_twice_is_once() {
+    for engine in [Engine::InnoDb, Engine::RocksDb] {
+        let server = MariaDb::start(engine);
+        Rating::new(101, 4, 50).fill(&server);
+        // What usually gets damaged.
+        server.app(
+            "SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO';
+             UPDATE ar_cdr SET to_calldate = '0000-00-00' WHERE calldate < '2026-01-02' LIMIT 1;
+             UPDATE ar_cdr SET to_calldate = '2024-02-31 01:02:03' WHERE calldate < '2026-01-03' AND calldate >= '2026-01-02' LIMIT 2;
+             UPDATE ar_cdr SET imported_info = CONCAT('a\\0b\\n\\\\', CHAR(39), CHAR(34), 'ž😀') WHERE calldate >= '2026-01-03' LIMIT 3;
+             UPDATE ar_cdr SET imported_info = '', id = 0 WHERE calldate >= '2026-01-04' LIMIT 1;
+             INSERT INTO ar_source_cdr VALUES ('2026-01-04 05:00:00', 1, 1, 2, _binary X'EDA080FF'  , 0)
+               ON DUPLICATE KEY UPDATE is_hacked = 1;
+             INSERT INTO ar_source_cdr VALUES ('2024-02-31 05:00:00', 1, 1, 2, 'undated', 0);",
+        );
+        let site = Site::on(&server);
+        site.ok("run", &[]);
+        let (before, target) = (content(&server), admin(&server, &site));
+        assert!(restored(&site, &target, &FROM_VAULT).starts_with("0 restored"), "all of it is there");
+
+        server.app(
+            "DELETE FROM ar_cdr WHERE calldate < '2026-01-02'; UPDATE ar_cdr SET cost = 1, id = id + 1 WHERE calldate >= '2026-01-03';
+             DELETE FROM ar_source_cdr; INSERT INTO ar_source_cdr VALUES ('2026-01-02 05:00:00', 7, 1, 2, 'not saved', 0);",
+        );
+        assert_ne!(content(&server), before);
+        let plan = restored(&site, &target, &["--from-sink", "vault", "-n"]);
+        assert!(plan.contains("ar_source_cdr undated") || plan.contains("__HIVE"), "{plan}");
+        assert_ne!(content(&server), before, "a dry run changes nothing");
+        let said = restored(&site, &target, &FROM_VAULT);
+        assert!(said.starts_with("8 restored"), "{engine:?}: {said}");
+        assert!(content(&server) == before, "{engine:?}: what came back is not what was saved");
+        assert!(restored(&site, &target, &FROM_VAULT).starts_with("0 restored"));
+        // The application and we ourselves are told; what we find is what is saved.
+        assert!(server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim() != "0");
+        assert_eq!(site.published(), Vec::<String>::new());
+        assert_eq!(server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim(), "0");
+        assert!(!server.app("SHOW TABLES").contains("restore"), "the staging table stays");
+    }
+}
+
+#[test]
+fn every_sink_gives_back_what_was_at_any_time() {
+    let (server, ssh, s3) = (MariaDb::start(Engine::InnoDb), Sshd::start(), Garage::start());
+    Rating::new(102, 3, 40).fill(&server);
+    let site = Site::on(&server);
+    let sections = remote::rsync(&ssh) + &remote::rdiff(&ssh) + &remote::s3(&s3, &site);
+    remote::add(&site, &sections, &["mirror", "offsite", "bucket"]);
+    site.ok("run", &[]);
+    let (old, target) = (content(&server), admin(&server, &site));
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let between = jiff::Timestamp::now().to_string();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let sql = "UPDATE ar_cdr SET income = income + 7 WHERE calldate >= '2026-01-02';";
+    server.app(&transaction(sql, &["2026-01-02", "2026-01-03"]));
+    let new = content(&server);
+    site.ok("run", &[]);
+    // The vault of the pipeline's own host is gone with it; the sinks elsewhere are enough.
+    for sink in ["vault", "mirror", "offsite", "bucket"] {
+        if sink == "mirror" {
+            std::fs::rename(site.vault(), site.path("gone")).unwrap();
+        }
+        server.app("TRUNCATE ar_cdr; TRUNCATE ar_source_cdr;");
+        restored(&site, &target, &["--from-sink", sink, "--at", &between]);
+        assert!(content(&server) == old, "{sink}, as it was");
+        restored(&site, &target, &["--from-sink", sink]);
+        assert!(content(&server) == new, "{sink}, as it is");
+    }
+    // Nothing but the program and access.
+    for vault in [site.path("gone"), ssh.directory().join("rsync"), ssh.directory().join("rdiff")] {
+        server.app("TRUNCATE ar_cdr; TRUNCATE ar_source_cdr;");
+        bare(&vault.display().to_string(), &target, &[]);
+        assert!(content(&server) == new, "{}", vault.display());
+    }
+    server.app("TRUNCATE ar_cdr; TRUNCATE ar_source_cdr;");
+    let environment = [
+        ("AWS_ENDPOINT_URL", s3.endpoint()),
+        ("AWS_REGION", s3.region().to_owned()),
+        ("AWS_ACCESS_KEY_ID", s3.access_key().to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", s3.secret_key().to_owned()),
+    ];
+    bare(&format!("s3://{}/site", s3.bucket()), &target, &environment);
+    assert!(content(&server) == new, "from the bucket");
+}
+
+/// Restores from a vault without a pipeline file or a state directory.
+#[track_caller]
+fn bare(vault: &str, target: &[String], environment: &[(&str, String)]) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cdrvault"));
+    command.current_dir("/").args(["restore", "--vault", vault]).args(target);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let said = said(command.output().unwrap());
+    assert_eq!(said.status, 0, "{vault}: {}\n{}", said.out, said.err);
+}
+
+#[test]
+fn tables_become_a_sqlite_file_that_can_be_saved_again() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(103, 3, 40).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let file = site.path("new.sqlite");
+    let target = ["--into".to_owned(), format!("sqlite:{}", file.display())];
+    restored(&site, &target, &FROM_VAULT);
+    refused(&site, &target, &FROM_VAULT, 1, &["is there already"]);
+    assert_eq!(site.leftovers(), Vec::<std::path::PathBuf>::new());
+    let other = Site::new(&format!("sqlite://{}", file.display()));
+    other.ok("run", &[]);
+    python::compare(&server, &other.vault(), false).unwrap();
+
+    // And back, from SQLite's vault into MariaDB.
+    let (before, admin) = (content(&server), admin(&server, &other));
+    server.app("DELETE FROM ar_cdr WHERE calldate >= '2026-01-02'; UPDATE ar_source_cdr SET content = 'x';");
+    restored(&other, &admin, &FROM_VAULT);
+    assert!(content(&server) == before);
+
+    // A date that is none stays its text in SQLite, and what only SQLite can hold is not bent.
+    let sql = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'; UPDATE ar_cdr SET to_calldate = '2024-02-31' WHERE calldate < '2026-01-02';";
+    server.app(&transaction(sql, &["2026-01-01"]));
+    site.ok("run", &[]);
+    std::fs::remove_file(&file).unwrap();
+    restored(&site, &target, &FROM_VAULT);
+    let other = Site::new(&format!("sqlite://{}", file.display()));
+    other.secret("admin", "admin-secret");
+    let (cut, admin) = (admin.len() - 1, admin);
+    let admin = [&admin[..cut], &[other.path("admin").display().to_string()]].concat();
+    other.ok("run", &[]);
+    server.app("UPDATE ar_cdr SET cost = 0");
+    let said = restore(&other, &admin, &FROM_VAULT);
+    assert_eq!(said.status, 3, "{}\n{}", said.out, said.err);
+    assert!(said.err.contains("SQLite held values in `to_calldate`"), "{}", said.err);
+    assert!(said.out.starts_with("2 restored"), "the other days are: {}", said.out);
+    assert_eq!(server.app("SELECT COUNT(*) FROM ar_cdr WHERE calldate < '2026-01-02' AND cost <> 0").trim(), "0");
+}
+
+#[test]
+fn csv_files_are_what_load_data_reads() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(104, 3, 40).fill(&server);
+    server.app(
+        "SET SESSION sql_mode = 'ALLOW_INVALID_DATES';
+         UPDATE ar_cdr SET to_calldate = '2024-02-31', imported_info = CONCAT('a\\0b\\n\\\\N\\r', CHAR(39), CHAR(34), ',ž') LIMIT 5;
+         UPDATE ar_cdr SET imported_info = '\\\\N' ORDER BY id LIMIT 2;",
+    );
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let before = content(&server);
+    let target = ["--into".to_owned(), format!("csv:{}", site.path("csv").display())];
+    restored(&site, &target, &FROM_VAULT);
+    assert!(site.path("csv/ar_cdr/y_2026/m_01/ar_cdr-2026-01-02.csv").is_file());
+    server.app("TRUNCATE ar_cdr; TRUNCATE ar_source_cdr; SET GLOBAL local_infile = 1;");
+    for table in ["ar_cdr", "ar_source_cdr"] {
+        let script = std::fs::read_to_string(site.path(&format!("csv/{table}/LOAD.sql"))).unwrap();
+        server.app(&script);
+    }
+    assert!(content(&server) == before);
+    refused(&site, &target, &FROM_VAULT, 1, &["is there already", "an empty directory"]);
+}
+
+#[test]
+fn files_come_back_as_they_were_and_never_elsewhere() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+    let site = Site::new("sqlite:none.sqlite");
+    let tree = site.path("tree");
+    std::fs::create_dir_all(tree.join("a/deep")).unwrap();
+    std::fs::write(tree.join("a/deep/file"), vec![7; 3_000_000]).unwrap();
+    std::fs::write(tree.join("a/empty"), "").unwrap();
+    std::fs::write(tree.join("new\nline"), "x").unwrap();
+    symlink("/etc/passwd", tree.join("link")).unwrap();
+    symlink("nowhere", tree.join("a/dangling")).unwrap();
+    std::fs::set_permissions(tree.join("a/deep/file"), std::fs::Permissions::from_mode(0o4751)).unwrap();
+    std::fs::set_permissions(tree.join("a"), std::fs::Permissions::from_mode(0o500)).unwrap();
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
+    std::fs::File::open(tree.join("a/empty")).unwrap().set_modified(long_ago).unwrap();
+    std::fs::File::open(tree.join("a")).unwrap().set_modified(long_ago).unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(tree.join("a/empty"), Some(12), Some(34)).unwrap();
+    }
+    site.pipeline(&format!(
+        "name = \"test\"\nstate = \"state\"\nmin-free = \"1MiB\"\n[sink.vault.local]\npath = \"vault\"\n[flow.tree]\nsource.files = {{ path = \"{}\" }}\n\
+         transforms = [\"incremental\", \"compress\"]\nsinks = [\"vault\"]\n",
+        tree.display()
+    ));
+    site.ok("run", &[]);
+    let target = ["--into".to_owned(), format!("dir:{}", site.path("back").display())];
+    restored(&site, &target, &FROM_VAULT);
+    let described = |root: &Path| {
+        let mut all = Vec::new();
+        let mut left = vec![root.to_owned()];
+        while let Some(path) = left.pop() {
+            let found = path.symlink_metadata().unwrap();
+            let content = if found.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
+            let link = std::fs::read_link(&path).ok();
+            if path != root {
+                let below = path.strip_prefix(root).unwrap().to_owned();
+                all.push((
+                    below,
+                    found.mode(),
+                    found.uid(),
+                    found.gid(),
+                    found.mtime(),
+                    found.mtime_nsec(),
+                    content,
+                    link,
+                ));
+            }
+            if found.is_dir() {
+                left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
+        all.sort();
+        all
+    };
+    assert!(described(&tree) == described(&site.path("back/tree")));
+    refused(&site, &target, &FROM_VAULT, 1, &["not empty"]);
+
+    // A receipt that somebody forged.
+    let receipt = site.vault().join(".cdrvault/manifests/tree/snapshot/g0001.json");
+    let receipt = if receipt.is_file() { receipt } else { only_file(&site.vault().join(".cdrvault/manifests/tree")) };
+    let sound = std::fs::read_to_string(&receipt).unwrap();
+    for (from, to) in [
+        ("\"a/deep/file\"", "\"../outside\""),
+        ("\"a/deep/file\"", "\"/tmp/outside\""),
+        ("\"a/deep/file\"", "\"a/../../outside\""),
+        ("\"a/deep/file\"", "\"link/outside\""),
+        ("\"a/deep/file\"", "\"a\\u0000b\""),
+        ("\"a/deep/file\"", "\"a/empty\""),
+        ("\"kind\":\"symlink\"", "\"kind\":\"device\""),
+    ] {
+        assert!(sound.contains(from), "{from} is not in {sound:.2000}");
+        std::fs::write(&receipt, sound.replacen(from, to, 1)).unwrap();
+        let target = ["--into".to_owned(), format!("dir:{}", site.path("forged").display())];
+        refused(&site, &target, &FROM_VAULT, 1, &["the receipt"]);
+        assert!(!site.path("forged").exists(), "{to}");
+        assert!(!site.path("outside").exists() && !Path::new("/tmp/outside").exists());
+    }
+    std::fs::set_permissions(tree.join("a"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(site.path("back/tree/a"), std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+fn only_file(directory: &Path) -> std::path::PathBuf {
+    let entry = std::fs::read_dir(directory).unwrap().next().unwrap().unwrap().path();
+    if entry.is_dir() { only_file(&entry) } else { entry }
+}
+
+#[test]
+fn what_stands_in_the_way_is_told_before_anything_is_touched() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(105, 3, 40).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let target = admin(&server, &site);
+    server.app("DELETE FROM ar_cdr WHERE calldate < '2026-01-02'");
+    let before = content(&server);
+    let fails = |more: &[&str], status: i32, says: &[&str]| {
+        refused(&site, &target, more, status, says);
+        assert!(content(&server) == before, "{says:?} changed the table");
+    };
+    fails(&["--from-sink", "vault", "--day", "2027-01-01"], 1, &["holds nothing", "2027-01-01"]);
+    fails(&["--from-sink", "vault", "--flow", "ar_cd"], 1, &["holds nothing of `ar_cd`", "ar_source_cdr"]);
+    fails(&["--from-sink", "vault", "--at", "2001-01-01"], 1, &["holds nothing"]);
+    fails(&["--from-sink", "walt"], 1, &["no sink `walt`", "vault"]);
+    fails(&["--from-sink", "vault", "--at", "yesterday"], 2, &["is no time"]);
+    let nowhere = ["--into".to_owned(), "nowhere".to_owned()];
+    refused(&site, &nowhere, &FROM_VAULT, 2, &["is no target", "billing", "sqlite:FILE"]);
+    let files = ["--into".to_owned(), "dir:/nonexistent".to_owned()];
+    refused(&site, &files, &FROM_VAULT, 1, &["rows of a table"]);
+    // The account of the run may not write.
+    let ours = ["--into".to_owned(), "billing".to_owned()];
+    refused(&site, &ours, &FROM_VAULT, 1, &["denied"]);
+    assert!(content(&server) == before);
+
+    server.app("ALTER TABLE ar_cdr ADD site_note VARCHAR(10) NOT NULL DEFAULT 'dflt'");
+    refused(&site, &target, &FROM_VAULT, 1, &["`site_note` is not in the backup", "--missing-columns"]);
+    restored(&site, &target, &["--from-sink", "vault", "--missing-columns"]);
+    assert_eq!(server.app("SELECT COUNT(*) FROM ar_cdr WHERE site_note = 'dflt'").trim(), "120");
+    server.app("ALTER TABLE ar_cdr DROP site_note, DROP cost; DELETE FROM ar_cdr WHERE calldate < '2026-01-02'");
+    refused(&site, &target, &FROM_VAULT, 1, &["`cost` (bigint(20)) is missing in the table"]);
+    server.app("ALTER TABLE ar_cdr ADD cost VARCHAR(20) NULL AFTER ar_communication_channel_type_id");
+    refused(&site, &target, &FROM_VAULT, 1, &["`cost` was saved as Int64 and is Utf8 now"]);
+    server.app("ALTER TABLE ar_cdr MODIFY cost BIGINT NULL; CREATE TRIGGER loud AFTER INSERT ON ar_cdr FOR EACH ROW SET @a = 1;");
+    refused(&site, &target, &FROM_VAULT, 1, &["trigger `loud`", "--allow-triggers"]);
+    let said = restore(&site, &target, &["--from-sink", "vault", "--allow-triggers"]);
+    assert_eq!(said.status, 0, "{}", said.err);
+    assert!(said.err.contains("trigger `loud`"), "{}", said.err);
+    python::compare(&server, &site.vault(), false).unwrap();
+
+    // Damage in one day of the range: nothing of the range is restored.
+    server.app("DELETE FROM ar_cdr WHERE calldate < '2026-01-02'; DROP TRIGGER loud;");
+    let before = content(&server);
+    let day = site.vault().join("ar_cdr/day=2026-01-03/ar_cdr-2026-01-03.parquet");
+    let sound = std::fs::read(&day).unwrap();
+    let mut damaged = sound.clone();
+    damaged[100] ^= 1;
+    std::fs::write(&day, damaged).unwrap();
+    refused(&site, &target, &FROM_VAULT, 1, &["nothing was restored", "ar_cdr 2026-01-03"]);
+    assert!(content(&server) == before);
+    std::fs::remove_file(&day).unwrap();
+    refused(&site, &target, &FROM_VAULT, 1, &["nothing was restored", "missing or damaged"]);
+    std::os::unix::fs::symlink("/etc/passwd", &day).unwrap();
+    refused(&site, &target, &FROM_VAULT, 1, &["nothing was restored"]);
+    assert!(content(&server) == before);
+    std::fs::remove_dir_all(site.vault()).unwrap();
+    refused(&site, &target, &FROM_VAULT, 1, &["there is no vault in"]);
+}
