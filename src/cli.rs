@@ -7,7 +7,9 @@ use cdrvault_pipeline::config::Problems;
 use cdrvault_pipeline::error::{Error, Kind};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{demo, history, init, output, prune, replay, restore, run, schema, snapshots, stages, status, validate};
+use crate::{
+    demo, history, init, output, prune, replay, restore, run, schema, snapshots, stages, status, validate, verify,
+};
 
 /// Keeps the call records of a VoIP billing system safe and small.
 ///
@@ -23,8 +25,8 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit status: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 partly done; 11 another run is at work;
-78 the pipeline file is wrong; 130 interrupted.
+Exit status: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 partly done; 4 verify found damage; 11 another run is
+at work; 78 the pipeline file is wrong; 130 interrupted.
 
 Try it without a database: cdrvault demo";
 
@@ -99,6 +101,8 @@ enum Verb {
     Snapshots(snapshots::Args),
     /// Remove the superseded versions that `keep` no longer keeps
     Prune(prune::Args),
+    /// Read everything again, and compare it with what it should be
+    Verify(verify::Args),
     /// Restore saved days, files and dumps
     Restore(restore::Args),
     /// Make a complete example and run it: SQLite, a local vault, nothing to install
@@ -113,6 +117,8 @@ pub enum Exit {
     Failed,
     /// 3
     Partial,
+    /// 4
+    Damage,
     /// 130
     Interrupted,
 }
@@ -153,6 +159,7 @@ pub fn main() -> ExitCode {
         Verb::History(args) => history::run(&args, &globals),
         Verb::Snapshots(args) => snapshots::run(&args, &globals),
         Verb::Prune(args) => prune::run(&args, &globals),
+        Verb::Verify(args) => verify::run(&args, &globals),
         Verb::Restore(args) => restore::run(&args, &globals),
         Verb::Demo(args) => demo::run(&args, &globals),
     };
@@ -160,6 +167,7 @@ pub fn main() -> ExitCode {
         Ok(Exit::Done) => 0,
         Ok(Exit::Failed) => 1,
         Ok(Exit::Partial) => 3,
+        Ok(Exit::Damage) => 4,
         Ok(Exit::Interrupted) => 130,
         Err(Failure::Usage(message)) => {
             output::error(&globals, &message, None);

@@ -25,5 +25,6 @@ mod snapshots;
 mod stages;
 mod status;
 mod validate;
+mod verify;
 
 pub use registry::registry;

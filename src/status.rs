@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::engine::history;
-use cdrvault_pipeline::engine::state::State;
+use cdrvault_pipeline::engine::state::{State, VerifiedSink};
 use cdrvault_pipeline::engine::{Opened, Outcome};
 use cdrvault_pipeline::error::{Kind, Result};
 use cdrvault_pipeline::partition::{Partition, Unit};
@@ -65,6 +65,8 @@ struct Dataset {
     received: Option<Timestamp>,
     /// Partitions of which another sink has a newer generation, or this one has no object.
     behind: u64,
+    /// When the sink was last verified.
+    verified: Option<VerifiedSink>,
     /// Why the sink cannot be read.
     error: Option<String>,
 }
@@ -77,7 +79,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         let cx = session::context(&pipeline, std::sync::Arc::new(Quiet))?;
         let state = State::load(&pipeline.state)?;
         let opened = Opened::vaults(&cx, pipeline.clone(), &[], state.as_ref()).await?;
-        let datasets = look(&cx, &opened).await;
+        let datasets = look(&cx, &opened, &state.unwrap_or_default()).await;
         opened.close().await;
         datasets
     })?;
@@ -149,6 +151,13 @@ fn show(status: &Status) {
             partition(dataset.oldest),
             partition(dataset.newest),
             dataset.received.map(|at| format!("{} ago", since(at))).unwrap_or_default(),
+            match &dataset.verified {
+                None => "never".to_owned(),
+                Some(verified) if verified.damage > 0 => {
+                    format!("{} ago, {} findings", since(verified.at), verified.damage)
+                }
+                Some(verified) => format!("{} ago", since(verified.at)),
+            },
             match (&dataset.error, dataset.behind) {
                 (Some(_), _) => "cannot be read".to_owned(),
                 (None, 0) => "up to date".to_owned(),
@@ -156,11 +165,11 @@ fn show(status: &Status) {
             },
         ]
     });
-    let header = ["FLOW", "SINK", "PARTITIONS", "FROM", "TO", "RECEIVED", "STATE"];
+    let header = ["FLOW", "SINK", "PARTITIONS", "FROM", "TO", "RECEIVED", "VERIFIED", "STATE"];
     output::text(&(head + "\n" + &output::table(&header, rows.collect(), &[2])));
 }
 
-async fn look(cx: &Context, opened: &Opened) -> Result<Vec<Dataset>> {
+async fn look(cx: &Context, opened: &Opened, state: &State) -> Result<Vec<Dataset>> {
     let mut datasets = Vec::new();
     for flow in &opened.flows {
         let mut by_sink = Vec::new();
@@ -187,6 +196,7 @@ async fn look(cx: &Context, opened: &Opened) -> Result<Vec<Dataset>> {
                 newest: None,
                 received: None,
                 behind: 0,
+                verified: state.verified.get(&open.name).cloned(),
                 error: None,
             };
             match (held, &open.sink) {

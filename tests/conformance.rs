@@ -453,7 +453,7 @@ async fn five_thousand_days_are_listed(subject: &Subject) {
         let sealed = subject.sealed(&unit, 3, b"calls");
         let receipt = Manifest { received: Some(Timestamp::now()), ..sealed.manifest.clone() };
         files.push((live_path(&unit), b"calls".to_vec()));
-        files.push((layout::manifest(&unit, 3).unwrap(), serde_json::to_vec(&receipt).unwrap()));
+        files.push((layout::manifest(&unit, 3).unwrap(), receipt.to_receipt().unwrap()));
         last = Some(sealed);
     }
     match &subject.far {

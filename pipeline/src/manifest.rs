@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::entry::{Entry, EntryKind, RawPath};
 use crate::fingerprint::Fingerprint;
@@ -13,6 +14,9 @@ use crate::tripwire::Tripwire;
 
 /// The version of the manifest's and the vault's format that this code writes. A reader refuses a newer one.
 pub const FORMAT: u32 = 1;
+
+/// What stands before the checksum at the end of a receipt.
+const SELF_SHA256: &str = ",\"self-sha256\":\"";
 
 /// One generation of one unit. A manifest in a sink means: this was live there, from `received` on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,9 +68,33 @@ impl Manifest {
         }
     }
 
+    /// The receipt as it is stored: JSON whose last member is the SHA-256 of what it would be without that member.
+    pub fn to_receipt(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut text = serde_json::to_vec(self)?;
+        let sha256 = hex::encode(Sha256::digest(&text));
+        text.pop();
+        text.extend_from_slice(format!("{SELF_SHA256}{sha256}\"}}").as_bytes());
+        Ok(text)
+    }
+
+    /// The inverse: an error unless every bit is as it was written, and every name in it stays where it belongs.
+    pub fn of_receipt(text: &[u8]) -> Result<Self, String> {
+        let end = text.len().checked_sub(SELF_SHA256.len() + 66).unwrap_or_default();
+        let (body, own) = text.split_at(end);
+        let mut hash = Sha256::new();
+        hash.update(body);
+        hash.update(b"}");
+        if own != format!("{SELF_SHA256}{}\"}}", hex::encode(hash.finalize())).as_bytes() {
+            return Err("its checksum is wrong".to_owned());
+        }
+        let manifest: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
     /// Whether every name in it stays where it belongs: somebody could have written it to make a reader leave the vault,
     /// or a restore its target.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         match &self.content {
             Content::Object(object) => {
                 let name = object.path.rsplit('/').next().unwrap_or_default();
@@ -78,6 +106,11 @@ impl Manifest {
             }
             Content::Tree { entries } => check_entries(entries),
         }
+    }
+
+    /// Whether nothing is kept of `older`, which was read before its day had ended, once this one is live.
+    pub fn supersedes(&self, older: &Self) -> bool {
+        older.open && self.rows >= older.rows
     }
 
     /// What its content is, whatever encodes it.

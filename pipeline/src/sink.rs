@@ -1,6 +1,6 @@
 //! The contract of sinks: places that hold a vault.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +66,12 @@ pub trait Sink: Send + Sync {
 
     /// The stored objects of one generation, live or kept, their checksums checked while they stream.
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream>;
+
+    /// Every file of the datasets that have a receipt, and every body, by name: what a listing alone can tell.
+    async fn files(&self, cx: &Context) -> Result<BTreeSet<String>>;
+
+    /// Puts the objects of a generation back that has its receipt here: those that are missing or damaged.
+    async fn mend(&self, cx: &Context, sealed: &Sealed) -> Result<()>;
 
     /// Removes a generation that is not live: its receipt, then its object. The bodies of a tree stay; see
     /// [`Sink::remove_body`].

@@ -25,6 +25,12 @@ pub fn try_reader(script: &str, args: &[&str]) -> Result<String, String> {
     if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stdout) + &text(&done.stderr)) }
 }
 
+/// Runs the text of a script.
+pub fn run(script: &str, args: &[&str]) {
+    let done = Command::new(python()).arg("-c").arg(script).args(args).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
 /// Compares every value of the vault with the database, read by pyarrow and by a driver that is not ours.
 /// With `without_id` the renumbered column is left out.
 pub fn compare(server: &MariaDb, vault: &Path, without_id: bool) -> Result<String, String> {

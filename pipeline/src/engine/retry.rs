@@ -1,6 +1,6 @@
 //! The one place where anything is tried again: transient errors, a few times, with growing pauses and jitter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +79,14 @@ impl Sink for Retrying {
 
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
         retry(cx, || self.0.read(cx, manifest)).await
+    }
+
+    async fn files(&self, cx: &Context) -> Result<BTreeSet<String>> {
+        retry(cx, || self.0.files(cx)).await
+    }
+
+    async fn mend(&self, cx: &Context, sealed: &Sealed) -> Result<()> {
+        retry(cx, || self.0.mend(cx, sealed)).await
     }
 
     async fn remove(&self, cx: &Context, manifest: &Manifest) -> Result<()> {

@@ -23,8 +23,22 @@ pub struct State {
     pub vaults: BTreeMap<String, String>,
     /// The `keep` of each sink when it was last pruned.
     pub kept: BTreeMap<String, Applied>,
+    /// When each sink was last verified.
+    pub verified: BTreeMap<String, VerifiedSink>,
     /// By flow.
     pub flows: BTreeMap<String, FlowState>,
+}
+
+/// A sink that was read again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VerifiedSink {
+    /// When.
+    pub at: Timestamp,
+    /// So many percent of its generations were read.
+    pub percent: f64,
+    /// What was found and not repaired.
+    pub damage: u64,
 }
 
 /// What is remembered of a flow.

@@ -109,11 +109,14 @@ async fn newest(
     generations: &[u32],
     at: Option<Timestamp>,
 ) -> Result<Option<Manifest>> {
+    let mut successor: Option<Manifest> = None;
     for generation in generations.iter().rev() {
         let manifest = sink.manifest(cx, unit, *generation).await?;
         if at.is_none_or(|at| manifest.received.unwrap_or(manifest.sealed) <= at) {
-            return Ok(Some(manifest));
+            // What was read before the day ended is not kept: its successor has the same calls, and more.
+            return Ok(Some(successor.filter(|successor| successor.supersedes(&manifest)).unwrap_or(manifest)));
         }
+        successor = Some(manifest);
     }
     Ok(None)
 }

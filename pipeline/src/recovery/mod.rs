@@ -6,12 +6,21 @@
 //! | `fetch` | their objects, as local files whose checksums hold |
 //! | `content` | objects back into rows or files, and whether those are what the manifest says |
 //! | `restore` | content goes to a target |
+//! | `verify` | everything is read again, and compared with what it should be |
+//! | `source` | what is saved is compared with the database |
+//! | `repair` | what one sink lost comes back from another |
+//! | `record` | what was found good is remembered |
 
 mod content;
 mod fetch;
 mod find;
+mod record;
+mod repair;
 pub mod restore;
+mod source;
+pub mod verify;
 
 pub use content::{compare, undo};
 pub use fetch::Fetched;
 pub use find::{Selection, Wanted, find, open};
+pub use record::record;

@@ -421,6 +421,40 @@ impl<T: Transport> Sink for Mirror<T> {
         Ok(objects.map(opened).boxed())
     }
 
+    async fn files(&self, _cx: &Context) -> Result<BTreeSet<String>> {
+        // Some tell of directories, too.
+        let is_directory = |name: &str, files: &Listing| {
+            let below = format!("{name}/");
+            files.range(below.clone()..).next().is_some_and(|(next, _)| next.starts_with(&below))
+        };
+        Ok(self.listed(|files| files.keys().filter(|name| !is_directory(name, files)).cloned().collect()))
+    }
+
+    /// What the local vault holds of it goes there again.
+    async fn mend(&self, cx: &Context, sealed: &Sealed) -> Result<()> {
+        self.check_source(cx).await?;
+        let (_, root) = self.mirrored()?;
+        let unit = &sealed.manifest.unit;
+        let mut parcel = self.parcel(cx, &BTreeSet::from([unit.clone()])).await?;
+        match &sealed.manifest.content {
+            Content::Object(object) => {
+                parcel.objects.push(object.path.clone());
+                if !self.capabilities().native_history {
+                    parcel.objects.push(layout::version(unit, sealed.manifest.generation, &object.sha256)?);
+                }
+            }
+            Content::Tree { entries } => {
+                for stored in entries.iter().filter_map(|entry| entry.stored.as_ref()) {
+                    parcel.objects.push(layout::object(&stored.sha256)?);
+                }
+            }
+        }
+        parcel.objects.retain(|name| root.join(name).is_file());
+        parcel.objects.sort();
+        parcel.objects.dedup();
+        self.transport.mend(cx, root, &parcel).await
+    }
+
     async fn remove(&self, _cx: &Context, manifest: &Manifest) -> Result<()> {
         let mut names = vec![layout::manifest(&manifest.unit, manifest.generation)?];
         if let Content::Object(object) = &manifest.content {

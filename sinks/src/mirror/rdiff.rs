@@ -328,6 +328,14 @@ impl Transport for Rdiff {
         }
     }
 
+    async fn mend(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
+        // It compares with what it noted, not with what its disk has: only a later time makes it look.
+        for name in &parcel.objects {
+            make_later(&root.join(name))?;
+        }
+        self.send(cx, root, parcel).await
+    }
+
     async fn remove(&self, _cx: &Context, _names: &[String]) -> Result<()> {
         // What the local vault drops is dropped by the next session, and stays in the history.
         Ok(())

@@ -38,6 +38,11 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Brings files to the far end, and returns when it has confirmed that it holds the very bytes.
     async fn send(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()>;
 
+    /// The same for files that are damaged there, although it may not know.
+    async fn mend(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
+        self.send(cx, root, parcel).await
+    }
+
     /// Removes files there.
     async fn remove(&self, cx: &Context, names: &[String]) -> Result<()>;
 

@@ -5,7 +5,7 @@ mod publish;
 mod reading;
 pub(crate) mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,6 +83,22 @@ impl<S: Store> Sink for Vault<S> {
 
     async fn read(&self, _cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
         reading::objects(Arc::clone(&self.0), manifest).await
+    }
+
+    async fn files(&self, cx: &Context) -> Result<BTreeSet<String>> {
+        let mut files: BTreeSet<String> = self.0.tree(layout::OBJECTS).await?.into_keys().collect();
+        for dataset in self.datasets(cx).await? {
+            for directory in
+                [layout::live_directory(&dataset)?, layout::manifests_of(&dataset)?, layout::versions_of(&dataset)?]
+            {
+                files.extend(self.0.tree(&directory).await?.into_keys());
+            }
+        }
+        Ok(files)
+    }
+
+    async fn mend(&self, _cx: &Context, sealed: &Sealed) -> Result<()> {
+        publish::mend(&*self.0, sealed).await
     }
 
     async fn remove(&self, _cx: &Context, manifest: &Manifest) -> Result<()> {

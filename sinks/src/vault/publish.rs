@@ -45,8 +45,8 @@ pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) ->
         replaced: now.manifest.as_ref().map(|manifest| manifest.generation),
         ..sealed.manifest.clone()
     };
-    let text = serde_json::to_vec(&receipt)
-        .map_err(|error| Error::failed("cannot write a receipt as JSON").with_source(error))?;
+    let text =
+        receipt.to_receipt().map_err(|error| Error::failed("cannot write a receipt as JSON").with_source(error))?;
     match store.create(&layout::manifest(unit, receipt.generation)?, text).await {
         // Somebody else was faster, or we were ourselves, and never heard of it.
         Err(error) if error.kind() == Kind::Conflict => {
@@ -60,6 +60,32 @@ pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) ->
     }
     failpoint::hit("after-receipt")?;
     Ok(receipt)
+}
+
+/// See [`cdrvault_pipeline::sink::Sink::mend`].
+pub(super) async fn mend(store: &impl Store, sealed: &Sealed) -> Result<()> {
+    let Manifest { unit, generation, content, .. } = &sealed.manifest;
+    let mut wanted = BTreeMap::new();
+    match content {
+        Content::Object(object) => {
+            let live = reading::generations(store, unit).await?.last() == Some(generation);
+            let kept = layout::version(unit, *generation, &object.sha256)?;
+            wanted.insert(if live { object.path.clone() } else { kept }, object.sha256.as_str());
+        }
+        Content::Tree { entries } => {
+            for stored in reading::bodies_of(entries) {
+                wanted.insert(layout::object(&stored.sha256)?, stored.sha256.as_str());
+            }
+        }
+    }
+    for (name, sha256) in wanted {
+        let there = store.look(&name).await?;
+        if there.as_ref().is_none_or(|there| there.sha256 != sha256) {
+            let body = sealed.bodies.get(sha256).ok_or_else(|| no_body(unit))?;
+            store.put(body, &name, sha256, there.as_ref()).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn put_content(store: &impl Store, sealed: &Sealed, now: &Live, seen: Option<Seen>) -> Result<()> {
@@ -123,7 +149,7 @@ async fn keep_old(
     let attributed = now.manifest.as_ref().filter(|live| live_object(live).is_some_and(|live| live.sha256 == sha256));
     let name = match attributed {
         // Read before the day ended: its successor has the same calls, and more.
-        Some(live) if live.open && sealed.manifest.rows >= live.rows => return Ok(()),
+        Some(live) if sealed.manifest.supersedes(live) => return Ok(()),
         Some(live) => layout::version(unit, live.generation, sha256)?,
         None => {
             tracing::warn!("{} is not what its receipt says; it is kept beside the new one", store.show(path));

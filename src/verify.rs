@@ -1,0 +1,155 @@
+//! `verify`: every byte is read again and compared with what it should be.
+
+use std::collections::BTreeSet;
+
+use cdrvault_pipeline::partition::DayRange;
+use cdrvault_pipeline::recovery;
+use cdrvault_pipeline::recovery::verify::{self, Job, Report};
+use serde::Serialize;
+
+use crate::cli::{Exit, Failure, Globals};
+use crate::days::DayArgs;
+use crate::{bare, output, progress, registry, session};
+
+/// Read everything again, and compare it with what it should be.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// The pipeline: a file, or a name in pipelines.d.
+    #[arg(value_name = "NAME|FILE", conflicts_with = "vault")]
+    pipeline: Option<String>,
+    /// A vault, without any pipeline file: a directory, s3://BUCKET/PREFIX, USER@HOST:PATH (rsync), USER@HOST::PATH (rdiff-backup).
+    #[arg(long, value_name = "DIR|URL", conflicts_with_all = ["sink", "flow", "against_source", "repair"])]
+    vault: Option<String>,
+    /// Only this sink; may be given more than once.
+    #[arg(long, value_name = "SINK")]
+    sink: Vec<String>,
+    /// Only this flow; may be given more than once.
+    #[arg(long, value_name = "FLOW")]
+    flow: Vec<String>,
+    #[command(flatten)]
+    days: DayArgs,
+    /// Read so much of it, another part each day; listings are always compared whole.
+    #[arg(long, value_name = "PERCENT", default_value = "100%", value_parser = parse_percent)]
+    sample: f64,
+    /// Compare every day with the database, too.
+    #[arg(long)]
+    against_source: bool,
+    /// Put back what another sink holds whole.
+    #[arg(long)]
+    repair: bool,
+}
+
+const AFTER_HELP: &str = "\
+Exit status: 0 all is well, or was repaired; 4 something is damaged, missing, or not as it should be; 3 something could not
+be looked at.
+
+Examples:
+  cdrvault verify asterisell
+  cdrvault verify asterisell --sample 5% --against-source   # each night
+  cdrvault verify asterisell --repair --json
+  cdrvault verify --vault /mnt/backup";
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>();
+    number
+        .ok()
+        .filter(|percent| *percent > 0.0 && *percent <= 100.0)
+        .ok_or_else(|| "write a percentage, as 5%".to_owned())
+}
+
+/// What `--json` shows.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    damage: u64,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
+    let pipeline = match &args.vault {
+        Some(vault) => bare::pipeline(vault)?,
+        None => session::load(args.pipeline.as_deref(), globals)?,
+    };
+    if let Some(unknown) = args.flow.iter().find(|name| pipeline.flow(name).is_none()) {
+        return Err(Failure::Usage(format!("there is no flow `{unknown}`")));
+    }
+    if let Some(unknown) = args.sink.iter().find(|name| pipeline.sink(name).is_none()) {
+        return Err(Failure::Usage(format!("there is no sink `{unknown}`")));
+    }
+    let job = Job {
+        flows: args.flow.clone(),
+        sinks: if args.vault.is_some() { vec!["vault".to_owned()] } else { args.sink.clone() },
+        days: args.days.range()?.unwrap_or(DayRange::ALL),
+        percent: args.sample,
+        against_source: args.against_source,
+        repair: args.repair,
+    };
+    let report = session::runtime()?.block_on(async {
+        let cx = session::context(&pipeline, progress::of(globals))?;
+        let report = verify::verify(&cx, &pipeline, &registry().decoders, &job).await?;
+        if args.vault.is_none()
+            && let Err(error) = recovery::record(&cx, &pipeline, &job, &report).await
+        {
+            output::warning(globals, &format!("that this was verified is not remembered: {}", error.one_line()));
+        }
+        Ok::<_, Failure>(report)
+    })?;
+    if globals.json {
+        output::json(&Shown { damage: report.damage(), report: &report })?;
+    } else {
+        show(&report, globals);
+    }
+    for failure in &report.failures {
+        let message = format!("{}: {}", failure.of, failure.message);
+        if failure.counts {
+            output::error(globals, &message, failure.hint.as_deref());
+        } else {
+            output::warning(globals, &message);
+        }
+    }
+    Ok(if report.damage() > 0 {
+        Exit::Damage
+    } else if report.failures.iter().any(|failure| failure.counts) {
+        Exit::Partial
+    } else {
+        Exit::Done
+    })
+}
+
+/// One line for each finding, and one for each sink.
+fn show(report: &Report, globals: &Globals) {
+    for finding in &report.findings {
+        let unit = finding.unit.as_ref().map(|unit| format!("{unit} ")).unwrap_or_default();
+        let generation = finding.generation.map(|generation| format!("g{generation:04} ")).unwrap_or_default();
+        let sink = if finding.sink.is_empty() { String::new() } else { format!("{}: ", finding.sink) };
+        let fate = if finding.repaired { " (repaired)" } else { "" };
+        let line = format!("{sink}{unit}{generation}{}: {}{fate}", finding.problem, finding.detail);
+        if finding.problem.counts() && !finding.repaired {
+            output::error(globals, &line, None);
+        } else {
+            output::warning(globals, &line);
+        }
+    }
+    if globals.quiet || !(output::on_terminal() || globals.verbose > 0) {
+        return;
+    }
+    let bad: BTreeSet<&str> = report.findings.iter().map(|finding| finding.sink.as_str()).collect();
+    for sink in &report.sinks {
+        output::note(&format!(
+            "{}: {} of {} generations read and good ({}){}",
+            sink.sink,
+            output::count(sink.good),
+            output::count(sink.generations),
+            output::size(sink.bytes),
+            if bad.contains(sink.sink.as_str()) { ", with findings" } else { "" }
+        ));
+    }
+    if report.compared > 0 {
+        output::note(&format!(
+            "{} days compared with the database; {} have changes that the next run will save",
+            output::count(report.compared),
+            output::count(report.pending)
+        ));
+    }
+}

@@ -1,0 +1,277 @@
+//! Damage of any kind is found, told and, where another sink is whole, repaired; and no damaged bit is ever restored.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test")]
+
+mod services;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cdrvault_pipeline::config;
+use cdrvault_pipeline::context::{Context, Writer};
+use cdrvault_pipeline::partition::DayRange;
+use cdrvault_pipeline::progress::Quiet;
+use cdrvault_pipeline::recovery::{self, Wanted, restore, verify};
+use cdrvault_pipeline::target::TargetOptions;
+use services::Random;
+use services::garage::Garage;
+use services::home::Site;
+use services::mariadb::{Engine, MariaDb};
+use services::rating::{Rating, transaction};
+use services::remote;
+use services::sshd::Sshd;
+
+/// Runs `verify --json`; gives its exit status and its findings, as `sink problem unit`.
+fn findings(site: &Site, more: &[&str]) -> (i32, Vec<String>) {
+    let said = site.run("verify", &[&["--json"], more].concat());
+    let report: serde_json::Value =
+        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", said.out, said.err));
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
+    let line = |finding: &serde_json::Value| {
+        let fate = if finding["repaired"] == true { " repaired" } else { "" };
+        let unit = format!("{} {}", text(&finding["dataset"]), text(&finding["partition"]));
+        format!("{} {} {unit}{fate}", text(&finding["sink"]), text(&finding["problem"]))
+    };
+    let mut lines: Vec<String> = report["findings"].as_array().unwrap().iter().map(line).collect();
+    lines.sort();
+    (said.status, lines)
+}
+
+fn day_of(vault: &Path, day: &str) -> PathBuf {
+    vault.join(format!("ar_cdr/day={day}/ar_cdr-{day}.parquet"))
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    let kept = std::fs::metadata(path).unwrap().modified().unwrap();
+    // Not through the hard link of a version, and with the time of before: a disk does not tell.
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+    std::fs::File::open(path).unwrap().set_modified(kept).unwrap();
+}
+
+#[test]
+fn each_kind_of_damage_is_found_and_what_another_sink_holds_is_repaired() {
+    let (server, ssh, s3) = (MariaDb::start(Engine::InnoDb), Sshd::start(), Garage::start());
+    Rating::new(201, 4, 40).fill(&server);
+    let site = Site::on(&server);
+    let sections = remote::rsync(&ssh) + &remote::rdiff(&ssh) + &remote::s3(&s3, &site);
+    remote::add(&site, &sections, &["mirror", "offsite", "bucket"]);
+    site.ok("run", &[]);
+    server.app(&transaction("UPDATE ar_cdr SET income = income + 7 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    site.ok("run", &[]);
+    assert!(site.ok("status", &[]).out.contains("never"));
+    assert_eq!(findings(&site, &[]), (0, vec![]));
+    let status = site.ok("status", &["--json"]).out;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert!(
+        status["datasets"].as_array().unwrap().iter().all(|dataset| dataset["verified"]["damage"] == 0),
+        "{status}"
+    );
+    assert_eq!(findings(&site, &["--sample", "10%"]), (0, vec![]));
+
+    let far = ssh.directory().join("rsync");
+    flip(&day_of(&site.vault(), "2026-01-02"), 200);
+    std::fs::remove_file(day_of(&site.vault(), "2026-01-03")).unwrap();
+    flip(&day_of(&far, "2026-01-03"), 300);
+    flip(&day_of(&ssh.directory().join("rdiff"), "2026-01-04"), 250);
+    let versions = site.vault().join(".cdrvault/versions/ar_cdr/2026-01-01");
+    let version = std::fs::read_dir(&versions).unwrap().next().unwrap().unwrap().path();
+    flip(&version, 100);
+    let hurt = [
+        "mirror damaged ar_cdr 2026-01-03",
+        "offsite damaged ar_cdr 2026-01-04",
+        "vault damaged ar_cdr 2026-01-01",
+        "vault damaged ar_cdr 2026-01-02",
+        "vault missing ar_cdr 2026-01-03",
+    ];
+    assert_eq!(findings(&site, &[]), (4, hurt.map(str::to_owned).to_vec()));
+    let said = site.run("verify", &["--sink", "vault"]);
+    assert_eq!((said.status, said.out.as_str()), (4, ""));
+    assert!(said.err.contains("vault: ar_cdr 2026-01-03 g0001 missing"), "{}", said.err);
+    assert!(site.run("status", &[]).out.contains("3 findings"));
+
+    let repaired = hurt.map(|line| format!("{line} repaired")).to_vec();
+    assert_eq!(findings(&site, &["--repair"]), (0, repaired));
+    assert_eq!(findings(&site, &[]), (0, vec![]));
+
+    // What cannot be repaired, because nobody else holds it, says so.
+    std::fs::write(day_of(&site.vault(), "2026-01-04").with_file_name("more.parquet"), "x").unwrap();
+    let orphan = site.vault().join(format!(".cdrvault/objects/ab/ab{}", "0".repeat(62)));
+    std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
+    std::fs::write(&orphan, "x").unwrap();
+    let receipt = site.vault().join(".cdrvault/manifests/ar_source_cdr/2026-01-02/g0001.json");
+    flip(&receipt, 40);
+    let odd = [
+        "vault behind ar_source_cdr 2026-01-02",
+        "vault damaged-receipt ar_source_cdr 2026-01-02",
+        "vault extra - -",
+        "vault extra - -",
+        "vault orphaned - -",
+    ];
+    assert_eq!(findings(&site, &["--repair"]), (4, odd.map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn what_is_saved_is_compared_with_the_database() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(202, 4, 40).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    assert_eq!(findings(&site, &["--against-source"]), (0, vec![]));
+    // Unannounced changes that no sum shows, a day that is gone, one that is new, and one that was announced.
+    server.app(
+        "UPDATE ar_cdr SET imported_info = 'a\\tx' WHERE calldate < '2026-01-02' LIMIT 1;
+         DELETE FROM ar_source_cdr WHERE calldate >= '2026-01-02' AND calldate < '2026-01-03';
+         INSERT INTO ar_source_cdr VALUES ('2026-02-02 05:00:00', 7, 1, 2, 'new', 0);",
+    );
+    server.app(&transaction("UPDATE ar_cdr SET cost = 5 WHERE calldate >= '2026-01-04';", &["2026-01-04"]));
+    let wrong = [
+        " source-differs ar_source_cdr 2026-02-02",
+        "vault source-differs ar_cdr 2026-01-01",
+        "vault source-differs ar_source_cdr 2026-01-02",
+    ];
+    assert_eq!(findings(&site, &["--against-source"]), (4, wrong.map(str::to_owned).to_vec()));
+    assert_eq!(findings(&site, &["--against-source", "--day", "2026-01-04"]), (0, vec![]));
+    assert_eq!(findings(&site, &[]), (0, vec![]), "the vault itself is whole");
+}
+
+/// A vault as small as one can be, and what is needed to look at it within this process.
+struct Small {
+    site: Site,
+    cx: Context,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Small {
+    fn new() -> Self {
+        let site = Site::new("sqlite:billing.sqlite");
+        std::fs::create_dir_all(site.path("tree/a")).unwrap();
+        std::fs::write(site.path("tree/a/file"), "content").unwrap();
+        std::fs::write(site.path("tree/b"), vec![1; 3000]).unwrap();
+        std::os::unix::fs::symlink("b", site.path("tree/link")).unwrap();
+        let script = r"
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute('CREATE TABLE ar_source_cdr (calldate DATETIME, id INT, ar_cdr_provider_id INT, ar_physical_format_id INT, content TEXT, is_hacked TINYINT, PRIMARY KEY (calldate, id))')
+for day in (1, 2):
+    for call in range(20):
+        db.execute('INSERT INTO ar_source_cdr VALUES (?, ?, 1, 2, ?, 0)', ('2026-01-%02d 10:%02d:00' % (day, call), call, 'call %d' % call))
+db.commit()
+";
+        services::python::run(script, &[site.path("billing.sqlite").to_str().unwrap()]);
+        site.pipeline(
+            "name = \"test\"\nstate = \"state\"\nmin-free = \"1MiB\"\n[database.billing]\nurl = \"sqlite:billing.sqlite\"\n\
+             [sink.vault.local]\npath = \"vault\"\n\
+             [flow.ar_source_cdr]\nsource.ar-source-cdr = { database = \"billing\" }\ntransforms = [\"incremental\", \"parquet\"]\nsinks = [\"vault\"]\n\
+             [flow.tree]\nsource.files = { path = \"tree\" }\ntransforms = [\"incremental\", \"compress\"]\nsinks = [\"vault\"]\n",
+        );
+        site.ok("run", &[]);
+        let writer = Writer {
+            pipeline: "test".to_owned(),
+            id: "00000000".to_owned(),
+            timezone: jiff::tz::TimeZone::UTC,
+            state: site.path("state"),
+        };
+        let cx = Context {
+            cancel: tokio_util::sync::CancellationToken::new(),
+            progress: Arc::new(Quiet),
+            writer: Arc::new(writer),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        Self { site, cx, runtime }
+    }
+
+    /// Every object and receipt.
+    fn files(&self) -> Vec<PathBuf> {
+        let files = self.site.content().into_iter().map(|(path, _)| path);
+        let rest = [".cdrvault/vault.json", ".cdrvault/dirty"];
+        files
+            .filter(|path| !rest.iter().any(|name| path.ends_with(name)) && !path.to_string_lossy().contains("/spool/"))
+            .collect()
+    }
+
+    /// What `verify` finds, and what a restore says, in this process.
+    fn look(&self) -> (u64, Result<u64, String>) {
+        let registry = cdrvault::registry();
+        let pipeline = Arc::new(config::open(&self.site.path("pipeline.toml"), &registry).unwrap());
+        let job = verify::Job {
+            flows: vec![],
+            sinks: vec![],
+            days: DayRange::ALL,
+            percent: 100.0,
+            against_source: false,
+            repair: false,
+        };
+        self.runtime.block_on(async {
+            let report = verify::verify(&self.cx, &pipeline, &registry.decoders, &job).await.unwrap();
+            assert!(report.failures.is_empty(), "{:?}", report.failures);
+            let restoring = async {
+                let (sink, _) = recovery::open(&self.cx, pipeline.sink("vault").unwrap()).await?;
+                let mut rows = 0;
+                for (flow, into) in [("ar_source_cdr", "csv:"), ("tree", "dir:")] {
+                    let into = format!("{into}{}", self.site.path("back").display());
+                    let plugin = registry.targets.iter().find(|plugin| into.starts_with(plugin.scheme)).unwrap();
+                    let target = (plugin.build)(&into, &TargetOptions::default())?;
+                    let wanted = Wanted { flows: vec![flow.to_owned()], days: DayRange::ALL, at: None };
+                    let found = recovery::find(&self.cx, &sink, &wanted).await?;
+                    let plan = restore::plan(&self.cx, &sink, found, &target, true).await?;
+                    let done = restore::execute(&self.cx, &sink, &registry.decoders, &plan, &target).await?;
+                    assert!(done.failed.is_empty() || done.rows == 0, "{:?}", done.failed);
+                    rows += done.rows;
+                }
+                Ok::<_, cdrvault_pipeline::error::Error>(rows)
+            };
+            let restored = restoring.await.map_err(|error| error.one_line());
+            let _ = std::fs::remove_dir_all(self.site.path("back"));
+            (report.damage(), restored)
+        })
+    }
+}
+
+#[test]
+fn no_flipped_bit_and_no_cut_goes_unseen_or_is_restored() {
+    let small = Small::new();
+    let files = small.files();
+    let bytes: u64 = files.iter().map(|path| path.metadata().unwrap().len()).sum();
+    assert!(bytes <= 24 << 10, "{bytes} bytes are no small vault");
+    assert_eq!(small.look(), (0, Ok(44)), "it is whole");
+    let full = std::env::var_os("CDRVAULT_TEST_FULL").is_some();
+    let mut random = Random(203);
+    let mut harm = Vec::new();
+    for path in &files {
+        let length = usize::try_from(path.metadata().unwrap().len()).unwrap();
+        if full {
+            harm.extend((0..length * 8).map(|bit| (path, bit, false)));
+            harm.extend((0..length).map(|length| (path, length, true)));
+        } else {
+            // As many in each file as its share of the vault, of 5,000.
+            let share = 5100 * length / usize::try_from(bytes).unwrap();
+            harm.extend(
+                (0..share * 4 / 5).map(|_| (path, usize::try_from(random.below(length as u64 * 8)).unwrap(), false)),
+            );
+            harm.extend((0..=share / 5).map(|_| (path, usize::try_from(random.below(length as u64)).unwrap(), true)));
+        }
+    }
+    assert!(harm.len() >= 5000, "{} cases", harm.len());
+    for (path, at, cut) in harm {
+        let sound = std::fs::read(path).unwrap();
+        let mut hurt = sound.clone();
+        if cut {
+            hurt.truncate(at);
+        } else {
+            hurt[at / 8] ^= 1 << (at % 8);
+        }
+        std::fs::write(path, &hurt).unwrap();
+        let (damage, restored) = small.look();
+        std::fs::write(path, &sound).unwrap();
+        let what = || format!("{} {} at {at}", path.display(), if cut { "cut" } else { "flipped" });
+        assert!(damage > 0, "verify does not see {}", what());
+        assert!(restored.is_err(), "restored although {}", what());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 512 << 10, "{kib} KiB");
+}
