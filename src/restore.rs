@@ -22,6 +22,7 @@ use crate::{bare, output, progress, registry, session};
 /// Restore saved days, files and dumps.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE", conflicts_with = "vault")]
@@ -58,6 +59,9 @@ pub(crate) struct Args {
     /// Tables of a dump get the server's default engine where theirs is TokuDB.
     #[arg(long)]
     replace_engine: bool,
+    /// Make the accounts, too, that a dump holds.
+    #[arg(long)]
+    accounts: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -168,6 +172,7 @@ fn target(args: &Args, pipeline: &Pipeline) -> Result<Arc<dyn Target>, Failure> 
         missing_columns: args.missing_columns,
         allow_triggers: args.allow_triggers,
         replace_engine: args.replace_engine,
+        accounts: args.accounts,
     };
     if let Some(database) = pipeline.database(&args.into) {
         return Ok(database.build.target(&options)?);

@@ -79,7 +79,7 @@ impl Manifest {
 
     /// The inverse: an error unless every bit is as it was written, and every name in it stays where it belongs.
     pub fn of_receipt(text: &[u8]) -> Result<Self, String> {
-        let end = text.len().checked_sub(SELF_SHA256.len() + 66).unwrap_or_default();
+        let end = text.len().saturating_sub(SELF_SHA256.len() + 66);
         let (body, own) = text.split_at(end);
         let mut hash = Sha256::new();
         hash.update(body);

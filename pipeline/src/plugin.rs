@@ -85,6 +85,11 @@ pub trait BuildSource: Send + Sync {
     /// The name of the database it reads, with its place in the file; `None` for a source without one.
     fn database(&self) -> Option<&crate::config::Reference>;
 
+    /// Whether its database could tell of its changes.
+    fn announces(&self) -> bool {
+        self.database().is_some()
+    }
+
     /// The first day that is saved at all.
     fn since(&self) -> Option<jiff::civil::Date> {
         None

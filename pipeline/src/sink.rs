@@ -143,6 +143,7 @@ pub struct Capabilities {
 
 /// What a run expects of a vault before it writes into it.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent expectations, not a state")]
 pub struct Expected {
     /// The databases of the pipeline, as their sessions name them.
     pub databases: Vec<String>,

@@ -47,6 +47,7 @@ pub enum Restored {
 
 /// What a target is told besides its text.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent permissions, not a state")]
 pub struct TargetOptions {
     /// The password of the account.
     pub password: Option<SecretString>,
@@ -54,6 +55,8 @@ pub struct TargetOptions {
     pub missing_columns: bool,
     /// Go on although the tables have triggers or foreign keys.
     pub allow_triggers: bool,
-    /// Tables of a dump get the server's default engine where theirs is one that it does not have.
+    /// Tables of a dump get the server's default engine where theirs is TokuDB.
     pub replace_engine: bool,
+    /// The accounts that a dump holds are made, too.
+    pub accounts: bool,
 }

@@ -10,6 +10,7 @@ mod compress;
 mod compression;
 mod database;
 mod detached;
+mod dump;
 mod files;
 mod incremental;
 mod parquet;
@@ -22,7 +23,7 @@ use cdrvault_pipeline::plugin::{Decoder, Registry};
 pub fn register(registry: &mut Registry) {
     registry.databases.extend(database::plugins());
     registry.sources.extend(ar_cdr::plugins());
-    registry.sources.push(files::plugin());
+    registry.sources.extend([files::plugin(), dump::plugin()]);
     registry.targets.extend(targets::plugins());
     registry.decoders.extend([compress::decoder as Decoder, parquet::decoder]);
     registry.transforms.extend([incremental::plugin(), parquet::plugin(), compress::plugin()]);

@@ -116,6 +116,8 @@ async fn run(
     let address = socket.local_addr().expect("a bound socket has an address");
     let mut door = Door::Shut(socket);
     let (fault, _) = watch::channel(Fault::Refuse);
+    // A fault that follows at once must not hide a reset from connections that have not looked yet.
+    let (resets, _) = watch::channel(0_u64);
     // They end with this function.
     let mut connections = JoinSet::new();
     loop {
@@ -131,7 +133,7 @@ async fn run(
             accepted = accept => if let Ok((client, _)) = accepted {
                 count.fetch_add(1, Ordering::SeqCst);
                 let first = fault.borrow().clone();
-                connections.spawn(serve(client, target, first, fault.subscribe()));
+                connections.spawn(serve(client, target, first, fault.subscribe(), resets.subscribe()));
             },
             new = given.recv() => {
                 let Some((new, done)) = new else { return };
@@ -143,6 +145,9 @@ async fn run(
                     }
                     (door, _) => door,
                 };
+                if new == Fault::Reset {
+                    resets.send_modify(|count| *count += 1);
+                }
                 fault.send_replace(new);
                 let _ = done.send(());
             }
@@ -151,7 +156,13 @@ async fn run(
     }
 }
 
-async fn serve(mut client: TcpStream, target: SocketAddr, mut first: Fault, fault: watch::Receiver<Fault>) {
+async fn serve(
+    mut client: TcpStream,
+    target: SocketAddr,
+    mut first: Fault,
+    fault: watch::Receiver<Fault>,
+    mut resets: watch::Receiver<u64>,
+) {
     if first == Fault::Stall {
         going_on(&fault).await;
         first = fault.borrow().clone();
@@ -171,10 +182,9 @@ async fn serve(mut client: TcpStream, target: SocketAddr, mut first: Fault, faul
     let is_reset = {
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = server.split();
-        let mut resets = fault.clone();
         tokio::select! {
             biased;
-            found = resets.wait_for(|fault| *fault == Fault::Reset) => found.is_ok(),
+            found = resets.changed() => found.is_ok(),
             () = async {
                 let up = pass(&mut from_client, &mut to_server, up, &fault);
                 let down = pass(&mut from_server, &mut to_client, down, &fault);

@@ -211,14 +211,19 @@ impl Opened {
                 of_database = Some(at);
                 failed = self.sessions[at].session.as_ref().err().cloned();
             }
-            let session =
-                of_database.and_then(|at| self.sessions[at].session.as_ref().ok()).map(|(s, _)| Arc::clone(s));
+            let shared = of_database.and_then(|at| self.sessions[at].session.as_ref().ok()).map(|(s, _)| Arc::clone(s));
             let built = match failed {
                 Some(error) => Err(error),
-                None => spec.source.build(&spec.name, session).at(format!("flow `{}`", spec.name)).map_err(Arc::new),
+                None => {
+                    spec.source.build(&spec.name, shared.clone()).at(format!("flow `{}`", spec.name)).map_err(Arc::new)
+                }
             };
             let (source, session) = match built {
                 Ok((source, session)) => {
+                    // A source may read its database without sharing a session with others.
+                    let same =
+                        |shared: &Arc<dyn Session>| std::ptr::addr_eq(Arc::as_ptr(shared), Arc::as_ptr(&session));
+                    let of_database = of_database.filter(|_| shared.as_ref().is_some_and(same));
                     let at = of_database.unwrap_or_else(|| {
                         let identity = session.identity();
                         self.sessions.push(OpenSession { identity, session: Ok((session, stage::Opened::default())) });
@@ -278,7 +283,7 @@ impl Opened {
             if let (true, Some(why)) = (wants, &found.without_events) {
                 if flow.detection.is_some_and(|detection| detection.tripwire.is_some()) {
                     // A directory has no events; saying so each day would be noise.
-                    if self.pipeline.flows[flow.spec].source.database().is_some() {
+                    if self.pipeline.flows[flow.spec].source.announces() {
                         self.warnings.push(format!(
                             "flow `{}` is not told of changed days ({why}) and finds them by comparing sums at each run",
                             flow.name

@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::durable::{self, How};
 use crate::error::{Error, Result};
 use crate::lock;
-use crate::partition::Unit;
+use crate::partition::{Partition, Unit};
 
 /// A server whose clock is further off than this, in seconds, is worth a warning.
 pub(super) const CLOCK_TOLERANCE: i64 = 300;
@@ -96,13 +96,17 @@ pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) ->
 
     let groups = groups(&opened, &plan);
     let shop = Arc::new(Shop { cx: cx.clone(), opened, spool, replay: options.replay });
-    let mut working = stream::iter(groups)
-        .map(|group| {
-            let shop = Arc::clone(&shop);
-            // A task of its own: decoding and fingerprints need both cores.
-            async move { tokio::spawn(async move { shop.work(&group).await }).await }
-        })
-        .buffered(pipeline.workers.max(1));
+    let work = |group: Group| {
+        let shop = Arc::clone(&shop);
+        // A task of its own: decoding and fingerprints need both cores.
+        async move { tokio::spawn(async move { shop.work(&group).await }).await }
+    };
+    // Dumps and files come before calls: an older mark of what was imported means a call twice at worst, a newer one a
+    // call that is lost.
+    let (first, then): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.partition == Partition::Snapshot);
+    let workers = pipeline.workers.max(1);
+    let mut working =
+        stream::iter(first).map(work).buffered(workers).chain(stream::iter(then).map(work).buffered(workers));
     let mut settled = BTreeSet::new();
     let mut mirroring = Mirroring::new(&shop);
     while let Some(done) = working.next().await {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Fetched, Selection, undo};
+use super::{Fetched, Selection, compare, undo};
 use crate::context::Context;
 use crate::engine::report::Failure;
 use crate::engine::retry::retry;
@@ -129,6 +129,10 @@ pub async fn execute(
         }
         cx.progress.began(unit);
         let restoring = retry(cx, || async {
+            // A dump that turns out to be damaged halfway could not be taken back.
+            if one.manifest.holds() == Holding::Document {
+                compare(cx, &one.manifest, undo(decoders, &one.manifest, one.objects()?).await?).await?;
+            }
             let payload = undo(decoders, &one.manifest, one.objects()?).await?;
             target.restore(cx, &one.manifest, payload).await
         });
@@ -155,7 +159,7 @@ pub async fn execute(
     let complete = report.failed.is_empty() && report.not_tried.is_empty();
     match target.finish(cx, &done, complete).await {
         Ok(remarks) => report.remarks = remarks,
-        Err(error) => report.failed.push(Failure::of(&target.describe(), &error)),
+        Err(error) => report.failed.push(Failure::of(target.describe(), &error)),
     }
     Ok(report)
 }

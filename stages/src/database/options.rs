@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use url::Url;
 
-use super::mysql::{MySqlSession, MySqlTarget, Target};
+use super::mysql::{Login, MySqlSession, MySqlTarget, Target};
 use super::sqlite::SqliteSession;
 
 /// The kinds of databases, by the scheme of their URL.
@@ -109,6 +109,7 @@ fn one_hour() -> Age {
 
 struct MySqlDatabase {
     options: MySqlConnectOptions,
+    tls_ca: Option<PathBuf>,
     identity: String,
     password: Option<Secret>,
     connect_timeout: Duration,
@@ -120,6 +121,7 @@ fn parse_mysql(section: &mut Section<'_>) -> Option<Box<dyn BuildDatabase>> {
     match mysql_target(&options) {
         Ok((target, identity)) => Some(Box::new(MySqlDatabase {
             options: target,
+            tls_ca: options.tls_ca.map(FilePath::into_inner),
             identity,
             password: options.password,
             connect_timeout: options.connect_timeout.to_duration(),
@@ -207,6 +209,7 @@ impl BuildDatabase for MySqlDatabase {
 impl MySqlDatabase {
     fn server(&self, password: Option<&SecretString>) -> Result<Target> {
         let mut options = self.options.clone();
+        let login = Login::new(&options, password.cloned(), self.tls_ca.clone());
         if let Some(password) = password {
             let password = password.expose_secret();
             if password.contains('\0') {
@@ -214,7 +217,7 @@ impl MySqlDatabase {
             }
             options = options.password(password);
         }
-        Ok(Target { options, identity: self.identity.clone(), timeout: self.connect_timeout })
+        Ok(Target { options, identity: self.identity.clone(), timeout: self.connect_timeout, login })
     }
 }
 
@@ -243,6 +246,7 @@ pub(crate) fn target(text: &str, options: &TargetOptions) -> Result<Arc<dyn Rest
     let (server, identity) = mysql_target(&section).map_err(wrong)?;
     let database = MySqlDatabase {
         options: server,
+        tls_ca: None,
         identity,
         password: None,
         connect_timeout: section.connect_timeout.to_duration(),

@@ -86,8 +86,8 @@ impl Target for Directory {
             }
             _ => {}
         }
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(if tree { 0o755 } else { 0o700 });
-        std::fs::set_permissions(&made, mode).map_err(|error| Error::io("set the mode of", &made, error))?;
+        let mode = Mode::from_raw_mode(if tree { 0o755 } else { 0o700 });
+        rustix::fs::chmod(&made, mode).map_err(|error| Error::io("set the mode of", &made, error.into()))?;
         durable::rename(&made, &place)?;
         Ok(Restored::Written)
     }

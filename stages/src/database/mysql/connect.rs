@@ -7,6 +7,7 @@ use cdrvault_pipeline::error::{Error, Kind, Result};
 use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, MySqlConnection, Row as _};
 
+use super::client::Login;
 use super::error::explain;
 
 /// Where to connect, and how long to try.
@@ -15,6 +16,8 @@ pub(crate) struct Target {
     pub(crate) options: MySqlConnectOptions,
     pub(crate) identity: String,
     pub(crate) timeout: Duration,
+    /// For the server's own programs.
+    pub(crate) login: Login,
 }
 
 /// What every connection needs, so that a server's or an account's defaults cannot change a value on its way:

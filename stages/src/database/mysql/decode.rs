@@ -71,15 +71,19 @@ impl BatchDecoder {
                 Some(at) => bytes(row, at)?,
                 None => None,
             };
+            let mask;
             let kept = match (&column.reading.beside, beside) {
                 (Some(Beside::StoredBytes(_)), Some(stored)) => Some(stored),
                 (Some(Beside::Number(_)), Some(number)) => {
-                    let number = number.try_into().map(u64::from_le_bytes).unwrap_or_default();
+                    let number = unsigned(number).ok_or_else(|| Error::failed("a label has no number"))?;
                     let looks_empty = value.is_empty();
                     match column.reading.decoding {
                         Decoding::Label if number == 0 => Some(&b""[..]),
                         // The empty set and a set that holds the empty label look alike.
-                        Decoding::Labels if looks_empty && number != 0 => beside,
+                        Decoding::Labels if looks_empty && number != 0 => {
+                            mask = number.to_le_bytes();
+                            Some(&mask[..])
+                        }
                         _ => None,
                     }
                 }
@@ -235,6 +239,13 @@ impl Builder {
     }
 }
 
+/// An unsigned number of whatever width the server chose for it.
+fn unsigned(bytes: &[u8]) -> Option<u64> {
+    let mut wide = [0; 8];
+    wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    (!bytes.is_empty()).then(|| u64::from_le_bytes(wide))
+}
+
 /// The date of a DATE, DATETIME or TIMESTAMP, if it is one that the calendar knows.
 /// The bytes: their number, then year (2), month, day, and what follows. No bytes at all is `0000-00-00`.
 fn date_of(value: &[u8]) -> Option<Date> {
@@ -333,6 +344,14 @@ mod tests {
         }
         assert_eq!(micros_of(&[0]), None);
         assert_eq!(micros_of(&[4, 0xe8, 7, 2, 29]), Some(1_709_164_800_000_000));
+    }
+
+    #[test]
+    fn numbers_of_labels_have_any_width() {
+        assert_eq!(unsigned(&[1]), Some(1));
+        assert_eq!(unsigned(&[5, 1, 0, 0]), Some(261));
+        assert_eq!(unsigned(&[0xff; 8]), Some(u64::MAX));
+        assert_eq!((unsigned(&[]), unsigned(&[0; 9])), (None, None));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! MariaDB and MySQL.
 
+pub(crate) mod client;
 mod columns;
-mod connect;
+pub(crate) mod connect;
 mod decode;
+mod dumped;
 mod error;
 mod literal;
 mod queue;
@@ -11,6 +13,7 @@ mod session;
 mod snapshot;
 mod walk;
 
+pub(crate) use client::Login;
 pub(crate) use connect::Target;
 pub(crate) use restore::MySqlTarget;
 pub(crate) use session::MySqlSession;

@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 use super::columns::{self, Reading};
 use super::connect::{Target, execute, hang_up, integer, literal, query, query_integer, quoted, text};
 use super::decode::BatchDecoder;
+use super::dumped;
 use super::literal;
 use super::queue;
 use super::snapshot::batches_of;
@@ -125,11 +126,19 @@ impl MySqlTarget {
     async fn check_tables(&self, connection: &mut MySqlConnection, wanted: &[Manifest]) -> Result<Vec<String>> {
         let mut remarks = Vec::new();
         let mut seen: Vec<&Manifest> = Vec::new();
+        let makes_tables = wanted.iter().any(|manifest| manifest.holds() == Holding::Document);
+        if makes_tables {
+            self.target.login.check_client()?;
+        }
         for manifest in wanted.iter().filter(|manifest| manifest.holds() == Holding::Rows) {
             if seen.iter().any(|other| other.table == manifest.table && other.columns == manifest.columns) {
                 continue;
             }
-            let table = self.table(connection, manifest).await?;
+            let table = match self.table(connection, manifest).await {
+                // A dump makes it.
+                Err(error) if error.kind() == Kind::NotFound && makes_tables => continue,
+                other => other?,
+            };
             if !seen.iter().any(|other| other.table == manifest.table) {
                 remarks.extend(self.check_table(connection, &table).await?);
             }
@@ -172,23 +181,12 @@ impl MySqlTarget {
         Ok(found.into_iter().map(|what| format!("table `{}` has {what}", table.name)).collect())
     }
 
-    /// An empty table of the same form. A temporary one, where the engine has such.
+    /// An empty table of the same form. A strict server might refuse a form that it once took.
     async fn stage(&self, connection: &mut MySqlConnection, table: &Table<Reading>) -> Result<Staging> {
-        let name = format!("cdrvault_restore_{}", table.name);
-        let (like, quoted_name) = (quoted(&table.name), quoted(&name));
-        execute(connection, &format!("DROP TEMPORARY TABLE IF EXISTS {quoted_name}")).await?;
-        let temporary = execute(connection, &format!("CREATE TEMPORARY TABLE {quoted_name} LIKE {like}")).await;
-        match temporary {
-            Ok(_) => Ok(Staging { name, temporary: true }),
-            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Transient) => {
-                Err(error).at("staging needs the right to CREATE TEMPORARY TABLES")
-            }
-            Err(_) => {
-                execute(connection, &format!("DROP TABLE IF EXISTS {quoted_name}")).await?;
-                execute(connection, &format!("CREATE TABLE {quoted_name} LIKE {like}")).await?;
-                Ok(Staging { name, temporary: false })
-            }
-        }
+        execute(connection, LOOSE).await?;
+        let staging = Staging::make(connection, &table.name).await;
+        execute(connection, STRICT).await?;
+        staging
     }
 
     async fn restore_rows(
@@ -327,6 +325,25 @@ struct Staging {
 }
 
 impl Staging {
+    /// A temporary table, where the engine has such.
+    async fn make(connection: &mut MySqlConnection, table: &str) -> Result<Self> {
+        let name = format!("cdrvault_restore_{table}");
+        let (like, quoted_name) = (quoted(table), quoted(&name));
+        execute(connection, &format!("DROP TEMPORARY TABLE IF EXISTS {quoted_name}")).await?;
+        let temporary = execute(connection, &format!("CREATE TEMPORARY TABLE {quoted_name} LIKE {like}")).await;
+        match temporary {
+            Ok(_) => Ok(Self { name, temporary: true }),
+            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Transient) => {
+                Err(error).at("staging needs the right to CREATE TEMPORARY TABLES")
+            }
+            Err(_) => {
+                execute(connection, &format!("DROP TABLE IF EXISTS {quoted_name}")).await?;
+                execute(connection, &format!("CREATE TABLE {quoted_name} LIKE {like}")).await?;
+                Ok(Self { name, temporary: false })
+            }
+        }
+    }
+
     fn of(&self, table: &Table<Reading>) -> Table<Reading> {
         let Table { date_column, date_nullable, columns, key, .. } = table;
         Table::new(&self.name, date_column, *date_nullable, columns.clone(), key.clone())
@@ -452,7 +469,7 @@ impl target::Target for MySqlTarget {
     }
 
     fn takes(&self, holding: Holding) -> bool {
-        holding == Holding::Rows
+        holding != Holding::Tree
     }
 
     async fn check(&self, cx: &Context, wanted: &[Manifest]) -> Result<Vec<String>> {
@@ -468,7 +485,10 @@ impl target::Target for MySqlTarget {
                 let done = cx.unless_cancelled(self.restore_rows(cx, &mut connection, manifest, rows)).await;
                 self.give_back(connection, done).await
             }
-            Payload::Objects(_) => Err(Error::new(Kind::Refused, "files cannot be restored into a database")),
+            Payload::Objects(objects) => {
+                dumped::restore(cx, &self.target.login, &self.options, objects).await?;
+                Ok(Restored::Written)
+            }
         }
     }
 

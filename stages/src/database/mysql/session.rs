@@ -24,10 +24,10 @@ use super::{queue, walk};
 use crate::database::jobs::JobIds;
 use crate::database::tables::{Found, Queued, Table, Tables};
 
-/// How often K shows the server, and every firewall on the way, that it is alive.
 /// How long a run waits for the lock of one that ended.
 const LOCK_WAIT_SECONDS: u32 = 10;
 
+/// How often K shows the server, and every firewall on the way, that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// The flows of one pipeline on one MariaDB or MySQL database.
@@ -54,6 +54,11 @@ struct Locked {
 }
 
 impl MySqlSession {
+    /// The server, for those who read it in their own way.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
     pub(crate) fn new(target: Target, snapshot_limit: Duration) -> Self {
         Self { target, snapshot_limit, locked: Arc::default(), asking: Mutex::default(), heartbeat: Mutex::default() }
     }

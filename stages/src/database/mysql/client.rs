@@ -1,0 +1,165 @@
+//! The server's own programs, `mariadb-dump` and `mariadb`: arguments as a list, never a shell, the password in the
+//! environment, which nobody else can read.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use bytes::Bytes;
+use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+
+use crate::blocking::CHUNK;
+
+/// So much of what a program complains of is kept.
+const COMPLAINTS: usize = 4 << 10;
+
+/// Where and as whom a program connects.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    arguments: Vec<String>,
+    database: String,
+    password: Option<SecretString>,
+}
+
+impl Login {
+    pub(crate) fn new(options: &MySqlConnectOptions, password: Option<SecretString>, tls_ca: Option<PathBuf>) -> Self {
+        let mut arguments = match options.get_socket() {
+            Some(socket) => vec![format!("--socket={}", socket.display())],
+            // A name like `localhost` would make it look for a socket.
+            None => vec![
+                format!("--host={}", options.get_host()),
+                format!("--port={}", options.get_port()),
+                "--protocol=tcp".to_owned(),
+            ],
+        };
+        arguments.push(format!("--user={}", options.get_username()));
+        match options.get_ssl_mode() {
+            MySqlSslMode::Disabled => arguments.push("--skip-ssl".to_owned()),
+            MySqlSslMode::Preferred => {}
+            MySqlSslMode::Required | MySqlSslMode::VerifyCa => arguments.push("--ssl".to_owned()),
+            MySqlSslMode::VerifyIdentity => arguments.push("--ssl-verify-server-cert".to_owned()),
+        }
+        if let Some(authority) = tls_ca {
+            arguments.push(format!("--ssl-ca={}", authority.display()));
+        }
+        Self { arguments, database: options.get_database().unwrap_or_default().to_owned(), password }
+    }
+
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The first of these programs that is installed.
+    fn command(&self, names: [&'static str; 2], package: &str) -> Result<(Command, &'static str)> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let is_there = |name: &&str| std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
+        let Some(name) = names.into_iter().find(is_there) else {
+            return Err(Error::new(Kind::Config, format!("neither `{}` nor `{}` is installed", names[0], names[1]))
+                .hint(format!("install {package} on this machine")));
+        };
+        let mut command = Command::new(name);
+        command.arg("--no-defaults").args(&self.arguments).arg("--default-character-set=utf8mb4");
+        command.env("LC_ALL", "C").env_remove("MYSQL_PWD").kill_on_drop(true).process_group(0);
+        if let Some(password) = &self.password {
+            command.env("MYSQL_PWD", password.expose_secret());
+        }
+        Ok((command, name))
+    }
+
+    /// `mariadb-dump` of the database, with these options and tables.
+    pub(crate) fn dump(&self, options: &[&str], tables: &[String]) -> Result<Running> {
+        let (mut command, name) = self.command(["mariadb-dump", "mysqldump"], "mariadb-client")?;
+        command.args(options).arg("--").arg(&self.database).args(tables).stdin(Stdio::null()).stdout(Stdio::piped());
+        Running::start(command, name)
+    }
+
+    /// An error when there is no client.
+    pub(crate) fn check_client(&self) -> Result<()> {
+        self.command(["mariadb", "mysql"], "mariadb-client").map(drop)
+    }
+
+    /// `mariadb`, which runs the statements that it is given and stops at the first that fails. It is told to take them
+    /// as they are: none of its own commands, which could start programs.
+    pub(crate) fn client(&self) -> Result<Running> {
+        let (mut command, name) = self.command(["mariadb", "mysql"], "mariadb-client")?;
+        command.args(["--batch", "--binary-mode", "--", &self.database]).stdin(Stdio::piped()).stdout(Stdio::null());
+        Running::start(command, name)
+    }
+}
+
+/// A program at work.
+pub(crate) struct Running {
+    child: Child,
+    name: &'static str,
+    complaints: tokio::task::JoinHandle<String>,
+}
+
+impl Running {
+    fn start(mut command: Command, name: &'static str) -> Result<Self> {
+        command.stderr(Stdio::piped());
+        let started = command.spawn();
+        let mut child =
+            started.map_err(|error| Error::new(Kind::Config, format!("cannot run `{name}`")).with_source(error))?;
+        let mut stderr = child.stderr.take();
+        let complaints = tokio::spawn(async move {
+            let mut all = Vec::new();
+            let mut buffer = vec![0; 1024];
+            while let Some(from) = &mut stderr {
+                match from.read(&mut buffer).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(count) if all.len() < COMPLAINTS => all.extend_from_slice(&buffer[..count]),
+                    Ok(_) => {}
+                }
+            }
+            String::from_utf8_lossy(&all).trim().replace('\n', "; ")
+        });
+        Ok(Self { child, name, complaints })
+    }
+
+    /// The next piece of what it writes; `None` at its end.
+    pub(crate) async fn read(&mut self) -> Result<Option<Bytes>> {
+        let Some(output) = self.child.stdout.as_mut() else { return Ok(None) };
+        let mut piece = Vec::with_capacity(CHUNK);
+        let count = output.read_buf(&mut piece).await.map_err(|error| self.lost(error))?;
+        Ok((count > 0).then(|| piece.into()))
+    }
+
+    /// Gives it something to read. `false` when it does not read any more: its exit status says why.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> bool {
+        match self.child.stdin.as_mut() {
+            Some(input) => input.write_all(bytes).await.is_ok(),
+            None => false,
+        }
+    }
+
+    fn lost(&self, error: std::io::Error) -> Error {
+        Error::failed(format!("`{}` was lost", self.name)).with_source(error)
+    }
+
+    /// Waits for its end, which must be a good one.
+    pub(crate) async fn finish(mut self, cx: &Context) -> Result<()> {
+        drop(self.child.stdin.take());
+        let ended = cx.unless_cancelled(async { self.child.wait().await.map_err(|error| self.lost(error)) });
+        let status = ended.await?;
+        let complaints = self.complaints.await.unwrap_or_default();
+        if status.success() {
+            return Ok(());
+        }
+        let how = status.code().map_or_else(|| "was killed".to_owned(), |code| format!("ended with status {code}"));
+        let gone = ["gone away", "Lost connection", "Can't connect"].iter().any(|text| complaints.contains(text));
+        let denied = ["denied", "insufficient privileges"].iter().any(|text| complaints.contains(text));
+        let kind = if denied {
+            Kind::Denied
+        } else if gone {
+            Kind::Transient
+        } else {
+            Kind::Failed
+        };
+        let error = Error::new(kind, format!("`{}` {how}: {complaints}", self.name));
+        Err(if denied { error.hint("the manual lists the privileges that dumps and restores need") } else { error })
+    }
+}

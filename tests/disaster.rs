@@ -1,0 +1,253 @@
+//! The server is gone with everything on it, and comes back from each sink in turn: the procedure of
+//! docs/disaster-recovery.md.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test")]
+
+mod services;
+
+use std::process::Command;
+
+use services::garage::Garage;
+use services::home::Site;
+use services::mariadb::{Engine, MariaDb};
+use services::rating::{Rating, transaction};
+use services::remote;
+use services::sshd::Sshd;
+
+/// Everything of the database but the queue of changed days, by the server's own program.
+fn dumped(server: &MariaDb) -> String {
+    let done = Command::new("mariadb-dump")
+        .args(["--no-defaults", "-uroot", "--routines", "--events", "--triggers", "--hex-blob", "--skip-dump-date"])
+        .args(["--order-by-primary", "--default-character-set=utf8mb4", "--skip-extended-insert"])
+        .arg(format!("--socket={}", server.socket().display()))
+        .args(["--ignore-table=asterisell.ar_daily_status_change", "asterisell"])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+/// Some rows in every table, and one of everything else that a database has.
+fn populate(server: &MariaDb) {
+    Rating::new(301, 4, 50).fill(server);
+    for table in server.app("SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'").lines() {
+        let table = table.split('\t').next().unwrap();
+        if !["ar_cdr", "ar_source_cdr", "ar_daily_status_change", "ar_daily_status_job"].contains(&table) {
+            server.app(&format!("SET SESSION sql_mode = ''; INSERT IGNORE INTO `{table}` () VALUES ();"));
+        }
+    }
+    let blobs = "SELECT CONCAT(table_name, ' ', column_name) FROM information_schema.columns WHERE table_schema = 'asterisell' \
+                 AND data_type IN ('longblob', 'mediumblob', 'blob')";
+    for blob in server.app(blobs).lines() {
+        let (table, column) = blob.split_once(' ').unwrap();
+        let bytes: String = (0..=255).map(|byte| format!("{byte:02X}")).collect();
+        server.app(&format!("UPDATE `{table}` SET `{column}` = REPEAT(X'{bytes}', 300)"));
+    }
+    server.app(
+        "SET SESSION sql_mode = 'ALLOW_INVALID_DATES';
+         CREATE VIEW calls_a_day AS SELECT DATE(calldate) AS day, COUNT(*) AS calls FROM ar_cdr GROUP BY 1;
+         CREATE FUNCTION half(x INT) RETURNS INT DETERMINISTIC RETURN x / 2;
+         CREATE EVENT nothing ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1;
+         CREATE TABLE odd (`a``b` VARCHAR(40) CHARACTER SET latin1, d DATE, b BIT(3), PRIMARY KEY (`a``b`)) COMMENT = 'it''s; ) ENGINE=TokuDB';
+         INSERT INTO odd VALUES ('caf\u{e9}\\n) ENGINE=TokuDB', '2024-02-31', 5), ('CREATE TABLE `x`\\r\\n-- cdrvault: accounts of this database', '0000-00-00', 1);
+         UPDATE ar_cdr SET to_calldate = '0000-00-00', imported_info = 'tab\\there' LIMIT 5;",
+    );
+}
+
+const FLOWS: &str = r#"
+[flow.configurations]
+source.dump = { database = "billing", tables = "configuration" }
+transforms = ["incremental", { compress = "zstd(9)" }]
+sinks = ["vault"]
+
+[flow.reports]
+source.dump = { database = "billing", tables = "reports" }
+transforms = ["incremental", "compress"]
+sinks = ["vault"]
+
+[flow.etc]
+source.files = { path = "etc", exclude = ["shadow*"] }
+transforms = ["incremental", "compress"]
+sinks = ["vault"]
+
+[flow.uploads]
+source.files = { path = "uploads" }
+transforms = ["incremental"]
+sinks = ["vault"]
+"#;
+
+#[test]
+fn a_new_server_is_what_the_old_one_was_from_each_sink_alone() {
+    let (server, ssh, s3) = (MariaDb::start(Engine::InnoDb), Sshd::start(), Garage::start());
+    populate(&server);
+    server.app(
+        "GRANT SHOW VIEW, TRIGGER, EVENT ON asterisell.* TO cdrvault@'127.0.0.1';
+         GRANT SELECT ON mysql.* TO cdrvault@'127.0.0.1';
+         CREATE USER phone@'10.0.0.%' IDENTIFIED BY 'rings'; GRANT SELECT, INSERT ON asterisell.* TO phone@'10.0.0.%';
+         CREATE USER stranger@localhost IDENTIFIED BY 'x';",
+    );
+    let site = Site::on(&server);
+    for (path, content) in
+        [("etc/a.conf", "a"), ("etc/deep/b.conf", "b"), ("etc/shadow", "secret"), ("uploads/logo.png", "\u{0}png")]
+    {
+        std::fs::create_dir_all(site.path(path).parent().unwrap()).unwrap();
+        std::fs::write(site.path(path), content).unwrap();
+    }
+    std::os::unix::fs::symlink("a.conf", site.path("etc/link")).unwrap();
+    site.pipeline(&(std::fs::read_to_string(site.path("pipeline.toml")).unwrap() + FLOWS));
+    let sections = remote::rsync(&ssh) + &remote::rdiff(&ssh) + &remote::s3(&s3, &site);
+    remote::add(&site, &sections, &["mirror", "offsite", "bucket"]);
+    site.ok("run", &[]);
+    // Nothing changed: a dump with the same content is no new generation.
+    assert_eq!(site.published(), Vec::<String>::new());
+    server.app("INSERT INTO odd VALUES ('late', NULL, 2)");
+    assert_eq!(site.published(), ["configurations snapshot"]);
+    site.ok("verify", &[]);
+    let (before, url) = (dumped(&server), server.url());
+    let trees = ["etc", "uploads"].map(|tree| listed(&site.path(tree)));
+    drop(server);
+    assert!(before.contains("calls_a_day") && before.contains("half") && before.contains("EVENT"), "{before}");
+
+    // What the run said of the lost server is no help: the vault is on another disk, or another host.
+    let said = site.run("run", &[]);
+    assert_ne!(said.status, 0);
+    assert!(said.err.contains(url.rsplit(':').next().unwrap().split('/').next().unwrap()), "{}", said.err);
+    for sink in ["vault", "mirror", "offsite", "bucket"] {
+        if sink == "mirror" {
+            std::fs::rename(site.vault(), site.path("lost")).unwrap();
+            std::fs::remove_dir_all(site.path("state")).unwrap();
+        }
+        let new = MariaDb::start(Engine::InnoDb);
+        new.sql("", "DROP DATABASE asterisell; CREATE DATABASE asterisell; DROP USER cdrvault@'127.0.0.1';");
+        let into = format!("mysql://root@localhost/asterisell?socket={}", new.socket().display());
+        let said = site.ok("restore", &["--from-sink", sink, "--into", &into, "--allow-triggers", "--accounts"]);
+        assert!(said.err.contains("etc: ") && said.err.contains("cannot take it"), "{}", said.err);
+        let after = dumped(&new);
+        if after != before {
+            let differs = before.lines().zip(after.lines()).find(|(a, b)| a != b);
+            panic!("{sink}: {differs:.600?}");
+        }
+        assert!(new.sql("", "SHOW GRANTS FOR phone@'10.0.0.%'").contains("SELECT, INSERT ON `asterisell`"));
+        assert!(
+            new.try_sql("", "SHOW GRANTS FOR stranger@localhost").is_err(),
+            "it has nothing to do with this database"
+        );
+        let back = site.path(&format!("back-{sink}"));
+        let into = format!("dir:{}", back.display());
+        site.ok(
+            "restore",
+            &["--from-sink", sink, "--into", &into, "--flow", "etc", "--flow", "uploads", "--flow", "reports"],
+        );
+        assert!(!back.join("etc/shadow").exists());
+        std::fs::write(back.join("etc/shadow"), "secret").unwrap();
+        assert!(["etc", "uploads"].map(|tree| listed(&back.join(tree))) == trees, "{sink}");
+        assert!(
+            std::fs::read_to_string(back.join("reports/reports.sql")).unwrap().contains("CREATE TABLE `ar_report`")
+        );
+        // The calls alone, once more, over what is there.
+        new.app("DELETE FROM ar_cdr WHERE calldate >= '2026-01-02'");
+        let into = format!("mysql://root@localhost/asterisell?socket={}", new.socket().display());
+        site.ok(
+            "restore",
+            &["--from-sink", sink, "--into", &into, "--allow-triggers", "--flow", "ar_cdr", "--day", "2026-01-03"],
+        );
+        assert_eq!(
+            new.app(
+                "SELECT COUNT(*), MIN(DATE(calldate)), MAX(DATE(calldate)) FROM ar_cdr WHERE calldate > '2026-01-02'"
+            )
+            .trim(),
+            "50\t2026-01-03\t2026-01-03"
+        );
+    }
+}
+
+fn listed(root: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.is_symlink() {
+            all.extend(
+                listed(&path)
+                    .into_iter()
+                    .map(|(below, content)| (std::path::Path::new(path.file_name().unwrap()).join(below), content)),
+            );
+        } else {
+            let content = std::fs::read_link(&path)
+                .map_or_else(|_| std::fs::read(&path).unwrap(), |link| link.into_os_string().into_encoded_bytes());
+            all.push((path.file_name().unwrap().into(), content));
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn a_dump_counts_only_when_it_is_whole_and_is_restored_only_so() {
+    let server = MariaDb::start(Engine::InnoDb);
+    populate(&server);
+    let site = Site::on(&server);
+    site.pipeline(&(std::fs::read_to_string(site.path("pipeline.toml")).unwrap() + FLOWS));
+    std::fs::create_dir_all(site.path("etc")).unwrap();
+    std::fs::create_dir_all(site.path("uploads")).unwrap();
+    // Without the rights for it: the dump fails, the calls are saved all the same.
+    let said = site.run("run", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    assert!(said.err.contains("configurations") && said.err.contains("mariadb-dump"), "{}", said.err);
+    assert!(!site.vault().join("configurations").exists());
+    assert!(site.vault().join("ar_cdr/day=2026-01-01").exists());
+    server.app("GRANT SHOW VIEW, TRIGGER, EVENT ON asterisell.* TO cdrvault@'127.0.0.1'; GRANT SELECT ON mysql.proc TO cdrvault@'127.0.0.1';");
+    site.ok("run", &[]);
+    let saved = std::fs::read(site.vault().join("configurations/configurations.sql.zst")).unwrap();
+
+    // A program that fails, one that is cut off and says nothing of it, and none at all.
+    let bin = site.path("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let real = "/usr/bin/mariadb-dump";
+    for (script, says) in [
+        (format!("{real} \"$@\"; exit 3"), "status 3"),
+        (format!("{real} \"$@\" | head -c 3000"), "no closing line"),
+        ("echo '-- Dump completed'; echo Access denied >&2; exit 2".to_owned(), "Access denied"),
+    ] {
+        write_script(&bin.join("mariadb-dump"), &script);
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let output = site.command("run", &[]).env("PATH", path).output().unwrap();
+        let said = services::home::said(output);
+        assert_eq!(said.status, 3, "{script}: {}", said.err);
+        assert!(said.err.contains(says), "{script}: {}", said.err);
+        assert!(
+            std::fs::read(site.vault().join("configurations/configurations.sql.zst")).unwrap() == saved,
+            "{script}"
+        );
+    }
+    let output = site.command("run", &[]).env("PATH", "/nonexistent").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("neither `mariadb-dump` nor `mysqldump` is installed"));
+
+    // A restore of the configuration leaves the calls of a server alone.
+    let calls = server.app("SELECT COUNT(*), SUM(id) FROM ar_cdr");
+    server.app("DELETE FROM ar_params; DROP TABLE odd;");
+    let into = format!("mysql://root@localhost/asterisell?socket={}", server.socket().display());
+    site.ok("restore", &["--from-sink", "vault", "--flow", "configurations", "--into", &into]);
+    assert_eq!(server.app("SELECT COUNT(*), SUM(id) FROM ar_cdr"), calls);
+    assert_eq!(server.app("SELECT COUNT(*) FROM odd").trim(), "2");
+    assert_ne!(server.app("SELECT COUNT(*) FROM ar_params").trim(), "0");
+    assert!(server.app(&transaction("SELECT half(8);", &["2026-01-01"])).starts_with('4'));
+
+    // The engine of yesterday: the same dump, as an old server would have made it.
+    let wrapper = format!(
+        "{real} \"$@\" | sed -e 's/^) ENGINE=InnoDB/) ENGINE=TokuDB/' -e '/^) ENGINE=/s/;$/ ROW_FORMAT=TOKUDB_ZLIB;/'"
+    );
+    write_script(&bin.join("mariadb-dump"), &wrapper);
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    assert!(site.command("run", &["--flow", "configurations"]).env("PATH", path).status().unwrap().success());
+    let refused = site.run("restore", &["--from-sink", "vault", "--flow", "configurations", "--into", &into]);
+    assert_eq!(refused.status, 1, "the server has no TokuDB: {}", refused.out);
+    site.ok("restore", &["--from-sink", "vault", "--flow", "configurations", "--into", &into, "--replace-engine"]);
+    assert_eq!(server.app("SELECT COUNT(*) FROM odd").trim(), "2");
+    assert!(server.app("SHOW CREATE TABLE odd").contains("ENGINE=InnoDB"));
+}
+
+fn write_script(path: &std::path::Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
