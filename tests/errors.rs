@@ -282,6 +282,32 @@ fn an_interrupted_run_ends_cleanly() {
     services::python::compare(&server, &site.vault(), false).unwrap();
 }
 
+#[test]
+fn a_full_disk_leaves_nothing_half_restored() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let mut rating = Rating::new(7, 3, 20);
+    rating.fill(&server);
+    let day = Rating::day(1);
+    server.app(&services::rating::transaction(&rating.source_calls(&day, 60_000), &[&day]));
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let small = site.path("small");
+    std::fs::create_dir(&small).unwrap();
+    let _mount = Mount::small(&small);
+    let into = format!("sqlite:{}", small.join("new.sqlite").display());
+    let said = site.run("restore", &["--from-sink", "vault", "--into", &into]);
+    assert_ne!(said.status, 0, "{}", said.out);
+    assert!(said.err.contains("full"), "{}", said.err);
+    assert_eq!(std::fs::read_dir(&small).unwrap().count(), 0, "something is left of the new file");
+    let into = format!("csv:{}", small.join("csv").display());
+    let said = site.run("restore", &["--from-sink", "vault", "--into", &into, "--flow", "ar_source_cdr"]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    assert!(said.err.contains("No space left on device") && said.err.contains("were not tried"), "{}", said.err);
+    let csv = small.join("csv/ar_source_cdr/y_2026/m_01");
+    let files: Vec<_> = std::fs::read_dir(&csv).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files, ["ar_source_cdr-2026-01-01.csv"], "whole days only");
+}
+
 /// A mount that ends with the test.
 struct Mount<'a>(&'a Path);
 

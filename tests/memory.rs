@@ -10,13 +10,10 @@ use std::time::Duration;
 use services::home::Site;
 use services::mariadb::{Engine, MariaDb};
 
-const CALLS: u64 = 2_000_000;
 const LIMIT_KIB: u64 = 300 * 1024;
 
-#[test]
-fn a_day_of_two_million_calls_needs_less_than_300_mb() {
-    let server = MariaDb::start(Engine::InnoDb);
-    // A day in the width of real ones: 31 columns, some of them text that differs in every row.
+/// A day in the width of real ones: 31 columns, some of them text that differs in every row.
+fn fill(server: &MariaDb, calls: u64) {
     server.app(&format!(
         "SET SESSION unique_checks = 0;
          INSERT INTO ar_cdr (calldate, id, to_calldate, destination_type, duration, billsec, ar_organization_unit_id,
@@ -24,16 +21,18 @@ fn a_day_of_two_million_calls_needs_less_than_300_mb() {
            expected_cost, ar_telephone_prefix_id, cached_external_telephone_number,
            external_telephone_number_with_applied_portability, cached_masked_external_telephone_number, debug_cost_rate,
            debug_income_rate, imported_info, exported_internal_telephone_number, from_source_cdr_id)
-         SELECT '2026-01-05' + INTERVAL seq * 86399 DIV {CALLS} SECOND, CRC32(seq) DIV 4, '2026-01-05 12:00:00', 2,
+         SELECT '2026-01-05' + INTERVAL seq * 86399 DIV {calls} SECOND, CRC32(seq) DIV 4, '2026-01-05 12:00:00', 2,
            seq % 900, seq % 870, seq % 500, CONCAT('/1/', seq % 40, '/', seq % 500, '/'), seq % 500, CRC32(seq) % 100000,
            NULL, seq % 7, CRC32(seq + 1) % 90000, NULL, seq % 3000, CONCAT('0039', CRC32(seq * 7)), NULL,
            CONCAT('0039', CRC32(seq * 7) DIV 1000, 'XXX'), CONCAT('rate ', seq % 97), CONCAT('rate ', seq % 89),
            CONCAT('trunk-', seq % 5, '\t', MD5(seq)), CONCAT('2', seq % 1000), seq
-         FROM seq_1_to_{CALLS}"
+         FROM seq_1_to_{calls}"
     ));
-    let site = Site::on(&server);
-    let mut run =
-        site.command("run", &["--flow", "ar_cdr"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+}
+
+/// The peak of a verb's memory, and what it said.
+fn peak_kib(site: &Site, verb: &str, more: &[&str]) -> u64 {
+    let mut run = site.command(verb, more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut peak = 0;
     while run.try_wait().unwrap().is_none() {
         // VmHWM of proc_pid_status(5): the peak so far, which never falls.
@@ -46,8 +45,33 @@ fn a_day_of_two_million_calls_needs_less_than_300_mb() {
     let said = services::home::said(run.wait_with_output().unwrap());
     assert_eq!(said.status, 0, "{}", said.err);
     assert!(peak > 10 * 1024, "nothing was measured");
+    peak
+}
+
+#[test]
+fn a_day_of_two_million_calls_needs_less_than_300_mb() {
+    const CALLS: u64 = 2_000_000;
+    let server = MariaDb::start(Engine::InnoDb);
+    fill(&server, CALLS);
+    let site = Site::on(&server);
+    let peak = peak_kib(&site, "run", &["--flow", "ar_cdr"]);
     assert!(peak < LIMIT_KIB, "the run needed {} MiB", peak / 1024);
     let listed = site.ok("snapshots", &["--json"]);
     let listed: serde_json::Value = serde_json::from_str(&listed.out).unwrap();
     assert_eq!(listed["snapshots"][0]["rows"], CALLS);
+}
+
+#[test]
+fn the_restore_of_half_a_million_calls_needs_less_than_300_mb() {
+    let server = MariaDb::start(Engine::InnoDb);
+    fill(&server, 500_000);
+    let site = Site::on(&server);
+    site.ok("run", &["--flow", "ar_cdr"]);
+    let sum = "SELECT COUNT(*), SUM(id), SUM(CRC32(imported_info)) FROM ar_cdr";
+    let before = server.app(sum);
+    server.app("TRUNCATE ar_cdr");
+    let into = format!("mysql://root@localhost/asterisell?socket={}", server.socket().display());
+    let peak = peak_kib(&site, "restore", &["--from-sink", "vault", "--into", &into]);
+    assert!(peak < LIMIT_KIB, "the restore needed {} MiB", peak / 1024);
+    assert_eq!(server.app(sum), before);
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use services::garage::Garage;
 use services::home::{Said, Site, said};
 use services::mariadb::{Engine, MariaDb};
+use services::proxy::{Fault, Proxy};
 use services::python;
 use services::rating::{Rating, transaction};
 use services::remote;
@@ -377,4 +378,32 @@ fn what_stands_in_the_way_is_told_before_anything_is_touched() {
     assert!(content(&server) == before);
     std::fs::remove_dir_all(site.vault()).unwrap();
     refused(&site, &target, &FROM_VAULT, 1, &["there is no vault in"]);
+}
+
+/// Every day is as it was before, or as it was saved, and the next restore goes on.
+#[test]
+fn a_server_that_goes_away_in_the_middle_leaves_whole_days_only() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(106, 25, 60).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let (before, mut target) = (content(&server), admin(&server, &site));
+    let proxy = Proxy::start((std::net::Ipv4Addr::LOCALHOST, server.port()).into());
+    target[1] = format!("mysql://admin@127.0.0.1:{}/asterisell", proxy.address().port());
+    server.app("UPDATE ar_cdr SET cost = 1");
+    let arguments: Vec<&str> = FROM_VAULT.into_iter().chain(target.iter().map(String::as_str)).collect();
+    let mut run = site.command("restore", &arguments);
+    let run = run.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while server.app("SELECT COUNT(*) FROM ar_cdr WHERE cost <> 1").trim() == "0" {}
+    proxy.set(Fault::Reset);
+    let said = said(run.wait_with_output().unwrap());
+    assert_eq!(said.status, 3, "{}", said.err);
+    assert!(said.err.contains("were not tried; run the same command again to go on"), "{}", said.err);
+    let halves = "SELECT COUNT(*) FROM (SELECT DATE(calldate) AS day FROM ar_cdr GROUP BY day HAVING SUM(cost = 1) > 5 AND SUM(cost = 1) < 50) AS half";
+    assert_eq!(server.app(halves).trim(), "0", "a day is half restored");
+    assert!(content(&server) != before);
+    proxy.set(Fault::None);
+    let out = restored(&site, &target, &FROM_VAULT);
+    assert!(!out.contains(" 0 were there already"), "it went on: {out}");
+    assert!(content(&server) == before);
 }

@@ -53,10 +53,15 @@ enum End {
 }
 
 impl Proxy {
-    /// Starts it, without fault.
+    /// Starts it on this machine's loopback, without fault.
     pub(crate) fn start(target: SocketAddr) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, target)
+    }
+
+    /// Starts it at an address of this machine.
+    pub(crate) fn start_at(address: Ipv4Addr, target: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let socket = runtime.block_on(async { bind((Ipv4Addr::LOCALHOST, 0).into()) }).expect("127.0.0.1 is there");
+        let socket = runtime.block_on(async { bind((address, 0).into()) }).expect("the address is ours");
         let address = socket.local_addr().expect("a bound socket has an address");
         let count = Arc::new(AtomicU64::new(0));
         let (faults, given) = mpsc::unbounded_channel();

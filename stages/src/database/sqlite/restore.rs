@@ -53,7 +53,7 @@ impl SqliteTarget {
             .filename(&path)
             .create_if_missing(true)
             .statement_cache_capacity(0)
-            .journal_mode(sqlx::sqlite::SqliteJournalMode::Delete)
+            .journal_mode(sqlx::sqlite::SqliteJournalMode::Memory)
             .row_buffer_size(512);
         options.connect().await.map_err(|error| explain(&format!("make {}", path.display()), error))
     }
@@ -403,7 +403,10 @@ impl Target for SqliteTarget {
     async fn finish(&self, _cx: &Context, _restored: &[Manifest], complete: bool) -> Result<Vec<String>> {
         let unfinished = self.unfinished();
         if let Some(connection) = self.connection.lock().await.take() {
-            connection.close().await.map_err(|error| explain("close the new file", error))?;
+            let closed = connection.close().await;
+            if complete {
+                closed.map_err(|error| explain("close the new file", error))?;
+            }
         }
         if !complete {
             durable::remove(&unfinished)?;
