@@ -150,6 +150,8 @@ Try next:
   cdrvault status {directory}/pipeline.toml
   cdrvault snapshots {directory}/pipeline.toml --day {rated} --all
   cdrvault run {directory}/pipeline.toml -n
+  cdrvault verify {directory}/pipeline.toml -v
+  cdrvault restore {directory}/pipeline.toml --from-sink vault --day {rated} --into sqlite:{directory}/restored.sqlite
   duckdb -c \"SELECT day, count(*), sum(income) / 10000 FROM '{directory}/vault/ar_cdr/*/*.parquet' GROUP BY day ORDER BY day\"",
         output::count(shown.rows),
         output::size(shown.csv_bytes),

@@ -7,9 +7,11 @@ mod services;
 use std::path::Path;
 use std::process::Command;
 
+use services::garage::Garage;
 use services::home::{Said, Site, said};
 use services::mariadb::{Engine, MariaDb};
 use services::rating::Rating;
+use services::sshd::Sshd;
 
 fn cdrvault(args: &[&str], home: &Path) -> Said {
     said(Command::new(env!("CARGO_BIN_EXE_cdrvault")).current_dir(home).args(args).output().unwrap())
@@ -51,8 +53,13 @@ fn the_demo_leaves_an_example_that_the_other_verbs_work_on() {
 /// Paths and the server are those of this test; nothing else is changed.
 #[test]
 fn every_pipeline_in_configs_runs_as_it_is() {
-    let server = MariaDb::start(Engine::InnoDb);
+    let (server, ssh, s3) = (MariaDb::start(Engine::InnoDb), Sshd::start(), Garage::start());
     Rating::new(71, 2, 20).fill(&server);
+    // What dumps need besides.
+    server.app(
+        "GRANT SHOW VIEW, TRIGGER, EVENT ON asterisell.* TO cdrvault@'127.0.0.1'; GRANT SELECT ON mysql.* TO cdrvault@'127.0.0.1';
+         INSERT INTO ar_params () VALUES ();",
+    );
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let mut seen = 0;
     for entry in std::fs::read_dir(configs).unwrap() {
@@ -64,6 +71,22 @@ fn every_pipeline_in_configs_runs_as_it_is() {
         let site = Site::on(&server);
         let here = site.home.path().display().to_string();
         let mut text = std::fs::read_to_string(&path).unwrap();
+        let far = |name: &str| format!("@127.0.0.1{name}");
+        let there = format!("{}{}", far(":"), ssh.directory().join("mirror").display());
+        let history = format!("{}{}", far("::"), ssh.directory().join("rdiff").display());
+        let key =
+            "ssh    = { identity-file = \"/etc/cdrvault/id_ed25519\", known-hosts = \"/etc/cdrvault/known_hosts\" }\n";
+        for (from, to) in [
+            ("cdr@backup.example.net:/srv/cdr/mirror", format!("{}{there}", ssh.user())),
+            ("cdr@backup.example.net::/srv/cdr/rdiff", format!("{}{history}", ssh.user())),
+            (key, services::remote::ssh_options(&ssh)),
+            ("s3://cdr-archive/asterisell", format!("s3://{}/example", s3.bucket())),
+            ("https://s3.example.net", s3.endpoint()),
+            ("eu-south-1", s3.region().to_owned()),
+            ("AKIAEXAMPLE", s3.access_key().to_owned()),
+        ] {
+            text = text.replace(from, &to);
+        }
         for place in ["/var/lib/", "/var/backups/", "/etc", "/srv/"] {
             text = text.replace(&format!("\"{place}"), &format!("\"{here}{place}"));
         }
@@ -72,6 +95,7 @@ fn every_pipeline_in_configs_runs_as_it_is() {
             std::fs::create_dir_all(site.path(directory)).unwrap();
         }
         site.secret("etc/cdrvault/billing.password", services::mariadb::PASSWORD);
+        site.secret("etc/cdrvault/s3.secret", s3.secret_key());
         std::fs::write(site.path("srv/asterisell/web/uploads/logo.png"), "png").unwrap();
         if text.contains("sqlite:") {
             assert_eq!(
@@ -89,13 +113,27 @@ fn every_pipeline_in_configs_runs_as_it_is() {
         assert!(listed["snapshots"].as_array().unwrap().len() >= 4, "{}: {}", path.display(), said.out);
         assert_eq!(site.published(), Vec::<String>::new(), "{}: a second run has nothing to do", path.display());
     }
-    assert!(seen >= 3, "there are {seen} pipelines in configs/");
+    assert!(seen >= 4, "there are {seen} pipelines in configs/");
 }
 
 #[test]
 fn help_and_wrong_usage() {
     let home = tempfile::tempdir().unwrap();
-    for verb in ["run", "replay", "status", "history", "snapshots", "validate", "stages", "schema", "init", "demo"] {
+    for verb in [
+        "run",
+        "replay",
+        "status",
+        "history",
+        "snapshots",
+        "validate",
+        "stages",
+        "schema",
+        "init",
+        "demo",
+        "restore",
+        "verify",
+        "prune",
+    ] {
         let said = cdrvault(&[verb, "--help"], home.path());
         assert_eq!(said.status, 0);
         assert!(said.out.contains("Example"), "{verb} --help has no example:\n{}", said.out);

@@ -4,6 +4,7 @@
 
 mod services;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,10 +77,13 @@ fn each_kind_of_damage_is_found_and_what_another_sink_holds_is_repaired() {
     std::fs::remove_file(day_of(&site.vault(), "2026-01-03")).unwrap();
     flip(&day_of(&far, "2026-01-03"), 300);
     flip(&day_of(&ssh.directory().join("rdiff"), "2026-01-04"), 250);
+    let key = "site/ar_cdr/day=2026-01-04/ar_cdr-2026-01-04.parquet";
+    s3.boto3(&format!("s3.put_object(Bucket='{}', Key='{key}', Body=b'damage')", s3.bucket())).unwrap();
     let versions = site.vault().join(".cdrvault/versions/ar_cdr/2026-01-01");
     let version = std::fs::read_dir(&versions).unwrap().next().unwrap().unwrap().path();
     flip(&version, 100);
     let hurt = [
+        "bucket damaged ar_cdr 2026-01-04",
         "mirror damaged ar_cdr 2026-01-03",
         "offsite damaged ar_cdr 2026-01-04",
         "vault damaged ar_cdr 2026-01-01",
@@ -218,7 +222,9 @@ db.commit()
                     let found = recovery::find(&self.cx, &sink, &wanted).await?;
                     let plan = restore::plan(&self.cx, &sink, found, &target, true).await?;
                     let done = restore::execute(&self.cx, &sink, &registry.decoders, &plan, &target).await?;
-                    assert!(done.failed.is_empty() || done.rows == 0, "{:?}", done.failed);
+                    if let Some(failure) = done.failed.first() {
+                        return Err(cdrvault_pipeline::error::Error::failed(failure.message.clone()));
+                    }
                     rows += done.rows;
                 }
                 Ok::<_, cdrvault_pipeline::error::Error>(rows)
@@ -270,8 +276,120 @@ fn no_flipped_bit_and_no_cut_goes_unseen_or_is_restored() {
         assert!(damage > 0, "verify does not see {}", what());
         assert!(restored.is_err(), "restored although {}", what());
     }
+    assert!(peak_kib() < 512 << 10, "{} KiB", peak_kib());
+}
+
+/// The most memory that this process ever had.
+fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(kib < 512 << 10, "{kib} KiB");
+    peak.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// A receipt as a forger would write it: changed, with a checksum that is right.
+fn forge(receipt: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let text = std::fs::read_to_string(receipt).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value.as_object_mut().unwrap().remove("self-sha256");
+    change(&mut value);
+    let body = value.to_string();
+    let sealed = format!("{},\"self-sha256\":\"{}\"}}", &body[..body.len() - 1], sha256(body.as_bytes()));
+    std::fs::write(receipt, sealed).unwrap();
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest as _, Sha256};
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Everything in them fits together, and still they are refused.
+#[test]
+fn forged_vaults_are_refused() {
+    let small = Small::new();
+    let vault = small.site.vault();
+    let receipt = |day: &str| vault.join(format!(".cdrvault/manifests/ar_source_cdr/{day}/g0001.json"));
+    let live = |day: &str| vault.join(format!("ar_source_cdr/day={day}/ar_source_cdr-{day}.parquet"));
+    let (first, second) = (receipt("2026-01-01"), receipt("2026-01-02"));
+    let tree = vault.join(".cdrvault/manifests/tree/snapshot/g0001.json");
+    let sound: Vec<(PathBuf, Vec<u8>)> = small.site.content();
+    let refused = |what: &str, forging: &dyn Fn()| {
+        forging();
+        let (damage, restored) = small.look();
+        assert!(damage > 0, "verify does not see {what}");
+        let error = restored.expect_err(what);
+        for (path, content) in &sound {
+            std::fs::write(path, content).unwrap();
+        }
+        error
+    };
+    let outside = small.site.path("outside");
+    std::fs::copy(live("2026-01-01"), &outside).unwrap();
+    let error = refused("a path that leads out", &|| {
+        forge(&first, |receipt| receipt["content"]["object"]["path"] = "../outside".into());
+    });
+    assert!(error.contains("is no place of"), "{error}");
+    let error = refused("an absolute path", &|| {
+        forge(&first, |receipt| receipt["content"]["object"]["path"] = outside.display().to_string().into());
+    });
+    assert!(error.contains("is no place of"), "{error}");
+    let error = refused("the receipt of another day", &|| {
+        std::fs::copy(&second, &first).unwrap();
+    });
+    assert!(error.contains("it is that of"), "{error}");
+    // The object of another day under a receipt that says all that is true of it but its day.
+    let other: serde_json::Value = serde_json::from_slice(&std::fs::read(&second).unwrap()).unwrap();
+    let error = refused("the content of another day", &|| {
+        std::fs::copy(live("2026-01-02"), live("2026-01-01")).unwrap();
+        forge(&first, |receipt| {
+            receipt["fingerprint"] = other["fingerprint"].clone();
+            let (to, from) = (&mut receipt["content"]["object"], &other["content"]["object"]);
+            (to["sha256"], to["bytes"]) = (from["sha256"].clone(), from["bytes"].clone());
+        });
+    });
+    assert!(error.contains("names itself as another day"), "{error}");
+
+    let bomb = zstd::encode_all(std::io::repeat(0).take(2 << 30), 19).unwrap();
+    let error = refused("a file that decompresses to two gigabytes", &|| {
+        let name = sha256(&bomb);
+        let at = vault.join(format!(".cdrvault/objects/{}/{name}", &name[..2]));
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::fs::write(at, &bomb).unwrap();
+        forge(&tree, |receipt| {
+            let entries = receipt["content"]["tree"]["entries"].as_array_mut().unwrap();
+            let file = entries.iter_mut().find(|entry| entry["path"] == "a/file").unwrap();
+            (file["stored"]["sha256"], file["stored"]["bytes"]) = (name.into(), bomb.len().into());
+        });
+    });
+    assert!(error.contains("decompresses to more than its 7 bytes"), "{error}");
+
+    let bomb = parquet_bomb();
+    let error = refused("a Parquet file that needs two gigabytes", &|| {
+        std::fs::write(live("2026-01-01"), &bomb).unwrap();
+        forge(&first, |receipt| {
+            let object = &mut receipt["content"]["object"];
+            (object["sha256"], object["bytes"]) = (sha256(&bomb).into(), bomb.len().into());
+        });
+    });
+    assert!(error.contains("more memory than any of ours"), "{error}");
+    assert!(peak_kib() < 512 << 10, "{} KiB", peak_kib());
+}
+
+/// Two gigabytes of zeros in one row group.
+fn parquet_bomb() -> Vec<u8> {
+    use arrow_array::{ArrayRef, BinaryArray, RecordBatch};
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::properties::WriterProperties;
+    let zeros = vec![0_u8; 16 << 20];
+    let column: ArrayRef = Arc::new(BinaryArray::from_vec(vec![zeros.as_slice()]));
+    let batch = RecordBatch::try_from_iter([("content", column)]).unwrap();
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap()))
+        .set_max_row_group_row_count(Some(1 << 20))
+        .build();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    for _ in 0..128 {
+        writer.write(&batch).unwrap();
+    }
+    writer.into_inner().unwrap()
 }

@@ -67,7 +67,8 @@ pub trait BuildDatabase: Send + Sync {
     /// The database as a place to restore to.
     fn target(&self, options: &TargetOptions) -> Result<Arc<dyn Target>> {
         let _ = options;
-        Err(Error::new(Kind::Refused, format!("{} is only read", self.identity())))
+        Err(Error::new(Kind::Refused, format!("{} is only read", self.identity()))
+            .hint("restore into a new file: `sqlite:FILE`"))
     }
 }
 

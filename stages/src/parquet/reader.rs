@@ -21,6 +21,9 @@ pub(super) const COLUMNS: &str = "cdrvault.columns";
 
 const BATCH_ROWS: usize = 8192;
 
+/// No row group that we write is larger, decompressed: it ends at 64 MiB encoded.
+const ROW_GROUP_LIMIT: u64 = 1 << 30;
+
 /// The rows of the one file among `objects`. Its checksum must have been checked: the reader may panic on damaged
 /// input (which ends the stream with an error, not the program).
 pub(super) async fn decode(mut objects: ObjectStream) -> Result<Payload> {
@@ -31,6 +34,12 @@ pub(super) async fn decode(mut objects: ObjectStream) -> Result<Payload> {
     };
     let open = || File::open(&path).map_err(|error| Error::io("open", &path, error));
     let metadata = ArrowReaderMetadata::load(&open()?, ArrowReaderOptions::new()).map_err(explain)?;
+    for group in metadata.metadata().row_groups() {
+        if u64::try_from(group.total_byte_size()).unwrap_or(u64::MAX) > ROW_GROUP_LIMIT {
+            return Err(Error::new(Kind::Damaged, "the Parquet file would need more memory than any of ours")
+                .hint("it was not written by cdrvault; see how it came into the vault"));
+        }
+    }
     let schema = Arc::clone(metadata.schema());
     let about = about(&metadata)?;
     // The reader adds the footer's keys to the schema; the rows' own schema has none.
