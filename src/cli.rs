@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use cdrvault_pipeline::config::Problems;
 use cdrvault_pipeline::error::{Error, Kind};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    demo, history, init, output, prune, replay, restore, run, schema, snapshots, stages, status, validate, verify,
+    completions, demo, history, init, man, output, prune, replay, restore, run, schema, snapshots, stages, status,
+    validate, verify,
 };
 
 /// Keeps the call records of a VoIP billing system safe and small.
@@ -107,6 +108,10 @@ enum Verb {
     Restore(restore::Args),
     /// Make a complete example and run it: SQLite, a local vault, nothing to install
     Demo(demo::Args),
+    /// Print the completion script of a shell
+    Completions(completions::Args),
+    /// Print the manual page, or write those of every verb
+    Man(man::Args),
 }
 
 /// How a verb ended.
@@ -121,6 +126,8 @@ pub enum Exit {
     Damage,
     /// 130
     Interrupted,
+    /// What monitoring plugins end with.
+    Plugin(u8),
 }
 
 /// Why a verb could not do its work.
@@ -135,6 +142,18 @@ pub enum Failure {
     LockedQuietly,
 }
 
+impl Failure {
+    /// What it is, on one line.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Error(error) => error.one_line(),
+            Self::Pipeline(problems) => problems.to_string().lines().next().unwrap_or_default().to_owned(),
+            Self::Usage(message) => message.clone(),
+            Self::LockedQuietly => "another run is at work".to_owned(),
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match Problems::of(&error) {
@@ -142,6 +161,11 @@ impl From<Error> for Failure {
             None => Self::Error(error),
         }
     }
+}
+
+/// All that the command line knows, for completions and manual pages.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line.
@@ -162,6 +186,8 @@ pub fn main() -> ExitCode {
         Verb::Verify(args) => verify::run(&args, &globals),
         Verb::Restore(args) => restore::run(&args, &globals),
         Verb::Demo(args) => demo::run(&args, &globals),
+        Verb::Completions(args) => completions::run(&args, &globals),
+        Verb::Man(args) => man::run(&args, &globals),
     };
     ExitCode::from(match done {
         Ok(Exit::Done) => 0,
@@ -169,6 +195,7 @@ pub fn main() -> ExitCode {
         Ok(Exit::Partial) => 3,
         Ok(Exit::Damage) => 4,
         Ok(Exit::Interrupted) => 130,
+        Ok(Exit::Plugin(status)) => status,
         Err(Failure::Usage(message)) => {
             output::error(&globals, &message, None);
             2

@@ -127,7 +127,7 @@ async fn saved(
     pipeline: &Arc<Pipeline>,
     options: &RunOptions,
 ) -> Result<Report> {
-    let (_, report) = engine::run(cx, Arc::clone(pipeline), options).await?;
+    let report = engine::run(cx, Arc::clone(pipeline), options, engine::lock(pipeline, options)?).await?.report;
     if report.outcome == Outcome::Done {
         return Ok(report);
     }

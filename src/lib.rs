@@ -5,6 +5,7 @@
 
 mod bare;
 pub mod cli;
+mod completions;
 mod connect;
 mod days;
 mod demo;
@@ -12,6 +13,9 @@ pub mod generator;
 mod history;
 mod init;
 mod locate;
+mod man;
+mod metrics;
+mod notify;
 mod output;
 mod progress;
 mod prune;

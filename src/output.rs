@@ -1,12 +1,13 @@
 //! What is written to the terminal, the mail of cron, and to scripts.
-#![expect(clippy::print_stderr, reason = "this is the one place that writes messages")]
-
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use cdrvault_pipeline::config::{Age, Problems};
+use cdrvault_pipeline::error::{Error, Result};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -29,13 +30,35 @@ pub(crate) fn start_logging(globals: &Globals) {
     ));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| AboveBars)
         .with_target(false)
         .with_ansi(colors(globals));
     match globals.log_format {
         LogFormat::Text => builder.without_time().init(),
         LogFormat::Json => builder.json().init(),
     }
+}
+
+/// The progress bars, which are hidden until [`crate::progress`] shows some.
+pub(crate) static BARS: LazyLock<MultiProgress> =
+    LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::hidden()));
+
+/// Standard error, above the bars.
+struct AboveBars;
+
+impl Write for AboveBars {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        BARS.suspend(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// A message on standard error, above the bars. Whoever closed it does not want the rest.
+fn say(text: &str) {
+    let _ = AboveBars.write_all(text.as_bytes());
 }
 
 /// Whether standard error gets colours.
@@ -55,9 +78,9 @@ pub(crate) fn on_terminal() -> bool {
 /// An error, and what to do about it.
 pub(crate) fn error(globals: &Globals, message: &str, hint: Option<&str>) {
     let (red, off) = if colors(globals) { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
-    eprintln!("{red}error:{off} {message}");
+    say(&format!("{red}error:{off} {message}\n"));
     if let Some(hint) = hint {
-        eprintln!("  {hint}");
+        say(&format!("  {hint}\n"));
     }
 }
 
@@ -65,18 +88,18 @@ pub(crate) fn error(globals: &Globals, message: &str, hint: Option<&str>) {
 pub(crate) fn warning(globals: &Globals, message: &str) {
     if !globals.quiet {
         let (yellow, off) = if colors(globals) { ("\u{1b}[1;33m", "\u{1b}[0m") } else { ("", "") };
-        eprintln!("{yellow}warning:{off} {message}");
+        say(&format!("{yellow}warning:{off} {message}\n"));
     }
 }
 
 /// A line on standard error, for those who look on.
 pub(crate) fn note(message: &str) {
-    eprintln!("{message}");
+    say(&format!("{message}\n"));
 }
 
 /// Everything that is wrong in a pipeline file.
 pub(crate) fn problems(globals: &Globals, problems: &Problems) {
-    eprint!("{}", problems.render(colors(globals)));
+    say(&problems.render(colors(globals)));
 }
 
 /// Text on standard output. Whoever closed it does not want the rest.
@@ -86,18 +109,44 @@ pub(crate) fn text(text: &str) {
 }
 
 /// A value as JSON on standard output, with the version of its schema.
-pub(crate) fn json<T: Serialize>(value: &T) -> cdrvault_pipeline::error::Result<()> {
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<()> {
+    text(&(serde_json::to_string_pretty(&Versioned::of(value)).map_err(no_json)? + "\n"));
+    Ok(())
+}
+
+/// One event as a line of JSON on standard output.
+pub(crate) fn event<T: Serialize>(name: &str, value: &T) -> Result<()> {
     #[derive(Serialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Versioned<'a, T> {
-        schema_version: u32,
+    struct Event<'a, T> {
+        event: &'a str,
         #[serde(flatten)]
         value: &'a T,
     }
-    let made = serde_json::to_string_pretty(&Versioned { schema_version: SCHEMA_VERSION, value });
-    let made = made.map_err(|error| cdrvault_pipeline::error::Error::failed("cannot write JSON").with_source(error))?;
-    text(&(made + "\n"));
+    text(&(json_line(&Event { event: name, value })? + "\n"));
     Ok(())
+}
+
+/// A value as JSON on one line, with the version of its schema.
+pub(crate) fn json_line<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(&Versioned::of(value)).map_err(no_json)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Versioned<'a, T> {
+    schema_version: u32,
+    #[serde(flatten)]
+    value: &'a T,
+}
+
+impl<'a, T> Versioned<'a, T> {
+    fn of(value: &'a T) -> Self {
+        Self { schema_version: SCHEMA_VERSION, value }
+    }
+}
+
+fn no_json(error: serde_json::Error) -> Error {
+    Error::failed("cannot write JSON").with_source(error)
 }
 
 /// A table without lines; the columns named by their index are numbers.
@@ -153,6 +202,6 @@ pub(crate) fn ago(seconds: i64) -> String {
 }
 
 /// A span of time on the command line, as in the pipeline file.
-pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_age(text: &str) -> std::result::Result<Duration, String> {
     text.parse::<Age>().map(Age::to_duration).map_err(|error| error.to_string())
 }

@@ -45,7 +45,8 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         dry_run: args.dry_run,
         replay: Some(Replay { days, force: args.force, allow_shrink: args.allow_shrink }),
         adopt_vault: false,
+        survey: false,
         wait_lock: globals.wait_lock,
     };
-    run::execute(args.pipeline.as_deref(), &options, globals)
+    run::execute(args.pipeline.as_deref(), options, globals)
 }

@@ -1,13 +1,18 @@
 //! `run`: the main job.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use cdrvault_pipeline::config::{NotifyOn, Pipeline};
+use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::engine::report::UnitResult;
-use cdrvault_pipeline::engine::{self, Outcome, Plan, Report, RunOptions};
-use cdrvault_pipeline::error::Kind;
+use cdrvault_pipeline::engine::{self, Outcome, Plan, Ran, Report, RunOptions, history};
+use cdrvault_pipeline::error::{Error, Kind};
 use cdrvault_pipeline::notice::Level;
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
-use crate::{output, progress, session};
+use crate::{metrics, notify, output, progress, session, status};
 
 /// Save what changed.
 #[derive(Debug, clap::Args)]
@@ -35,27 +40,32 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         dry_run: args.dry_run,
         replay: None,
         adopt_vault: args.adopt_vault,
+        survey: false,
         wait_lock: globals.wait_lock,
     };
-    execute(args.pipeline.as_deref(), &options, globals)
+    execute(args.pipeline.as_deref(), options, globals)
 }
 
 /// What `run` and `replay` share.
-pub(crate) fn execute(name: Option<&str>, options: &RunOptions, globals: &Globals) -> Result<Exit, Failure> {
+pub(crate) fn execute(name: Option<&str>, options: RunOptions, globals: &Globals) -> Result<Exit, Failure> {
     let pipeline = session::load(name, globals)?;
+    let options = RunOptions { survey: pipeline.metrics.is_some(), ..options };
     let runtime = session::runtime()?;
     let done = runtime.block_on(async {
-        let cx = session::context(&pipeline, progress::of(globals))?;
-        engine::run(&cx, pipeline, options).await
+        let cx = session::context(&pipeline, progress::of_run(globals))?;
+        if options.dry_run {
+            return engine::run(&cx, Arc::clone(&pipeline), &options, None).await;
+        }
+        watched(&cx, &pipeline, &options, globals).await
     });
     // A blocking thread that nobody waits for must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match done {
-        Ok((plan, report)) if options.dry_run => {
+        Ok(Ran { plan, report, .. }) if options.dry_run => {
             show_plan(&plan, &report, globals)?;
             Ok(exit(&report))
         }
-        Ok((_, report)) => {
+        Ok(Ran { report, .. }) => {
             show(&report, globals)?;
             Ok(exit(&report))
         }
@@ -64,6 +74,67 @@ pub(crate) fn execute(name: Option<&str>, options: &RunOptions, globals: &Global
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// A run that those hear of who want to: `[notify]` and `[metrics]`.
+async fn watched(
+    cx: &Context,
+    pipeline: &Arc<Pipeline>,
+    options: &RunOptions,
+    globals: &Globals,
+) -> Result<Ran, Error> {
+    #[derive(Serialize)]
+    struct Nothing {}
+    #[derive(Serialize)]
+    struct Details<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        report: Option<&'a Report>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    }
+    let done = match engine::lock(pipeline, options) {
+        Ok(lock) => {
+            // Nobody waits for whoever is told that it begins.
+            let telling = notify::tell(pipeline, NotifyOn::Start, "a run begins", &Nothing {}, globals);
+            tokio::join!(telling, engine::run(cx, Arc::clone(pipeline), options, lock)).1
+        }
+        Err(error) => Err(error),
+    };
+    let (event, text, details) = match &done {
+        // That run tells how it went.
+        Err(error) if error.kind() == Kind::Locked => return done,
+        Err(error) => {
+            let text = error.one_line();
+            (NotifyOn::Failure, text.clone(), Details { report: None, error: Some(text) })
+        }
+        Ok(ran) => {
+            let event = match ran.report.outcome {
+                Outcome::Done => NotifyOn::Success,
+                Outcome::Partial => NotifyOn::Partial,
+                Outcome::Failed | Outcome::Interrupted => NotifyOn::Failure,
+            };
+            (event, summary(&ran.report), Details { report: Some(&ran.report), error: None })
+        }
+    };
+    if let Some(path) = &pipeline.metrics
+        && let Err(error) = measure(cx, pipeline, path, done.as_ref().ok()).await
+    {
+        output::warning(globals, &error.one_line());
+    }
+    notify::tell(pipeline, event, &text, &details, globals).await;
+    done
+}
+
+/// Writes the metrics, after a run that failed as well.
+async fn measure(cx: &Context, pipeline: &Arc<Pipeline>, path: &Path, ran: Option<&Ran>) -> Result<(), Error> {
+    let runs = history::read(&pipeline.state, history::MANY)?;
+    let looked = match ran.and_then(|ran| ran.survey.as_ref()) {
+        Some(_) => None,
+        // The run could not look; the sinks may still be there.
+        None => status::look(cx, pipeline).await.ok(),
+    };
+    let survey = ran.and_then(|ran| ran.survey.as_ref()).or(looked.as_ref());
+    metrics::write(path, pipeline, &runs, survey)
 }
 
 /// A run that is at work for longer than a day has hung, and cron's mail should say so.
@@ -135,7 +206,7 @@ fn show_plan(plan: &Plan, report: &Report, globals: &Globals) -> Result<(), Fail
 
 fn show(report: &Report, globals: &Globals) -> Result<(), Failure> {
     if globals.json {
-        output::json(report)?;
+        output::event("report", report)?;
         return Ok(());
     }
     complain(report, globals);
@@ -184,15 +255,32 @@ fn complain(report: &Report, globals: &Globals) {
     if more > 0 {
         output::note(&format!("and {more} more; `cdrvault history --json` has all of them"));
     }
-    match report.outcome {
-        Outcome::Partial | Outcome::Failed => {
-            output::note(&format!("{}. What is missing stays owed: the next run tries it again.", summary(report)));
-        }
-        Outcome::Interrupted => {
-            output::note(&format!("interrupted: {}. The next run goes on where this one stopped.", summary(report)));
-        }
-        Outcome::Done => {}
+    if let Some(line) = last_line(report) {
+        output::note(&line);
     }
+}
+
+/// The end of a run that did not go well: what failed, what was delivered, what happens next, and what to do.
+fn last_line(report: &Report) -> Option<String> {
+    let (how, next) = match report.outcome {
+        Outcome::Done => return None,
+        Outcome::Partial => ("partly done", "What is missing stays owed: the next run tries it again"),
+        Outcome::Failed => ("failed", "What is missing stays owed: the next run tries it again"),
+        Outcome::Interrupted => ("interrupted", "The next run goes on where this one stopped"),
+    };
+    let failed = report.units.iter().filter(|unit| matches!(unit.result, UnitResult::Failed { .. }));
+    let failed: Vec<String> = failed.map(|unit| unit.unit.to_string()).collect();
+    let failed = match failed.as_slice() {
+        [] => String::new(),
+        few @ ([_] | [_, _] | [_, _, _]) => format!(" (not saved: {})", few.join(", ")),
+        [first, second, rest @ ..] => format!(" (not saved: {first}, {second} and {} more)", rest.len()),
+    };
+    let hint = report.all_failures().into_iter().find_map(|failure| failure.hint.clone());
+    let todo = match hint {
+        Some(hint) if report.outcome != Outcome::Interrupted => format!(". To do: {hint}"),
+        _ => String::new(),
+    };
+    Some(format!("{how}: {}{failed}. {next}{todo}.", summary(report)))
 }
 
 /// One line.

@@ -1,6 +1,6 @@
 //! `stages`: the catalogue of kinds, and the options of each.
 
-use cdrvault_pipeline::config::{OptionDoc, SinkOptions, nearest, options_of, schema_of};
+use cdrvault_pipeline::config::{self, OptionDoc, SinkOptions, nearest, options_of, schema_of};
 use cdrvault_pipeline::plugin::{Plugin, Registry};
 use clap::Subcommand;
 use comfy_table::presets::NOTHING;
@@ -27,6 +27,8 @@ enum What {
         /// The kind, as in a pipeline file.
         kind: String,
     },
+    /// Every table and every kind with all options, as a page of the manual
+    Markdown,
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
@@ -40,6 +42,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
             }
             describe(&described, globals)?;
         }
+        What::Markdown => output::text(&page(&registry())),
     }
     Ok(Exit::Done)
 }
@@ -184,9 +187,121 @@ fn wrapped(text: &str) -> String {
     lines + "\n"
 }
 
+const PAGE: &str = "\
+# Reference: every table and every option
+
+This page is made by `cdrvault stages markdown` from the structures that read the file, so that it cannot be wrong about
+names, types and defaults. How the parts go together is in [The pipeline file](configuration.md).
+
+Types: a `path` is absolute, or relative to the directory of the pipeline file. An `age` has a unit (`s`, `m`, `h`, `d`, `w`,
+`mo`, `y`, as in `\"7d\"`), a `size` too (`B`, `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB`, `TiB`, as in `\"8MiB\"`). A `secret` says where the
+secret is: `{ file = \"...\" }`, `{ env = \"...\" }`, `{ credential = \"...\" }` or `{ command = [...] }`. A `reference` is the name of a database or of
+a sink in the same file. A `glob` is a pattern such as `\"ssl/private/**\"`.
+";
+
+/// The page `docs/reference.md`.
+fn page(registry: &Registry) -> String {
+    let mut page = PAGE.to_owned();
+    page.push_str("\n## The file itself\n");
+    let file = config::schema(registry);
+    for (title, about, options) in tables(&file) {
+        page.push_str(&format!("\n### {title}\n"));
+        if !about.is_empty() {
+            page.push_str(&format!("\n{about}\n"));
+        }
+        page.push_str(&options_as_markdown(&options));
+    }
+    let mut role = "";
+    for kind in catalogue(registry) {
+        if kind.role != role {
+            role = kind.role;
+            let (first, rest) = role.split_at(1);
+            page.push_str(&format!("\n## {}{rest}s\n", first.to_uppercase()));
+        }
+        page.push_str(&format!("\n### {}\n\n{}\n", kind.kind, sentence(kind.about)));
+        if !kind.details.is_empty() {
+            page.push_str(&format!("\n{}", wrapped(kind.details)));
+        }
+        page.push_str(&format!("\n```toml\n{}\n```\n", kind.example()));
+        page.push_str(&options_as_markdown(&kind.options));
+    }
+    page
+}
+
+/// The tables of the file that are of no kind: what stands before the first one, and those that the schema has by name.
+fn tables(file: &serde_json::Value) -> Vec<(String, String, Vec<OptionDoc>)> {
+    let about = |value: &serde_json::Value| unwrapped(value["description"].as_str().unwrap_or_default());
+    let options = |value: &serde_json::Value| {
+        schemars::Schema::try_from(value.clone()).map(|schema| options_of(&schema)).unwrap_or_default()
+    };
+    let is_table = |name: &str| file["properties"][name]["type"] == "object";
+    let mut header = options(file);
+    header.retain(|option| !is_table(&option.name));
+    let mut tables = vec![("Before the first table".to_owned(), String::new(), header)];
+    let names = file["properties"].as_object().into_iter().flat_map(serde_json::Map::keys);
+    for name in names.filter(|name| is_table(name)) {
+        let table = &file["properties"][name];
+        if table.get("properties").is_some() {
+            tables.push((format!("`[{name}]`"), about(table), options(table)));
+        }
+    }
+    let mut flow = options(&file["properties"]["flow"]["additionalProperties"]);
+    // These are of a kind, which has a place of its own below.
+    flow.retain(|option| option.name != "source" && option.name != "transforms");
+    tables.push((
+        "`[flow.NAME]`".to_owned(),
+        "Beside `source` and `transforms`, whose kinds are below.".to_owned(),
+        flow,
+    ));
+    tables
+}
+
+/// A description that was wrapped in the source, as one line.
+fn unwrapped(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
+fn options_as_markdown(options: &[OptionDoc]) -> String {
+    if options.is_empty() {
+        return "\nIt has no options.\n".to_owned();
+    }
+    let mut table = "\n| option | type | default | what it does |\n|---|---|---|---|\n".to_owned();
+    for option in options {
+        let code = |text: &str| format!("`{}`", text.replace('|', "\\|"));
+        let default = match &option.default {
+            Some(default) => code(default),
+            None if option.required => "required".to_owned(),
+            None => String::new(),
+        };
+        let doc = option.doc.replace('|', "\\|").replace('\n', " ");
+        table.push_str(&format!("| `{}` | {} | {default} | {doc} |\n", option.name, code(&option.kind)));
+    }
+    table
+}
+
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 mod tests {
     use super::*;
+
+    /// `INSTA_UPDATE=always` writes the file.
+    #[test]
+    fn the_reference_in_the_manual_is_that_of_the_options() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.md");
+        let page = page(&registry());
+        if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == page, "run the test with INSTA_UPDATE=always to write {} again", path.display());
+    }
 
     #[test]
     fn every_kind_and_every_option_is_documented() {

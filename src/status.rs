@@ -1,25 +1,26 @@
 //! `status`: what is where, how old it is, and whether somebody should worry.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use cdrvault_pipeline::config::{NotifyOn, Pipeline};
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::engine::history;
-use cdrvault_pipeline::engine::state::{State, VerifiedSink};
+use cdrvault_pipeline::engine::state::State;
+use cdrvault_pipeline::engine::survey::{Dataset, Place, Survey, survey};
 use cdrvault_pipeline::engine::{Opened, Outcome};
-use cdrvault_pipeline::error::{Kind, Result};
-use cdrvault_pipeline::partition::{Partition, Unit};
+use cdrvault_pipeline::partition::Partition;
 use cdrvault_pipeline::progress::Quiet;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
-use crate::{output, session};
+use crate::{notify, output, session};
 
 /// Show what is saved where, and how old it is.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cdrvault status asterisell\n  cdrvault status asterisell --max-age 26h   # exit status 1 when no run went well for longer"
+    after_help = "Examples:\n  cdrvault status asterisell\n  cdrvault status asterisell --max-age 26h   # exit status 1 when no run went well for longer\n  cdrvault status asterisell --max-age 26h --nagios"
 )]
 pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
@@ -28,6 +29,15 @@ pub(crate) struct Args {
     /// Fail when the last run that went well is older.
     #[arg(long, value_name = "TIME", value_parser = output::parse_age)]
     max_age: Option<Duration>,
+    /// One line as the plugins of Nagios and Icinga write it; exit status 0 OK, 1 WARNING (a sink lags), 2 CRITICAL, 3 UNKNOWN.
+    #[arg(long, conflicts_with = "json")]
+    nagios: bool,
+}
+
+/// What is told when a run is overdue.
+#[derive(Serialize)]
+struct Alarms<'a> {
+    alarms: &'a [String],
 }
 
 /// What `--json` shows.
@@ -39,6 +49,7 @@ struct Status {
     last_success: Option<Timestamp>,
     last_run: Option<LastRun>,
     datasets: Vec<Dataset>,
+    sinks: Vec<Place>,
     /// Why this is not as it should be; empty when all is well.
     alarms: Vec<String>,
 }
@@ -50,49 +61,12 @@ struct LastRun {
     outcome: Outcome,
 }
 
-/// One dataset in one sink.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Dataset {
-    #[serde(rename = "dataset")]
-    name: String,
-    sink: String,
-    optional: bool,
-    partitions: u64,
-    oldest: Option<Partition>,
-    newest: Option<Partition>,
-    /// When the newest partition was received.
-    received: Option<Timestamp>,
-    /// Partitions of which another sink has a newer generation, or this one has no object.
-    behind: u64,
-    /// When the sink was last verified.
-    verified: Option<VerifiedSink>,
-    /// Why the sink cannot be read.
-    error: Option<String>,
-}
-
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
-    let pipeline = session::load(args.pipeline.as_deref(), globals)?;
-    let runtime = session::runtime()?;
-    let runs = history::read(&pipeline.state, 1000)?;
-    let datasets = runtime.block_on(async {
-        let cx = session::context(&pipeline, std::sync::Arc::new(Quiet))?;
-        let state = State::load(&pipeline.state)?;
-        let opened = Opened::vaults(&cx, pipeline.clone(), &[], state.as_ref()).await?;
-        let datasets = look(&cx, &opened, &state.unwrap_or_default()).await;
-        opened.close().await;
-        datasets
-    })?;
-    let good = runs.iter().rev().find(|line| line.report.outcome == Outcome::Done).map(|line| line.report.finished);
-    let last_run = runs.last().map(|line| LastRun { began: line.report.started, outcome: line.report.outcome });
-    let mut status = Status {
-        pipeline: pipeline.name.clone(),
-        last_success: good.or_else(|| datasets.iter().filter_map(|dataset| dataset.received).max()),
-        last_run,
-        datasets,
-        alarms: Vec::new(),
-    };
-    status.alarms = alarms(&status, args.max_age);
+    let looked = find(args, globals);
+    if args.nagios {
+        return Ok(nagios(&looked));
+    }
+    let status = looked?;
     if globals.json {
         output::json(&status)?;
     } else {
@@ -102,6 +76,72 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         }
     }
     Ok(if status.alarms.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+fn find(args: &Args, globals: &Globals) -> Result<Status, Failure> {
+    let pipeline = session::load(args.pipeline.as_deref(), globals)?;
+    let runs = history::read(&pipeline.state, history::MANY)?;
+    session::runtime()?.block_on(async {
+        let cx = session::context(&pipeline, Arc::new(Quiet))?;
+        let Survey { datasets, sinks } = look(&cx, &pipeline).await?;
+        let good = runs.iter().rev().find(|line| line.is_success()).map(|line| line.report.finished);
+        let last_run = runs.last().map(|line| LastRun { began: line.report.started, outcome: line.report.outcome });
+        let mut status = Status {
+            pipeline: pipeline.name.clone(),
+            last_success: good.or_else(|| datasets.iter().filter_map(|dataset| dataset.received).max()),
+            last_run,
+            datasets,
+            sinks,
+            alarms: Vec::new(),
+        };
+        status.alarms = alarms(&status, args.max_age);
+        if let (Some(first), Some(_)) = (status.alarms.first(), args.max_age) {
+            notify::tell(&pipeline, NotifyOn::Overdue, first, &Alarms { alarms: &status.alarms }, globals).await;
+        }
+        Ok(status)
+    })
+}
+
+/// What every sink of a pipeline holds.
+pub(crate) async fn look(cx: &Context, pipeline: &Arc<Pipeline>) -> cdrvault_pipeline::error::Result<Survey> {
+    let state = State::load(&pipeline.state)?;
+    let opened = Opened::vaults(cx, Arc::clone(pipeline), &[], state.as_ref()).await?;
+    let found = survey(cx, &opened, &state.unwrap_or_default()).await;
+    opened.close().await;
+    found
+}
+
+/// One line as monitoring plugins write it, and their exit statuses.
+fn nagios(looked: &Result<Status, Failure>) -> Exit {
+    let now = Timestamp::now();
+    let (word, text, exit) = match looked {
+        Err(failure) => ("UNKNOWN", failure.text(), Exit::Plugin(3)),
+        Ok(status) => {
+            let lagging: Vec<String> = status.datasets.iter().filter(|one| one.behind > 0).map(lag).collect();
+            let last = match status.last_success {
+                Some(at) => format!("last good run {} ago", output::ago(now.duration_since(at).as_secs())),
+                None => "no good run yet".to_owned(),
+            };
+            match (status.alarms.as_slice(), lagging.as_slice()) {
+                ([], []) => ("OK", format!("{}: {last}", status.pipeline), Exit::Done),
+                ([], lagging) => ("WARNING", format!("{}: {}", status.pipeline, lagging.join(", ")), Exit::Plugin(1)),
+                (alarms, _) => ("CRITICAL", format!("{}: {}", status.pipeline, alarms.join("; ")), Exit::Plugin(2)),
+            }
+        }
+    };
+    let mut line = format!("CDRVAULT {word} - {}", text.replace(['|', '\n'], " "));
+    if let Ok(status) = looked {
+        let age = status.last_success.map_or_else(|| "U".to_owned(), |at| now.duration_since(at).as_secs().to_string());
+        let behind: u64 = status.datasets.iter().map(|dataset| dataset.behind).sum();
+        let partitions: u64 = status.datasets.iter().map(|dataset| dataset.partitions).sum();
+        line.push_str(&format!(" | age={age}s;;;0 behind={behind};;;0 partitions={partitions};;;0"));
+    }
+    output::text(&(line + "\n"));
+    exit
+}
+
+fn lag(dataset: &Dataset) -> String {
+    format!("{} is {} behind in {}", dataset.name, dataset.behind, dataset.sink)
 }
 
 /// A sink that cannot be read is an alarm always, age only where a limit was given.
@@ -161,68 +201,13 @@ fn show(status: &Status) {
             match (&dataset.error, dataset.behind) {
                 (Some(_), _) => "cannot be read".to_owned(),
                 (None, 0) => "up to date".to_owned(),
-                (None, behind) => format!("{behind} behind"),
+                (None, behind) => match dataset.behind_since {
+                    Some(at) => format!("{behind} behind, for {}", output::ago(now.duration_since(at).as_secs())),
+                    None => format!("{behind} behind"),
+                },
             },
         ]
     });
     let header = ["FLOW", "SINK", "PARTITIONS", "FROM", "TO", "RECEIVED", "VERIFIED", "STATE"];
     output::text(&(head + "\n" + &output::table(&header, rows.collect(), &[2])));
-}
-
-async fn look(cx: &Context, opened: &Opened, state: &State) -> Result<Vec<Dataset>> {
-    let mut datasets = Vec::new();
-    for flow in &opened.flows {
-        let mut by_sink = Vec::new();
-        for index in &opened.spec(flow).sinks {
-            let open = &opened.sinks[*index];
-            let held = match &open.sink {
-                Ok(sink) => sink.index(cx, &flow.name).await.map_err(|error| error.one_line()),
-                Err(error) => Err(error.one_line()),
-            };
-            by_sink.push((open, held));
-        }
-        let mut newest: BTreeMap<Partition, u32> = BTreeMap::new();
-        for (partition, held) in by_sink.iter().filter_map(|(_, held)| held.as_ref().ok()).flatten() {
-            let highest = newest.entry(*partition).or_default();
-            *highest = held.generation.max(*highest);
-        }
-        for (open, held) in by_sink {
-            let mut dataset = Dataset {
-                name: flow.name.clone(),
-                sink: open.name.clone(),
-                optional: open.optional,
-                partitions: 0,
-                oldest: None,
-                newest: None,
-                received: None,
-                behind: 0,
-                verified: state.verified.get(&open.name).cloned(),
-                error: None,
-            };
-            match (held, &open.sink) {
-                (Ok(held), Ok(sink)) => {
-                    dataset.partitions = held.len() as u64;
-                    let days = || held.keys().filter(|partition| partition.day().is_some() || held.len() == 1);
-                    dataset.oldest = days().next().copied();
-                    dataset.newest = days().next_back().copied();
-                    let lags = |(partition, highest): (&Partition, &u32)| {
-                        held.get(partition).is_none_or(|held| held.generation < *highest || !held.object_there)
-                    };
-                    dataset.behind = newest.iter().filter(|pair| lags(*pair)).count() as u64;
-                    if let Some((partition, held)) = held.last_key_value() {
-                        let unit = Unit::new(&flow.name, *partition);
-                        match sink.manifest(cx, &unit, held.generation).await {
-                            Ok(manifest) => dataset.received = manifest.received,
-                            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
-                            Err(error) => dataset.error = Some(error.one_line()),
-                        }
-                    }
-                }
-                (Err(error), _) => dataset.error = Some(error),
-                (_, Err(error)) => dataset.error = Some(error.one_line()),
-            }
-            datasets.push(dataset);
-        }
-    }
-    Ok(datasets)
 }

@@ -223,7 +223,7 @@ fn a_day_that_the_engine_holds_waits_for_the_next_run() {
         said
     });
     assert_eq!(holding.status, 3, "{}", holding.err);
-    let report: serde_json::Value = serde_json::from_str(&holding.out).unwrap();
+    let report = holding.report();
     let of = |day: &str, what: &str| {
         report["units"].as_array().unwrap().iter().filter(|u| u["partition"] == day && u["result"] == what).count()
     };

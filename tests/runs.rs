@@ -24,7 +24,7 @@ fn a_run_without_changes_reads_no_day_and_writes_nothing() {
     let before = site.content();
     for _ in 0..2 {
         let said = site.ok("run", &["--json"]);
-        let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        let report = said.report();
         assert_eq!(report["units"].as_array().unwrap().len(), 0, "no day is read");
         assert_eq!(report["schema-version"], 1);
         assert!(site.content() == before, "the vault has changed");

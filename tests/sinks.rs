@@ -146,7 +146,7 @@ fn new_sinks_are_filled_from_the_vault_and_a_lost_vault_from_a_mirror() {
         &["mirror", "offsite", "bucket"],
     );
     let said = site.ok("run", &["--json"]);
-    let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let report = said.report();
     assert_eq!(report["units"].as_array().unwrap().len(), 0, "the database is not asked: {}", said.out);
     assert_eq!(report["caught-up"], serde_json::json!({ "bucket": 6, "mirror": 6, "offsite": 6 }));
     python::compare(&server, &ssh.directory().join("rsync"), false).unwrap();
@@ -159,7 +159,7 @@ fn new_sinks_are_filled_from_the_vault_and_a_lost_vault_from_a_mirror() {
     assert!(refused.err.contains("is the disk mounted"), "{}", refused.err);
     assert!(!site.vault().exists(), "nothing is made in the place of a lost vault");
     let said = site.ok("run", &["--adopt-vault", "--json"]);
-    let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let report = said.report();
     assert_eq!(report["caught-up"]["vault"], 6, "{}", said.out);
     python::compare(&server, &site.vault(), false).unwrap();
     site.ok("run", &[]);
@@ -180,7 +180,7 @@ fn what_one_sink_lost_comes_back_from_another() {
     std::fs::remove_file(ssh.directory().join("rsync/ar_source_cdr/day=2026-01-03/ar_source_cdr-2026-01-03.parquet"))
         .unwrap();
     let said = site.ok("run", &["--json"]);
-    let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let report = said.report();
     assert_eq!(report["caught-up"], serde_json::json!({ "bucket": 1, "mirror": 1, "vault": 1 }), "{}", said.out);
     assert_eq!(std::fs::read(site.vault().join(path)).unwrap(), good);
     python::compare(&server, &site.vault(), false).unwrap();

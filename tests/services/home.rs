@@ -18,6 +18,16 @@ pub struct Said {
     pub err: String,
 }
 
+impl Said {
+    /// The report of `run --json` or `replay --json`: the last of their events.
+    pub fn report(&self) -> serde_json::Value {
+        let last = self.out.lines().last().unwrap_or_else(|| panic!("no event was written: {}", self.err));
+        let report: serde_json::Value = serde_json::from_str(last).unwrap();
+        assert_eq!(report["event"], "report", "{last}");
+        report
+    }
+}
+
 impl Site {
     /// A pipeline with both CDR flows and one local vault.
     pub fn new(url: &str) -> Self {
@@ -126,7 +136,7 @@ sinks = ["vault"]
     /// What a run published, in the order of its report.
     pub fn published(&self) -> Vec<String> {
         let said = self.ok("run", &["--json"]);
-        let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        let report = said.report();
         let units = report["units"].as_array().unwrap();
         let published = units.iter().filter(|unit| unit["result"] == "published");
         published.map(|u| format!("{} {}", u["dataset"].as_str().unwrap(), u["partition"].as_str().unwrap())).collect()

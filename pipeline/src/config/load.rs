@@ -15,7 +15,7 @@ use super::pipeline::{DatabaseSpec, Pipeline};
 use super::problem::{Problem, Problems, Severity};
 use super::section::{Body, Section};
 use super::table::{self, Entry};
-use super::{schema, sink, syntax};
+use super::{alerts, schema, sink, syntax};
 use crate::plugin::Registry;
 
 /// A text and where it comes from.
@@ -97,6 +97,8 @@ fn root<'a>(
     }
     let mut section = Section::new(draft, "", "pipeline", "the pipeline".to_owned(), 0..0, Body::Table(table));
     let header: Option<Header> = section.take();
+    let metrics = alerts::metrics(draft, &mut section);
+    let notify = alerts::notify(draft, &mut section);
     let [databases, sinks, flows] =
         ["database", "sink", "flow"].map(|word| table::entries(draft, word, section.take_raw(word).as_ref()));
     section.finish();
@@ -131,6 +133,8 @@ fn root<'a>(
         databases: database_specs,
         sinks: sink_specs,
         flows: flow_specs,
+        metrics,
+        notify,
         warnings: Problems::none(input.path),
     };
     Some((pipeline, warnings))

@@ -6,7 +6,9 @@
 //! its documentation ([`options_of`]) and its JSON schema ([`schema`]).
 
 mod age;
+mod alerts;
 mod chain;
+mod command;
 mod day;
 mod decode;
 mod draft;
@@ -40,6 +42,8 @@ mod table;
 use std::path::Path;
 
 pub use age::Age;
+pub use alerts::{Notify, NotifyOn};
+pub use command::Command;
 pub use day::Day;
 pub use explained::Explained;
 pub use file::open;

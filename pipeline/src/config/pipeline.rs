@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::alerts::Notify;
 use super::problem::Problems;
 use super::sink::Keep;
 use super::size::ByteSize;
@@ -34,6 +35,10 @@ pub struct Pipeline {
     pub sinks: Vec<SinkSpec>,
     /// In the order of the file; at least one.
     pub flows: Vec<FlowSpec>,
+    /// The file for Prometheus's textfile collector.
+    pub metrics: Option<PathBuf>,
+    /// Who hears of runs.
+    pub notify: Option<Notify>,
     /// What is no error but hardly meant.
     pub warnings: Problems,
 }

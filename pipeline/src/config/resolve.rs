@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::command::Command;
 use super::secret::{Place, Secret};
 use crate::error::{Error, Kind, Result};
 
@@ -43,7 +44,7 @@ impl Secret {
                 value.into_encoded_bytes()
             }
             Place::Credential(name) => from_file(&credential(environment("CREDENTIALS_DIRECTORY"), name)?)?,
-            Place::Command { program, arguments } => from_command(program, arguments, patience)?,
+            Place::Command(command) => from_command(command, patience)?,
         };
         let text = String::from_utf8(bytes).map_err(|_| self.unusable("is not UTF-8"))?;
         let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
@@ -82,9 +83,10 @@ fn from_file(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The standard output of a program. Its standard error is ours, and so reaches whoever can do something about it.
-fn from_command(program: &str, arguments: &[String], patience: Duration) -> Result<Vec<u8>> {
+fn from_command(command: &Command, patience: Duration) -> Result<Vec<u8>> {
+    let Command { program, arguments } = command;
     let failed = |error: io::Error| Error::failed(format!("cannot run {program} for a secret")).with_source(error);
-    let mut child = Command::new(OsStr::new(program))
+    let mut child = std::process::Command::new(OsStr::new(program))
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -149,10 +151,7 @@ mod tests {
     }
 
     fn command(words: &[&str]) -> Secret {
-        Secret(Place::Command {
-            program: words[0].to_owned(),
-            arguments: words[1..].iter().map(|word| (*word).to_owned()).collect(),
-        })
+        Secret(Place::Command(Command::of(words.iter().map(|word| (*word).to_owned()).collect()).unwrap()))
     }
 
     #[test]

@@ -4,6 +4,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::alerts::{MetricsOptions, NotifyOptions};
 use super::flow::FlowOptions;
 use super::header::Header;
 use super::known::{Known, properties};
@@ -56,7 +57,8 @@ pub(super) fn secret_options(registry: &Registry) -> Vec<String> {
     let transforms = registry.transforms.iter().map(|plugin| (plugin.schema)());
     let sinks = registry.sinks.iter().map(|plugin| (plugin.schema)());
     let mut names = Vec::new();
-    for schema in databases.chain(sources).chain(transforms).chain(sinks) {
+    let notify = schema_of::<NotifyOptions>();
+    for schema in databases.chain(sources).chain(transforms).chain(sinks).chain([notify]) {
         let secret = |property: &Value| property.get("format").is_some_and(|format| format == "secret");
         names.extend(properties(&schema).filter(|(_, property)| secret(property)).map(|(name, _)| name.clone()));
     }
@@ -85,6 +87,15 @@ pub fn schema(registry: &Registry) -> Value {
     });
     if let Value::Array(required) = &mut flow["required"] {
         required.push("source".into());
+    }
+    let alerts = [
+        ("metrics", "A text file for Prometheus: `[metrics]`", schema_of::<MetricsOptions>()),
+        ("notify", "Who hears of runs: `[notify]`", schema_of::<NotifyOptions>()),
+    ];
+    for (word, about, schema) in alerts {
+        let mut table = section(schema);
+        table["description"] = about.into();
+        properties.insert(word.to_owned(), table);
     }
     properties.insert("flow".to_owned(), named("One chain each: `[flow.NAME]`", &flow));
     json!({

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
+use super::command::Command;
 use super::explained::Explained;
 use super::path::FilePath;
 
@@ -30,7 +31,7 @@ pub(super) enum Place {
     File(PathBuf),
     Env(String),
     Credential(String),
-    Command { program: String, arguments: Vec<String> },
+    Command(Command),
     Literal(SecretString),
 }
 
@@ -67,8 +68,7 @@ impl fmt::Display for Secret {
             Place::File(path) => write!(f, "file {}", path.display()),
             Place::Env(name) => write!(f, "environment variable {name}"),
             Place::Credential(name) => write!(f, "systemd credential {name}"),
-            // Not the arguments: people put tokens there.
-            Place::Command { program, .. } => write!(f, "output of {program}"),
+            Place::Command(command) => write!(f, "output of {command}"),
             Place::Literal(_) => f.write_str("literal"),
         }
     }
@@ -124,7 +124,7 @@ impl<'de> Visitor<'de> for SecretVisitor {
             Key::File => Place::File(map.next_value::<FilePath>()?.into_inner()),
             Key::Env => Place::Env(named(map.next_value()?, "the name of the variable", &['='])?),
             Key::Credential => Place::Credential(named(map.next_value()?, "the name of the credential", &['/'])?),
-            Key::Command => command(map.next_value()?)?,
+            Key::Command => Place::Command(map.next_value()?),
         };
         match map.next_key::<Key>()? {
             None => Ok(Secret(place)),
@@ -140,23 +140,6 @@ fn named<E: de::Error>(name: String, what: &str, without: &[char]) -> Result<Str
     Ok(name)
 }
 
-fn command<E: de::Error>(mut words: Vec<String>) -> Result<Place, E> {
-    const HELP: &str =
-        "write the program and its arguments, as in [\"pass\", \"show\", \"billing\"]; no shell is involved";
-    if words.first().is_none_or(String::is_empty) {
-        return Err(E::custom(Explained::new("the command names no program", HELP)));
-    }
-    let program = words.remove(0);
-    // Cron starts us in some other directory.
-    if program.contains('/') && !program.starts_with('/') {
-        return Err(E::custom(Explained::new(
-            format!("`{program}` would depend on the directory we are started in"),
-            "write the whole path of the program, or its name alone to look it up in PATH",
-        )));
-    }
-    Ok(Place::Command { program, arguments: words })
-}
-
 impl JsonSchema for Secret {
     fn schema_name() -> Cow<'static, str> {
         "Secret".into()
@@ -166,7 +149,7 @@ impl JsonSchema for Secret {
         true
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = |key: &str, schema: serde_json::Value| {
             serde_json::json!({
                 "type": "object", "properties": { key: schema }, "required": [key], "additionalProperties": false
@@ -179,7 +162,7 @@ impl JsonSchema for Secret {
                 one("file", text.clone()),
                 one("env", text.clone()),
                 one("credential", text.clone()),
-                one("command", serde_json::json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 })),
+                one("command", Command::json_schema(generator).to_value()),
                 { "type": "string", "minLength": 1, "description": "Only in a file that nobody else can read." },
             ]
         })

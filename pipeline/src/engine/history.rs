@@ -5,11 +5,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::report::Report;
+use super::report::{Outcome, Report};
 use crate::durable::{self, How};
 use crate::error::{Error, Result};
 
 const FILE: &str = "history.jsonl";
+
+/// So many runs are looked at to find the last one that went well.
+pub const MANY: usize = 1000;
 
 /// When the file is longer than this, the older half is dropped.
 const MAX_BYTES: u64 = 4 << 20;
@@ -20,9 +23,19 @@ const MAX_BYTES: u64 = 4 << 20;
 pub struct Line {
     /// What was asked for: `run` or `replay`.
     pub verb: String,
+    /// The flows that it was restricted to; none where it was not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<String>,
     /// What happened.
     #[serde(flatten)]
     pub report: Report,
+}
+
+impl Line {
+    /// A run of everything that went well: what the age of the last success counts from.
+    pub fn is_success(&self) -> bool {
+        self.verb == "run" && self.flows.is_empty() && self.report.outcome == Outcome::Done
+    }
 }
 
 /// Adds a line. A line cut short by a crash is skipped by [`read`].

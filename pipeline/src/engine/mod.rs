@@ -10,6 +10,7 @@
 //! | `seal`, `spool` | a payload becomes a checked local object |
 //! | `deliver`, `catch_up`, `mirroring` | a sealed generation reaches the sinks |
 //! | `prune` | superseded versions go when no rule keeps them |
+//! | `survey` | what every sink holds, and how far it lags |
 //! | `report`, `history` | what happened |
 
 pub mod catch_up;
@@ -28,6 +29,7 @@ mod run;
 mod seal;
 pub mod spool;
 pub mod state;
+pub mod survey;
 mod sweep;
 mod tap;
 
@@ -37,5 +39,5 @@ pub use plan::Plan;
 pub use planning::range_text;
 pub use report::{Outcome, Report};
 pub use retry::Retrying;
-pub use run::{open, open_to_prune, run};
+pub use run::{Ran, lock, open, open_to_prune, run};
 pub(crate) use seal::hash_file;

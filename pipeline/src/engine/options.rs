@@ -15,6 +15,8 @@ pub struct RunOptions {
     pub replay: Option<Replay>,
     /// Take over a vault that was written by somebody else, or make one where one should be.
     pub adopt_vault: bool,
+    /// Look at what every sink holds when all is done.
+    pub survey: bool,
     /// How long to wait for another run to end.
     pub wait_lock: Duration,
 }

@@ -17,13 +17,15 @@ use super::planning::{self, Planned};
 use super::report::{Failure, Report, UnitReport, UnitResult};
 use super::spool::Spool;
 use super::state::State;
+use super::survey::{Survey, survey};
 use super::{catch_up, prune, report};
 use crate::config::Pipeline;
 use crate::context::Context;
 use crate::durable::{self, How};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::lock;
 use crate::partition::{Partition, Unit};
+use crate::progress::by_dataset;
 
 /// A server whose clock is further off than this, in seconds, is worth a warning.
 pub(super) const CLOCK_TOLERANCE: i64 = 300;
@@ -49,11 +51,48 @@ pub async fn open_to_prune(
     Ok((guard, state.unwrap_or_default(), opened))
 }
 
-/// The main job. An error means that nothing was begun; everything after that is in the report.
-pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) -> Result<(Plan, Report)> {
+/// What a run came to.
+#[derive(Debug)]
+pub struct Ran {
+    /// What it was to do.
+    pub plan: Plan,
+    /// What became of it.
+    pub report: Report,
+    /// What the sinks hold now, where [`RunOptions::survey`] asked for it.
+    pub survey: Option<Survey>,
+}
+
+/// The lock that a run holds, and so the right to begin one. A dry run needs none.
+pub fn lock(pipeline: &Pipeline, options: &RunOptions) -> Result<Option<lock::Guard>> {
+    if options.dry_run { Ok(None) } else { lock_state(&pipeline.state, options).map(Some) }
+}
+
+/// The main job, under the lock of [`lock()`]. An error means that nothing was begun; everything after that is in the
+/// report.
+pub async fn run(
+    cx: &Context,
+    pipeline: Arc<Pipeline>,
+    options: &RunOptions,
+    _lock: Option<lock::Guard>,
+) -> Result<Ran> {
     let mut report = Report::begin();
+    if options.dry_run {
+        return work(cx, pipeline, options, report).await;
+    }
     let directory = pipeline.state.clone();
-    let _lock = if options.dry_run { None } else { Some(lock_state(&directory, options)?) };
+    let done = work(cx, Arc::clone(&pipeline), options, report.clone()).await;
+    if let Err(error) = &done
+        && !matches!(error.kind(), Kind::Locked | Kind::Interrupted)
+    {
+        report.failures.push(Failure::of(&pipeline.name, error));
+        report.end(false);
+        remember_run(&directory, options, &mut report);
+    }
+    done
+}
+
+async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut report: Report) -> Result<Ran> {
+    let directory = pipeline.state.clone();
     let loaded = State::load(&directory)?;
     let opening =
         Opened::open(cx, Arc::clone(&pipeline), &options.flows, loaded.as_ref(), options.dry_run, options.adopt_vault);
@@ -85,10 +124,10 @@ pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) ->
     if options.dry_run {
         opened.close().await;
         report.end(false);
-        return Ok((plan, report));
+        return Ok(Ran { plan, report, survey: None });
     }
 
-    cx.progress.planned(plan.tasks.len());
+    cx.progress.planned(&by_dataset(plan.tasks.iter().map(|task| &task.unit)));
     let spool = Spool::open(opened.spool_root(&directory), pipeline.min_free.as_u64())?;
     let planned_units: BTreeSet<Unit> = plan.tasks.iter().map(|task| task.unit.clone()).collect();
     spool.tidy(|unit| planned_units.contains(unit))?;
@@ -149,12 +188,23 @@ pub async fn run(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions) ->
     if report.outcome == report::Outcome::Done {
         prune(cx, &shop.opened, &mut state, &directory, &mut report).await;
     }
+    let survey = match options.survey {
+        // Whoever stops us does not want to wait for it, and what it finds out is no part of the work.
+        true if !interrupted => survey(cx, &shop.opened, &state).await.ok(),
+        _ => None,
+    };
     shop.opened.close().await;
+    remember_run(&directory, options, &mut report);
+    Ok(Ran { plan, report, survey })
+}
+
+/// Adds the run to the history. That it cannot be remembered does not make it fail.
+fn remember_run(directory: &Path, options: &RunOptions, report: &mut Report) {
     let verb = if options.replay.is_some() { "replay" } else { "run" };
-    if let Err(error) = history::append(&directory, &Line { verb: verb.to_owned(), report: report.clone() }) {
+    let line = Line { verb: verb.to_owned(), flows: options.flows.clone(), report: report.clone() };
+    if let Err(error) = history::append(directory, &line) {
         report.warnings.push(error.one_line());
     }
-    Ok((plan, report))
 }
 
 /// What is fully delivered is pruned. That a version stays too long never makes a backup fail.

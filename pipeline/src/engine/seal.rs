@@ -59,9 +59,11 @@ impl Sealing<'_> {
             Payload::Rows(rows) => {
                 columns.clone_from(&rows.about.columns);
                 table.clone_from(&rows.about.table);
-                Payload::Rows(tap::rows(self.cx, rows, self.work.facts.clone()))
+                Payload::Rows(tap::rows(self.cx, &self.work.unit, rows, self.work.facts.clone()))
             }
-            Payload::Objects(objects) => Payload::Objects(tap::objects(self.cx, objects, Arc::clone(&last_body))),
+            Payload::Objects(objects) => {
+                Payload::Objects(tap::objects(self.cx, &self.work.unit, objects, Arc::clone(&last_body)))
+            }
         };
         for transform in self.transforms {
             payload = transform.apply(&self.work, payload)?;

@@ -8,19 +8,20 @@ use sha2::{Digest as _, Sha256};
 use crate::context::Context;
 use crate::error::Result;
 use crate::facts::FactGatherer;
+use crate::partition::Unit;
 use crate::payload::{Body, ByteStream, Object, ObjectStream, RowStream};
 use crate::stage::FactCell;
 
 /// Gathers the facts of rows; they are in `facts` when the stream has ended well.
-pub(super) fn rows(cx: &Context, input: RowStream, facts: FactCell) -> RowStream {
+pub(super) fn rows(cx: &Context, unit: &Unit, input: RowStream, facts: FactCell) -> RowStream {
     let RowStream { schema, about, batches } = input;
     let gatherer = FactGatherer::new(&schema, &about.renumbered);
-    let cx = cx.clone();
+    let (cx, unit) = (cx.clone(), unit.clone());
     let batches = through(
         batches,
         gatherer,
         move |gatherer, batch| {
-            cx.progress.read(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+            cx.progress.read(&unit, batch.num_rows() as u64, batch.get_array_memory_size() as u64);
             gatherer.add(batch)
         },
         move |gatherer| facts.set(gatherer.finish()),
@@ -32,15 +33,15 @@ pub(super) fn rows(cx: &Context, input: RowStream, facts: FactCell) -> RowStream
 pub(super) type LastBody = Arc<Mutex<Option<(u64, String)>>>;
 
 /// Hashes the bodies of objects; what is learnt of one is in `seen` when its stream has ended well.
-pub(super) fn objects(cx: &Context, input: ObjectStream, seen: LastBody) -> ObjectStream {
-    let cx = cx.clone();
+pub(super) fn objects(cx: &Context, unit: &Unit, input: ObjectStream, seen: LastBody) -> ObjectStream {
+    let (cx, unit) = (cx.clone(), unit.clone());
     input
         .map(move |object| {
             let Object { entry, body } = object?;
             let body = match body {
                 Body::Stream(bytes) => {
                     let seen = Arc::clone(&seen);
-                    Body::Stream(hashed(&cx, bytes, move |length, sha256| {
+                    Body::Stream(hashed(&cx, &unit, bytes, move |length, sha256| {
                         *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((length, sha256));
                     }))
                 }
@@ -52,13 +53,13 @@ pub(super) fn objects(cx: &Context, input: ObjectStream, seen: LastBody) -> Obje
 }
 
 /// Hashes a stream of bytes and tells length and SHA-256 at its end.
-fn hashed(cx: &Context, bytes: ByteStream, tell: impl FnOnce(u64, String) + Send + 'static) -> ByteStream {
-    let cx = cx.clone();
+fn hashed(cx: &Context, unit: &Unit, bytes: ByteStream, tell: impl FnOnce(u64, String) + Send + 'static) -> ByteStream {
+    let (cx, unit) = (cx.clone(), unit.clone());
     through(
         bytes,
         (0_u64, Sha256::new()),
         move |(length, hash), chunk| {
-            cx.progress.read(0, chunk.len() as u64);
+            cx.progress.read(&unit, 0, chunk.len() as u64);
             *length += chunk.len() as u64;
             hash.update(chunk);
             Ok(())

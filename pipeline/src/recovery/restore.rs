@@ -12,6 +12,7 @@ use crate::error::{At as _, Error, Kind, Result};
 use crate::manifest::{Holding, Manifest};
 use crate::partition::Unit;
 use crate::plugin::Decoder;
+use crate::progress::by_dataset;
 use crate::sink::Sink;
 use crate::target::{Restored, Target};
 
@@ -118,7 +119,7 @@ pub async fn execute(
 ) -> Result<Report> {
     let fetched = fetch_all(cx, sink, &plan.manifests).await?;
     let mut report = Report::default();
-    cx.progress.planned(fetched.len());
+    cx.progress.planned(&by_dataset(fetched.iter().map(|one| &one.manifest.unit)));
     let mut done = Vec::new();
     let mut stopped = false;
     for one in &fetched {

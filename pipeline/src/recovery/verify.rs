@@ -19,6 +19,7 @@ use crate::layout;
 use crate::manifest::{Content, Manifest};
 use crate::partition::{DayRange, Partition, Unit};
 use crate::plugin::Decoder;
+use crate::progress::by_dataset;
 use crate::sink::Sink;
 
 /// So many bytes, or generations, are fetched at a time from a place where one transfer is cheaper than many.
@@ -311,7 +312,7 @@ impl Looking<'_> {
                 }
             }
         }
-        self.cx.progress.planned(wanted.len());
+        self.cx.progress.planned(&by_dataset(wanted.iter().map(|(manifest, _)| &manifest.unit)));
         let mut rest = wanted.as_slice();
         while !rest.is_empty() {
             let (mut bytes, mut count) = (0, 0);
@@ -330,6 +331,7 @@ impl Looking<'_> {
                 self.cx.check()?;
                 self.cx.progress.began(&manifest.unit);
                 let error = self.check(manifest).await.err();
+                self.cx.progress.read(&manifest.unit, manifest.rows, manifest.bytes());
                 self.cx.progress.ended(&manifest.unit, error.is_some());
                 match error {
                     None => {

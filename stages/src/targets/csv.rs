@@ -82,7 +82,7 @@ impl Target for Csv {
             text.clear();
             push_rows(&mut text, &batch, &manifest.columns)?;
             tokio::task::block_in_place(|| lines.write_all(&text)).map_err(|error| Error::io("write", &path, error))?;
-            cx.progress.read(batch.num_rows() as u64, 0);
+            cx.progress.read(&manifest.unit, batch.num_rows() as u64, 0);
         }
         tokio::task::block_in_place(|| {
             use std::io::Seek as _;

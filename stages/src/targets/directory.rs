@@ -77,7 +77,7 @@ impl Target for Directory {
         let made = unfinished.path().join("made");
         make_directory(&made)?;
         let tree = manifest.holds() == Holding::Tree;
-        write(cx, objects, &made, tree).await?;
+        write(cx, manifest, objects, &made).await?;
         let place = self.place_of(manifest);
         // It is empty, or not there.
         match std::fs::remove_dir(&place) {
@@ -95,7 +95,7 @@ impl Target for Directory {
 
 /// Directories and files first, then links, then what the writing itself would have changed: modes, owners and times, the
 /// deepest first.
-async fn write(cx: &Context, mut objects: ObjectStream, made: &Path, tree: bool) -> Result<()> {
+async fn write(cx: &Context, manifest: &Manifest, mut objects: ObjectStream, made: &Path) -> Result<()> {
     let mut entries = Vec::new();
     while let Some(Object { entry, body }) = cx.unless_cancelled(objects.try_next()).await? {
         let path = made.join(OsStr::from_bytes(&entry.path.0));
@@ -113,12 +113,12 @@ async fn write(cx: &Context, mut objects: ObjectStream, made: &Path, tree: bool)
                         return Err(Error::new(Kind::Damaged, format!("`{}` has no body", entry.path.display())));
                     }
                 };
-                write_file(cx, bytes, &path, &entry, tree).await?;
+                write_file(cx, manifest, bytes, &path, &entry).await?;
             }
         }
         entries.push((path, entry));
     }
-    if !tree {
+    if manifest.holds() != Holding::Tree {
         return Ok(());
     }
     for (path, entry) in &entries {
@@ -148,7 +148,13 @@ fn make_directory(path: &Path) -> Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(path).map_err(|error| Error::io("make the directory", path, error))
 }
 
-async fn write_file(cx: &Context, mut bytes: ByteStream, path: &Path, entry: &Entry, tree: bool) -> Result<()> {
+async fn write_file(
+    cx: &Context,
+    manifest: &Manifest,
+    mut bytes: ByteStream,
+    path: &Path,
+    entry: &Entry,
+) -> Result<()> {
     let failed = |error| Error::io("write", path, error);
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let (mut hash, mut length) = (Sha256::new(), 0);
@@ -159,8 +165,9 @@ async fn write_file(cx: &Context, mut bytes: ByteStream, path: &Path, entry: &En
         })
         .map_err(failed)?;
         length += chunk.len() as u64;
-        cx.progress.read(0, chunk.len() as u64);
+        cx.progress.read(&manifest.unit, 0, chunk.len() as u64);
     }
+    let tree = manifest.holds() == Holding::Tree;
     if tree && (length != entry.size || entry.sha256 != Some(hex::encode(hash.finalize()))) {
         return Err(Error::new(
             Kind::Damaged,

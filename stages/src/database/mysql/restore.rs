@@ -208,7 +208,7 @@ impl MySqlTarget {
         while let Some(batch) = cx.unless_cancelled(rows.batches.try_next()).await? {
             let count = batch.num_rows() as u64;
             loading.add(connection, &batch).await?;
-            cx.progress.read(count, 0);
+            cx.progress.read(&manifest.unit, count, 0);
         }
         let loose = loading.finish(connection).await?;
         let found = facts(connection, &staged, "TRUE", &rows.about.renumbered).await?;

@@ -79,7 +79,7 @@ impl SqliteTarget {
         let mut loading = Loading { head: format!("INSERT INTO {table} ({list}) VALUES "), ..Loading::default() };
         while let Some(batch) = cx.unless_cancelled(rows.batches.try_next()).await? {
             loading.add(connection, &batch, &names, &kinds, own).await?;
-            cx.progress.read(batch.num_rows() as u64, 0);
+            cx.progress.read(&manifest.unit, batch.num_rows() as u64, 0);
         }
         loading.send(connection).await?;
         let select = format!("SELECT {list} FROM {table} WHERE rowid > {before}");

@@ -1,0 +1,1 @@
+"""Compares cdrvault with other tools that do a part of its work."""

@@ -1,0 +1,159 @@
+//! Whoever wants to hear how a run went, hears it: by a ping, a webhook, or a program. None of them can make a run fail.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
+use cdrvault_pipeline::config::{Command, Notify, NotifyOn, Pipeline, Secret};
+use cdrvault_pipeline::error::{Error, Result};
+use reqwest::{Client, Method};
+use secrecy::ExposeSecret as _;
+use serde::Serialize;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::cli::Globals;
+use crate::output;
+
+/// What a webhook and a command are told.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Message<'a, T> {
+    event: NotifyOn,
+    pipeline: &'a str,
+    host: String,
+    at: jiff::Timestamp,
+    /// One line for people.
+    summary: &'a str,
+    #[serde(flatten)]
+    details: &'a T,
+}
+
+/// Tells everybody whom the pipeline names. What goes wrong is a warning.
+pub(crate) async fn tell<T: Serialize>(
+    pipeline: &Pipeline,
+    event: NotifyOn,
+    summary: &str,
+    details: &T,
+    globals: &Globals,
+) {
+    let Some(notify) = &pipeline.notify else { return };
+    let told = async {
+        let message = Message {
+            event,
+            pipeline: &pipeline.name,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            at: jiff::Timestamp::now(),
+            summary,
+            details,
+        };
+        let json = output::json_line(&message)?;
+        let wanted = notify.on.contains(&event);
+        let ping = async {
+            match &notify.ping {
+                Some(url) => ping(notify, url, event, summary).await.map_err(|error| error.at("ping")),
+                None => Ok(()),
+            }
+        };
+        let webhook = async {
+            match notify.webhook.as_ref().filter(|_| wanted) {
+                Some(url) => post(notify, url, "", JSON, json.clone()).await.map_err(|error| error.at("webhook")),
+                None => Ok(()),
+            }
+        };
+        let command = async {
+            match notify.command.as_ref().filter(|_| wanted) {
+                Some(command) => run(command, &json, notify.timeout).await.map_err(|error| error.at("command")),
+                None => Ok(()),
+            }
+        };
+        let (ping, webhook, command) = tokio::join!(ping, webhook, command);
+        for error in [ping.err(), webhook.err(), command.err()].into_iter().flatten() {
+            output::warning(
+                globals,
+                &format!("nobody was told ({}); the run is none the worse for it", error.one_line()),
+            );
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = told.await {
+        output::warning(globals, &error.one_line());
+    }
+}
+
+const JSON: &str = "application/json";
+
+/// As healthchecks.io and its like want it: the path says what happened, and the body is kept for people.
+async fn ping(notify: &Notify, url: &Secret, event: NotifyOn, summary: &str) -> Result<()> {
+    let path = match event {
+        NotifyOn::Start => "/start",
+        NotifyOn::Success => "",
+        NotifyOn::Partial | NotifyOn::Failure | NotifyOn::Overdue => "/fail",
+    };
+    post(notify, url, path, "text/plain; charset=utf-8", summary.to_owned()).await
+}
+
+/// How often a request is made again when the network or the server fails, within the time that it has.
+const AGAIN: usize = 3;
+
+async fn post(notify: &Notify, url: &Secret, path: &str, kind: &str, body: String) -> Result<()> {
+    let secret = url.clone();
+    let base = tokio::task::spawn_blocking(move || secret.resolve())
+        .await
+        .map_err(|error| Error::failed("cannot look its URL up").with_source(error))??;
+    // No error may show the URL: it is all that somebody needs to send pings in our name.
+    let unfit = |error: reqwest::Error| Error::failed("the request failed").with_source(error.without_url());
+    let client = Client::builder()
+        .user_agent(concat!("cdrvault/", env!("CARGO_PKG_VERSION")))
+        .timeout(notify.timeout)
+        .build()
+        .map_err(unfit)?;
+    let mut target = reqwest::Url::parse(base.expose_secret())
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| Error::failed("its secret is no URL of http or https"))?;
+    if !path.is_empty() {
+        target.set_path(&format!("{}{path}", target.path().trim_end_matches('/')));
+    }
+    let send = || async {
+        let request = client.request(Method::POST, target.clone()).header("content-type", kind).body(body.clone());
+        request.send().await?.error_for_status()
+    };
+    let passing =
+        |error: &reqwest::Error| error.status().is_none_or(|status| status.is_server_error() || status.as_u16() == 429);
+    let trying = send.retry(ExponentialBuilder::default().with_max_times(AGAIN).with_jitter()).when(passing);
+    match tokio::time::timeout(notify.timeout, trying).await {
+        Ok(sent) => sent.map(drop).map_err(unfit),
+        Err(_) => Err(too_slow(notify.timeout)),
+    }
+}
+
+fn too_slow(timeout: Duration) -> Error {
+    Error::failed(format!("it took longer than {} s", timeout.as_secs()))
+}
+
+async fn run(command: &Command, json: &str, timeout: Duration) -> Result<()> {
+    let failed = |error: std::io::Error| Error::failed(format!("cannot run {command}")).with_source(error);
+    let mut child = tokio::process::Command::new(&command.program)
+        .args(&command.arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let mut input = child.stdin.take();
+    let work = async {
+        if let Some(input) = &mut input {
+            // A program that does not want to read it all may say so by not reading it.
+            let _ = input.write_all(json.as_bytes()).await;
+        }
+        drop(input);
+        child.wait().await.map_err(failed)
+    };
+    match tokio::time::timeout(timeout, work).await {
+        Ok(status) => match status? {
+            status if status.success() => Ok(()),
+            status => Err(Error::failed(format!("{command} ended with {status}"))),
+        },
+        Err(_) => Err(too_slow(timeout)),
+    }
+}
