@@ -16,6 +16,7 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as every verb")]
 pub(crate) fn run(args: &Args, _: &Globals) -> Result<Exit, Failure> {
     output::text(&script(args.shell));
     Ok(Exit::Done)

@@ -6,7 +6,6 @@ use cdrvault_pipeline::error::Result;
 use cdrvault_pipeline::partition::Partition;
 use cdrvault_pipeline::progress::Quiet;
 use jiff::Timestamp;
-use jiff::civil::Date;
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
@@ -27,9 +26,9 @@ pub(crate) struct Args {
     /// Print what would be removed, and why; change nothing.
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// First release what was pinned of this day; may be given more than once.
+    /// First release what was pinned of this day, or of `snapshot` (files and dumps); may be given more than once.
     #[arg(long, value_name = "DAY", conflicts_with = "dry_run")]
-    release: Vec<Date>,
+    release: Vec<Partition>,
     /// Remove also what somebody should look at first: most of the versions, or by a `keep` that got shorter.
     #[arg(long)]
     yes: bool,
@@ -85,8 +84,8 @@ async fn work(
     state: &mut engine::state::State,
 ) -> Result<Shown> {
     let mut released = None;
-    for day in &args.release {
-        *released.get_or_insert(0) += prune::release(cx, opened, Partition::Day(*day)).await?;
+    for partition in &args.release {
+        *released.get_or_insert(0) += prune::release(cx, opened, *partition).await?;
     }
     let plan = prune::plan(cx, opened, state, Timestamp::now()).await?;
     let pruned = if args.dry_run { None } else { Some(prune::execute(cx, opened, &plan, args.yes, state).await?) };

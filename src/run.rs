@@ -193,7 +193,7 @@ fn show_plan(plan: &Plan, report: &Report, globals: &Globals) -> Result<(), Fail
             "copy".to_owned(),
             String::new(),
             String::new(),
-            format!("{} lacks generation {}, {} has it", copy.to, copy.generation, copy.from),
+            format!("{} lacks generation {}, {} has it", copy.to, copy.generation, copy.from.join(" or ")),
         ]);
     }
     if rows.is_empty() {

@@ -186,6 +186,7 @@ impl Subject {
                 version: "0".to_owned(),
             },
             open: false,
+            incomplete: false,
             sealed: Timestamp::now(),
             received: None,
             replaced: None,

@@ -68,12 +68,13 @@ fn every_pipeline_in_configs_runs_as_it_is() {
             continue;
         }
         seen += 1;
+        let name = path.file_stem().unwrap().to_str().unwrap();
         let site = Site::on(&server);
         let here = site.home.path().display().to_string();
         let mut text = std::fs::read_to_string(&path).unwrap();
         let far = |name: &str| format!("@127.0.0.1{name}");
-        let there = format!("{}{}", far(":"), ssh.directory().join("mirror").display());
-        let history = format!("{}{}", far("::"), ssh.directory().join("rdiff").display());
+        let there = format!("{}{}", far(":"), ssh.directory().join(format!("{name}-mirror")).display());
+        let history = format!("{}{}", far("::"), ssh.directory().join(format!("{name}-rdiff")).display());
         let key =
             "ssh    = { identity-file = \"/etc/cdrvault/id_ed25519\", known-hosts = \"/etc/cdrvault/known_hosts\" }\n";
         for (from, to) in [
@@ -91,12 +92,28 @@ fn every_pipeline_in_configs_runs_as_it_is() {
             text = text.replace(&format!("\"{place}"), &format!("\"{here}{place}"));
         }
         text = text.replace("mysql://cdrvault@127.0.0.1/asterisell", &server.url());
-        for directory in ["etc/cdrvault", "var/lib/cdrvault", "var/backups", "srv/asterisell/web/uploads"] {
+        for directory in [
+            "etc/cdrvault",
+            "var/lib/cdrvault",
+            "var/backups",
+            "srv/asterisell/web/uploads",
+            "srv/asterisell-management/fabric_data/rome",
+            "srv/asterisell-management/customizations",
+            "srv/asterisell-management/source",
+        ] {
             std::fs::create_dir_all(site.path(directory)).unwrap();
         }
         site.secret("etc/cdrvault/billing.password", services::mariadb::PASSWORD);
         site.secret("etc/cdrvault/s3.secret", s3.secret_key());
-        std::fs::write(site.path("srv/asterisell/web/uploads/logo.png"), "png").unwrap();
+        for file in [
+            "srv/asterisell/web/uploads/logo.png",
+            "srv/asterisell-management/asterisell_instances.py",
+            "srv/asterisell-management/passwords.ini",
+            "srv/asterisell-management/fabric_data/rome/key",
+            "srv/asterisell-management/source/of-asterisell.php",
+        ] {
+            std::fs::write(site.path(file), file).unwrap();
+        }
         if text.contains("sqlite:") {
             assert_eq!(
                 cdrvault(&["demo", "--dir", "demo", "--days", "3", "--calls-per-day", "20"], site.home.path()).status,
@@ -104,16 +121,53 @@ fn every_pipeline_in_configs_runs_as_it_is() {
             );
             std::fs::copy(site.path("demo/billing.sqlite"), site.path("billing.sqlite")).unwrap();
         }
+        site.pipeline(&switched_on(&text));
+        site.ok("validate", &[]);
         site.pipeline(&text);
         site.ok("validate", &[]);
         site.ok("validate", &["--connect"]);
         site.ok("run", &[]);
         let said = site.ok("snapshots", &["--json"]);
         let listed: serde_json::Value = serde_json::from_str(&said.out).unwrap();
-        assert!(listed["snapshots"].as_array().unwrap().len() >= 4, "{}: {}", path.display(), said.out);
+        assert!(listed["snapshots"].as_array().unwrap().len() >= 2, "{}: {}", path.display(), said.out);
         assert_eq!(site.published(), Vec::<String>::new(), "{}: a second run has nothing to do", path.display());
+        if name == "management-host" {
+            let back = site.path("back");
+            site.ok("restore", &["--from-sink", "mirror", "--into", &format!("dir:{}", back.display())]);
+            assert!(back.join("management/fabric_data/rome/key").exists());
+            assert!(!back.join("management/source").exists(), "it is not named by `include`");
+        }
     }
-    assert!(seen >= 4, "there are {seen} pipelines in configs/");
+    assert!(seen >= 5, "there are {seen} pipelines in configs/");
+}
+
+/// With the options that a line switches on by losing its `#`; comments have a space after theirs.
+fn switched_on(text: &str) -> String {
+    let option = |line: &str| line.starts_with(|first: char| first == '[' || first.is_ascii_lowercase());
+    text.lines()
+        .map(|line| line.strip_prefix('#').filter(|line| option(line)).unwrap_or(line).to_owned() + "\n")
+        .collect()
+}
+
+/// What the comment at the beginning of `configs/sqlite-demo.toml` says to type.
+#[test]
+fn the_sqlite_demo_goes_as_its_comment_says() {
+    let home = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/sqlite-demo.toml")).unwrap();
+    std::fs::write(home.path().join("sqlite-demo.toml"), &text).unwrap();
+    let path = Path::new(env!("CARGO_BIN_EXE_cdrvault")).parent().unwrap().display().to_string();
+    let path = format!("{path}:{}", std::env::var("PATH").unwrap());
+    let lines = text.lines().take_while(|line| line.starts_with('#')).filter_map(|line| line.strip_prefix("#   "));
+    let mut typed = 0;
+    for line in lines {
+        let (line, _) = line.split_once("  ").unwrap();
+        let done = Command::new("sh").args(["-c", line]).current_dir(home.path()).env("PATH", &path).output().unwrap();
+        let done = said(done);
+        assert_eq!(done.status, 0, "{line}: {}{}", done.out, done.err);
+        typed += 1;
+    }
+    assert_eq!(typed, 6);
+    assert!(home.path().join("cdrvault-demo/second/ar_cdr").is_dir(), "the second place is filled again");
 }
 
 #[test]
@@ -133,6 +187,8 @@ fn help_and_wrong_usage() {
         "restore",
         "verify",
         "prune",
+        "completions",
+        "man",
     ] {
         let said = cdrvault(&[verb, "--help"], home.path());
         assert_eq!(said.status, 0);

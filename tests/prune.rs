@@ -113,6 +113,65 @@ fn a_shorter_keep_and_a_clean_sweep_are_asked_about() {
     assert_eq!(kept(&site.vault(), "2026-01-02"), Vec::<String>::new());
 }
 
+#[test]
+fn the_first_keep_is_asked_about() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(10, 2, 20).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    rate_again(&server, "2026-01-01");
+    site.ok("run", &[]);
+    std::thread::sleep(Duration::from_millis(1200));
+    site.edit("path = \"vault\"\n", "path = \"vault\"\nkeep = { superseded = \"1s\" }\n");
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("it had no `keep` until now") && said.err.contains("--yes"), "{}", said.err);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0001"]);
+    site.ok("prune", &["--yes"]);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), Vec::<String>::new());
+}
+
+/// A verb, run by somebody whom the modes of files bind: not even root reads what it may not.
+fn bound(site: &Site, verb: &str) -> Said {
+    if !rustix::process::geteuid().is_root() {
+        return site.run(verb, &[]);
+    }
+    let own = site.command(verb, &[]);
+    let mut command = std::process::Command::new("setpriv");
+    command.arg("--bounding-set=-dac_override,-dac_read_search").arg(own.get_program()).args(own.get_args());
+    said(command.output().unwrap())
+}
+
+#[test]
+fn what_cannot_be_read_any_more_pins_the_last_complete_snapshot_and_no_other() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let site = Site::new("sqlite:none");
+    std::fs::create_dir(site.path("etc")).unwrap();
+    std::fs::write(site.path("etc/conf"), "1").unwrap();
+    std::fs::write(site.path("etc/secret"), "once it could be read").unwrap();
+    site.pipeline(
+        "name = \"etc\"\nstate = \"state\"\n\n[sink.vault.local]\npath = \"vault\"\nkeep = { superseded = \"1s\" }\n\n\
+         [flow.etc]\nsource.files = { path = \"etc\" }\ntransforms = [\"incremental\"]\nsinks = [\"vault\"]\n",
+    );
+    site.ok("run", &[]);
+    std::fs::set_permissions(site.path("etc/secret"), std::fs::Permissions::from_mode(0)).unwrap();
+    for content in ["2", "3"] {
+        std::fs::write(site.path("etc/conf"), content).unwrap();
+        let said = bound(&site, "run");
+        assert_eq!(said.status, 3, "{}", said.err);
+        assert!(said.err.contains("etc/secret"), "{}", said.err);
+        std::thread::sleep(Duration::from_millis(1200));
+    }
+    let shown = plan(&site);
+    assert_eq!(shown.matches("pinned: not everything could be read").count(), 1, "{shown}");
+    assert!(shown.lines().any(|line| line.contains("g0001") && line.contains("keep")), "{shown}");
+    assert!(shown.lines().any(|line| line.contains("g0002") && line.contains("remove")), "{shown}");
+    let said = site.ok("prune", &["--release", "snapshot"]);
+    assert!(said.err.contains("1 pins released"), "{}", said.err);
+    assert_eq!(plan(&site), "there is no superseded version\n");
+    let usage = site.run("prune", &["--release", "yesterday"]);
+    assert_eq!(usage.status, 2, "{}", usage.err);
+}
+
 /// The same command under a clock that is ten days ahead.
 fn with_wrong_clock(site: &Site, verb: &str) -> Said {
     let library = std::fs::read_dir("/usr/lib")

@@ -179,6 +179,68 @@ fn a_new_sink_is_filled_and_a_lagging_one_catches_up() {
 }
 
 #[test]
+fn one_bad_day_of_a_sink_keeps_no_other_day_from_a_new_one() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(61, 3, 50).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let path = site.live().into_iter().find(|path| path.to_string_lossy().contains("ar_cdr-2026-01-01")).unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let damage = || {
+        let mut bytes = good.clone();
+        bytes[good.len() / 2] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    };
+    damage();
+    site.edit("path = \"vault\"\n", "path = \"vault\"\n\n[sink.second.local]\npath = \"second\"\n");
+    site.edit("sinks = [\"vault\"]", "sinks = [\"vault\", \"second\"]");
+    let said = site.run("run", &["--json"]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    let report = said.report();
+    assert_eq!(report["caught-up"]["second"], 5, "{report:#}");
+    assert!(report["failures"][0]["message"].as_str().unwrap().contains("2026-01-01"), "{report:#}");
+    std::fs::write(&path, &good).unwrap();
+    site.ok("run", &[]);
+    // Where several have it, one that holds it whole is enough.
+    damage();
+    site.edit("path = \"second\"\n", "path = \"second\"\n\n[sink.third.local]\npath = \"third\"\n");
+    site.edit("\"second\"]", "\"second\", \"third\"]");
+    let report = site.ok("run", &["--json"]).report();
+    assert_eq!(report["caught-up"]["third"], 6, "{report:#}");
+    python::compare(&server, &site.path("third"), false).unwrap();
+}
+
+#[test]
+fn a_shrunk_day_reaches_the_sinks_where_its_predecessor_can_be_pinned() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(62, 3, 50).fill(&server);
+    let site = Site::on(&server);
+    site.edit("path = \"vault\"\n", "path = \"vault\"\n\n[sink.second.local]\npath = \"second\"\n");
+    site.edit("sinks = [\"vault\"]", "sinks = [\"vault\", \"second\"]");
+    site.ok("run", &[]);
+    // No pin can be written there.
+    let notes = site.path("second/.cdrvault/verified");
+    std::fs::create_dir_all(&notes).unwrap();
+    std::fs::write(notes.join("ar_cdr"), "in the way").unwrap();
+    server.app(&transaction("DELETE FROM ar_cdr WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    let said = site.run("run", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    python::compare(&server, &site.vault(), false).unwrap();
+    assert!(python::compare(&server, &site.path("second"), false).is_err(), "nothing replaced what cannot be pinned");
+    assert_eq!(server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim(), "1", "the debt stays");
+    std::fs::remove_file(notes.join("ar_cdr")).unwrap();
+    site.ok("run", &[]);
+    python::compare(&server, &site.path("second"), false).unwrap();
+    let pins = |vault: &str| {
+        let text = std::fs::read(site.path(vault).join(".cdrvault/verified/ar_cdr/2026-01-01.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["pins"].clone()
+    };
+    assert_eq!(pins("vault")[0]["generation"], 1);
+    assert_eq!(pins("second")[0]["generation"], 1, "what must stay in one must stay in the other");
+    assert_eq!(server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim(), "0");
+}
+
+#[test]
 fn a_changed_schema_evolves_or_is_refused() {
     let server = MariaDb::start(Engine::InnoDb);
     Rating::new(7, 2, 20).fill(&server);

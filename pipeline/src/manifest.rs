@@ -49,6 +49,9 @@ pub struct Manifest {
     /// The day was read before it ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub open: bool,
+    /// Something that should be in it could not be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
     /// When the object was sealed in the spool.
     pub sealed: Timestamp,
     /// When this sink had made it live and checked it; set by the sink.

@@ -87,7 +87,6 @@ def of_entries(entries):
     total = 0
     for entry in entries:
         text = json.dumps({k: entry[k] for k in keys if k in entry}, ensure_ascii=False, separators=(",", ":"))
-        # Python escapes DEL and such as they are; nothing else differs.
         total += xxhash.xxh3_128_intdigest(text.encode())
     return f"{len(entries)}-{total % MODULUS:032x}"
 

@@ -10,12 +10,13 @@
 
 pub mod boto3;
 mod daemon;
+pub mod fresh_root;
 pub mod garage;
 pub mod home;
 mod leftovers;
 pub mod mariadb;
 pub mod moto;
-mod places;
+pub mod places;
 pub mod proxy;
 pub mod python;
 pub mod rating;

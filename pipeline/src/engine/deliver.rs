@@ -26,6 +26,14 @@ pub(super) struct Before<'a> {
 }
 
 impl Before<'_> {
+    /// What went wrong with this sink alone; an interruption concerns all.
+    fn failure(&self, error: Error) -> Result<Failure> {
+        if error.kind() == Kind::Interrupted {
+            return Err(error);
+        }
+        Ok(Failure::of(&self.open.name, &error).counting(!self.open.optional))
+    }
+
     /// What goes wrong with an optional sink is a warning.
     pub(super) fn tolerate(&self, done: Result<()>, warnings: &mut Vec<String>) -> Result<()> {
         match done {
@@ -38,6 +46,22 @@ impl Before<'_> {
     }
 }
 
+/// What one sink must keep, another one must keep as well: its pins go before whatever supersedes what they hold.
+pub(super) async fn pass_pins(cx: &Context, from: &Arc<dyn Sink>, to: &Arc<dyn Sink>, unit: &Unit) -> Result<()> {
+    let pins = from.notes(cx, unit).await?.pins;
+    if pins.is_empty() {
+        return Ok(());
+    }
+    let mut notes = to.notes(cx, unit).await?;
+    let known: Vec<u32> = notes.pins.iter().map(|pin| pin.generation).collect();
+    let new: Vec<Pin> = pins.into_iter().filter(|pin| !known.contains(&pin.generation)).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    notes.pins.extend(new);
+    to.put_notes(cx, unit, &notes).await
+}
+
 /// What a delivery came to.
 pub(super) struct Delivered {
     pub(super) result: UnitResult,
@@ -46,6 +70,17 @@ pub(super) struct Delivered {
     /// The mirrors that have to be flushed first.
     pub(super) awaits: Vec<String>,
     pub(super) warnings: Vec<String>,
+}
+
+impl Delivered {
+    /// Whether a sink has the unit now.
+    pub(super) fn has(&self, sink: &str) -> bool {
+        match &self.result {
+            UnitResult::Published { missing, .. } => missing.iter().all(|failure| failure.of != sink),
+            UnitResult::Unchanged | UnitResult::Gone => true,
+            UnitResult::Failed { .. } => false,
+        }
+    }
 }
 
 /// The sinks of a flow with what they have of a unit, and the failures of those that cannot say.
@@ -87,8 +122,6 @@ pub(super) struct Delivery<'a> {
     pub(super) spool: &'a Spool,
     pub(super) on_schema_change: OnSchemaChange,
     pub(super) replay: Option<Replay>,
-    /// Something that should be in it could not be read: its last good copy is in an older generation.
-    pub(super) incomplete: bool,
     /// Of the sinks that cannot say what they have.
     pub(super) unreachable: Vec<Failure>,
     /// All sinks of the pipeline.
@@ -131,8 +164,14 @@ impl Delivery<'_> {
         if let (Some(source), Some(live), false) = (source, &previous, forked) {
             let objects = source.sink.read(self.cx, live).await?;
             let copy = seal::fetch(self.cx, self.spool, live, objects).await?;
-            let lacking: Vec<&Before<'_>> = before.iter().filter(|sink| !has(sink)).collect();
-            let (sinks, missing) = self.publish(&copy, &lacking).await?;
+            let (mut lacking, mut unpinned) = (Vec::new(), Vec::new());
+            for sink in before.iter().filter(|sink| !has(sink)) {
+                match pass_pins(self.cx, source.sink, sink.sink, &manifest.unit).await {
+                    Ok(()) => lacking.push(sink),
+                    Err(error) => unpinned.push(sink.failure(error)?),
+                }
+            }
+            let (sinks, missing) = self.publish(&copy, &lacking, unpinned).await?;
             return Ok(self.published(&copy.manifest, sinks, missing, warnings));
         }
         let shrunk = previous.as_ref().and_then(|previous| shrunk(manifest, previous));
@@ -143,16 +182,19 @@ impl Delivery<'_> {
                 "see what happened to the day; with --allow-shrink it is replaced, and the old generation kept",
             ));
         }
-        let incomplete = self.incomplete.then(|| "not everything could be read this time".to_owned());
+        // What cannot be read now has its last copy in the newest generation that was complete.
+        let incomplete = manifest.incomplete && previous.as_ref().is_some_and(|previous| !previous.incomplete);
+        let incomplete = incomplete.then(|| "not everything could be read this time".to_owned());
+        let (mut to, mut unpinned): (Vec<&Before<'_>>, _) = (before.iter().collect(), Vec::new());
         if let (Some(shrunk), Some(previous)) = (&shrunk.or(incomplete), &previous) {
-            self.pin(before, previous, shrunk, &mut warnings).await?;
+            unpinned = self.pin(before, previous, shrunk).await?;
+            to.retain(|sink| unpinned.iter().all(|failure: &Failure| failure.of != sink.open.name));
             warnings.push(format!(
                 "{}: {shrunk}; generation {} is kept until it is released",
                 manifest.unit, previous.generation
             ));
         }
-        let all: Vec<&Before<'_>> = before.iter().collect();
-        let (sinks, missing) = self.publish(sealed, &all).await?;
+        let (sinks, missing) = self.publish(sealed, &to, unpinned).await?;
         Ok(self.published(manifest, sinks, missing, warnings))
     }
 
@@ -171,14 +213,10 @@ impl Delivery<'_> {
         }
     }
 
-    /// Before the shrunk day is published: a crash in between leaves a pin too many, never one too few.
-    async fn pin(
-        &self,
-        before: &[Before<'_>],
-        previous: &Manifest,
-        reason: &str,
-        warnings: &mut Vec<String>,
-    ) -> Result<()> {
+    /// Before the shrunk day is published: a crash in between leaves a pin too many, never one too few. A sink where the
+    /// old generation cannot be pinned does not get the new one; the others do.
+    async fn pin(&self, before: &[Before<'_>], previous: &Manifest, reason: &str) -> Result<Vec<Failure>> {
+        let mut failures = Vec::new();
         for sink in before.iter().filter(|sink| sink.live.generation() == previous.generation) {
             let pinning = async {
                 let mut notes = sink.sink.notes(self.cx, &previous.unit).await?;
@@ -190,15 +228,23 @@ impl Delivery<'_> {
                     });
                     sink.sink.put_notes(self.cx, &previous.unit, &notes).await?;
                 }
-                Ok(())
+                Ok::<_, Error>(())
             };
-            sink.tolerate(pinning.await, warnings)?;
+            if let Err(error) = pinning.await {
+                failures.push(sink.failure(error)?);
+            }
         }
-        Ok(())
+        Ok(failures)
     }
 
-    async fn publish(&self, sealed: &Sealed, to: &[&Before<'_>]) -> Result<(Vec<String>, Vec<Failure>)> {
-        let (mut sinks, mut missing) = (Vec::new(), Vec::new());
+    /// `missing` are those that cannot have it, and so their mirrors cannot either.
+    async fn publish(
+        &self,
+        sealed: &Sealed,
+        to: &[&Before<'_>],
+        mut missing: Vec<Failure>,
+    ) -> Result<(Vec<String>, Vec<Failure>)> {
+        let mut sinks = Vec::new();
         let (mirrors, direct): (Vec<_>, Vec<_>) = to.iter().partition(|sink| sink.open.mirrors.is_some());
         for sink in direct {
             // Whoever lost the lock publishes nothing any more, anywhere.

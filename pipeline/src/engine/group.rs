@@ -132,9 +132,8 @@ impl Shop {
         drop(snapshot);
         failpoint::hit("after-seal")?;
         for (member, unit, live, unreachable, sealed, notices) in ready {
-            let incomplete = notices.count(Level::Problem) > 0;
             let flow = &self.opened.flows[member.flow];
-            match self.deliver(session, flow, &live, unreachable, &sealed, incomplete).await {
+            match self.deliver(session, flow, &live, unreachable, &sealed).await {
                 Ok(delivered) => {
                     if delivered.settled && delivered.awaits.is_empty() {
                         result.settled.push(unit.clone());
@@ -196,7 +195,9 @@ impl Shop {
             },
             open: unit.partition.day().is_some_and(|day| day >= writer.today()),
         };
-        sealing.seal(payload).await.at(unit)
+        let mut sealed = sealing.seal(payload).await.at(unit)?;
+        sealed.manifest.incomplete = notices.count(Level::Problem) > 0;
+        Ok(sealed)
     }
 
     async fn deliver(
@@ -206,7 +207,6 @@ impl Shop {
         before: &[Before<'_>],
         unreachable: Vec<Failure>,
         sealed: &Sealed,
-        incomplete: bool,
     ) -> Result<Delivered> {
         let delivery = Delivery {
             cx: &self.cx,
@@ -214,7 +214,6 @@ impl Shop {
             spool: &self.spool,
             on_schema_change: self.opened.spec(flow).on_schema_change,
             replay: self.replay,
-            incomplete,
             unreachable,
             names: self.opened.sinks.iter().map(|open| open.name.clone()).collect(),
             open: self.opened.sinks.iter().filter(|open| open.sink.is_ok()).map(|open| open.name.clone()).collect(),
@@ -222,7 +221,8 @@ impl Shop {
         };
         let mut delivered = delivery.run(sealed, before).await?;
         // A day that came back is not gone any more.
-        for sink in before {
+        let has: Vec<&Before<'_>> = before.iter().filter(|sink| delivered.has(&sink.open.name)).collect();
+        for sink in has {
             let noting = async {
                 let notes = sink.sink.notes(&self.cx, &sealed.manifest.unit).await?;
                 if notes.gone.is_some() {

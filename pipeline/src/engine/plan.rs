@@ -47,8 +47,8 @@ pub struct Copy {
     pub unit: Unit,
     /// Which generation.
     pub generation: u32,
-    /// Where it is.
-    pub from: String,
+    /// Where it is; the first of them that holds it whole is copied from.
+    pub from: Vec<String>,
     /// Where it lacks.
     pub to: String,
 }

@@ -244,19 +244,20 @@ impl<'a> Holdings<'a> {
             let newest = self.sinks.iter().filter_map(of).map(|held| held.generation).max().unwrap_or(0);
             let has =
                 |holding: &&Holding<'_>| of(holding).is_some_and(|held| held.generation == newest && held.object_there);
-            let Some(from) = self.sinks.iter().find(has) else {
+            let from: Vec<String> = self.sinks.iter().filter(has).map(|holding| holding.name.to_owned()).collect();
+            if from.is_empty() {
                 let live = self.newest(cx, partition).await.unwrap_or_default();
                 let (rows, bytes) = (live.as_ref().map(|live| live.rows), live.as_ref().map(|live| live.bytes()));
                 plan.want(unit, "the stored object is missing".to_owned(), rows, bytes);
                 continue;
-            };
+            }
             let mut lacking: Vec<&Holding<'_>> = self.sinks.iter().filter(|holding| !has(holding)).collect();
             lacking.sort_by_key(|to| to.mirrors.is_some());
             for to in lacking {
                 plan.copies.push(Copy {
                     unit: unit.clone(),
                     generation: newest,
-                    from: to.mirrors.unwrap_or(from.name).to_owned(),
+                    from: to.mirrors.map_or_else(|| from.clone(), |mirrored| vec![mirrored.to_owned()]),
                     to: to.name.to_owned(),
                 });
             }

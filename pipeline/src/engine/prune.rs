@@ -177,10 +177,12 @@ async fn plan_sink(
     let removed = planned.removals().count();
     if removed * 2 > planned.versions.len() && planned.versions.len() >= MANY {
         planned.needs_yes = Some(format!("it would remove {removed} of {} versions", planned.versions.len()));
-    } else if (removed > 0 || planned.history_older_than.is_some())
-        && state.kept.get(name).is_some_and(|before| applied.shorter_than(*before))
-    {
-        planned.needs_yes = Some("its `keep` got shorter".to_owned());
+    } else if removed > 0 || planned.history_older_than.is_some() {
+        planned.needs_yes = match state.kept.get(name) {
+            Some(Some(before)) if applied.shorter_than(*before) => Some("its `keep` got shorter".to_owned()),
+            Some(None) => Some("it had no `keep` until now, and kept everything".to_owned()),
+            _ => None,
+        };
     }
     Ok(planned)
 }
@@ -330,10 +332,10 @@ pub async fn execute(cx: &Context, opened: &Opened, plan: &PrunePlan, yes: bool,
             continue;
         }
         match execute_sink(cx, sink, planned).await {
-            Ok(0) => drop(state.kept.insert(planned.sink.clone(), keep.into())),
+            Ok(0) => drop(state.kept.insert(planned.sink.clone(), Some(keep.into()))),
             Ok(removed) => {
                 pruned.removed.insert(planned.sink.clone(), removed);
-                state.kept.insert(planned.sink.clone(), keep.into());
+                state.kept.insert(planned.sink.clone(), Some(keep.into()));
             }
             Err(error) if error.kind() == Kind::Interrupted => return Err(error),
             Err(error) => pruned.failures.push(Failure::of(&planned.sink, &error).counting(!open.optional)),
@@ -398,14 +400,23 @@ pub async fn release(cx: &Context, opened: &Opened, partition: Partition) -> Res
     let mut released = 0;
     for flow in &opened.flows {
         let unit = Unit::new(&flow.name, partition);
-        for (_, open, sink) in opened.sinks_of(flow) {
-            if open.mirrors.is_some() {
-                continue;
-            }
+        let (mirrors, vaults): (Vec<_>, Vec<_>) =
+            opened.sinks_of(flow).into_iter().partition(|(_, open, _)| open.mirrors.is_some());
+        let mut changed = Vec::new();
+        for (index, _, sink) in vaults {
             let notes = sink.notes(cx, &unit).await?;
             if !notes.pins.is_empty() {
                 released += notes.pins.len() as u64;
                 sink.put_notes(cx, &unit, &Notes { pins: Vec::new(), ..notes }).await?;
+                changed.push(index);
+            }
+        }
+        // A mirror has the notes of its vault.
+        for (_, open, sink) in mirrors {
+            if open.mirrors.is_some_and(|vault| changed.contains(&vault)) {
+                let notes = sink.notes(cx, &unit).await?;
+                sink.put_notes(cx, &unit, &notes).await?;
+                sink.flush(cx).await?;
             }
         }
     }

@@ -175,10 +175,8 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     report.caught_up = caught_up;
     report.failures.extend(failures);
     if !interrupted {
-        settled.extend(mirroring.flush(&mut report).await);
-    }
-    if !interrupted {
         note_gone(&shop, &plan, &mut report).await;
+        settled.extend(mirroring.flush(&mut report).await);
     }
     remember(&mut state, &shop.opened, &report, &settled, sweeps, interrupted);
     if let Err(error) = state.save(&directory) {
@@ -300,10 +298,14 @@ async fn note_gone(shop: &Shop, plan: &Plan, report: &mut Report) {
     for unit in &plan.gone {
         let Some(flow) = shop.opened.flows.iter().find(|flow| flow.name == unit.dataset) else { continue };
         let mut new = false;
-        for (_, open, sink) in shop.opened.sinks_of(flow) {
+        let mut sinks = shop.opened.sinks_of(flow);
+        // A mirror has the notes of its vault, which are sent again when they changed.
+        sinks.sort_by_key(|(_, open, _)| open.mirrors.is_some());
+        for (_, open, sink) in sinks {
+            let again = open.mirrors.is_some() && new;
             let noting = async {
                 let mut notes = sink.notes(&shop.cx, unit).await?;
-                if notes.gone.is_some() {
+                if notes.gone.is_some() && !again {
                     return Ok(false);
                 }
                 notes.gone = Some(Timestamp::now());
@@ -335,6 +337,9 @@ fn remember(
     sweeps: BTreeMap<String, planning::Swept>,
     interrupted: bool,
 ) {
+    for open in opened.sinks.iter().filter(|open| open.used && open.keep.is_none()) {
+        state.kept.insert(open.name.clone(), None);
+    }
     let today = jiff::Zoned::now().date();
     for flow in &opened.flows {
         let own = state.flow(&flow.name);

@@ -242,6 +242,7 @@ impl Sealing<'_> {
             table: None,
             origin: self.origin.clone(),
             open: self.open,
+            incomplete: false,
             sealed: Timestamp::now(),
             received: None,
             replaced: None,

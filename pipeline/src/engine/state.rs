@@ -21,8 +21,8 @@ const FILE: &str = "state.json";
 pub struct State {
     /// Sinks that were written to, with the ids of their vaults: one that is empty now is an unmounted disk.
     pub vaults: BTreeMap<String, String>,
-    /// The `keep` of each sink when it was last pruned.
-    pub kept: BTreeMap<String, Applied>,
+    /// The `keep` of each sink when it was last pruned; `None` where it had none when it was last written to.
+    pub kept: BTreeMap<String, Option<Applied>>,
     /// When each sink was last verified.
     pub verified: BTreeMap<String, VerifiedSink>,
     /// By flow.

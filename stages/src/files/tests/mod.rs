@@ -177,6 +177,7 @@ fn manifest(saved: &Saved, opened: Timestamp) -> Manifest {
             version: "0".into(),
         },
         open: false,
+        incomplete: false,
         sealed: opened,
         received: None,
         replaced: None,
