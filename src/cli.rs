@@ -8,8 +8,8 @@ use cdrvault_pipeline::error::{Error, Kind};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    completions, demo, history, init, man, output, prune, replay, restore, run, schema, snapshots, stages, status,
-    validate, verify,
+    completions, demo, history, init, man, output, prune, replay, report, restore, run, schema, snapshots, stages,
+    status, validate, verify,
 };
 
 /// Keeps the call records of a VoIP billing system safe and small.
@@ -100,6 +100,8 @@ enum Verb {
     History(history::Args),
     /// Show the saved generations
     Snapshots(snapshots::Args),
+    /// Write one HTML page: what is saved where, day by day, and what wants a look
+    Report(report::Args),
     /// Remove the superseded versions that `keep` no longer keeps
     Prune(prune::Args),
     /// Read everything again, and compare it with what it should be
@@ -182,6 +184,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(&args, &globals),
         Verb::History(args) => history::run(&args, &globals),
         Verb::Snapshots(args) => snapshots::run(&args, &globals),
+        Verb::Report(args) => report::run(&args, &globals),
         Verb::Prune(args) => prune::run(&args, &globals),
         Verb::Verify(args) => verify::run(&args, &globals),
         Verb::Restore(args) => restore::run(&args, &globals),

@@ -21,6 +21,7 @@ mod progress;
 mod prune;
 mod registry;
 mod replay;
+mod report;
 mod restore;
 mod run;
 mod schema;

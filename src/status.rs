@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cdrvault_pipeline::config::{NotifyOn, Pipeline};
 use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::engine::history;
+use cdrvault_pipeline::engine::history::{self, Line};
 use cdrvault_pipeline::engine::state::State;
 use cdrvault_pipeline::engine::survey::{Dataset, Place, Survey, survey};
 use cdrvault_pipeline::engine::{Opened, Outcome};
@@ -43,22 +43,22 @@ struct Alarms<'a> {
 /// What `--json` shows.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Status {
-    pipeline: String,
+pub(crate) struct Status {
+    pub(crate) pipeline: String,
     /// When a run last went well, by the history; without one, when a sink last received anything.
-    last_success: Option<Timestamp>,
-    last_run: Option<LastRun>,
-    datasets: Vec<Dataset>,
-    sinks: Vec<Place>,
+    pub(crate) last_success: Option<Timestamp>,
+    pub(crate) last_run: Option<LastRun>,
+    pub(crate) datasets: Vec<Dataset>,
+    pub(crate) sinks: Vec<Place>,
     /// Why this is not as it should be; empty when all is well.
-    alarms: Vec<String>,
+    pub(crate) alarms: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct LastRun {
-    began: Timestamp,
-    outcome: Outcome,
+pub(crate) struct LastRun {
+    pub(crate) began: Timestamp,
+    pub(crate) outcome: Outcome,
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
@@ -83,10 +83,21 @@ fn find(args: &Args, globals: &Globals) -> Result<Status, Failure> {
     let runs = history::read(&pipeline.state, history::MANY)?;
     session::runtime()?.block_on(async {
         let cx = session::context(&pipeline, Arc::new(Quiet))?;
-        let Survey { datasets, sinks } = look(&cx, &pipeline).await?;
+        let status = Status::of(&pipeline, &runs, look(&cx, &pipeline).await?, args.max_age);
+        if let (Some(first), Some(_)) = (status.alarms.first(), args.max_age) {
+            notify::tell(&pipeline, NotifyOn::Overdue, first, &Alarms { alarms: &status.alarms }, globals).await;
+        }
+        Ok(status)
+    })
+}
+
+impl Status {
+    /// `runs` with the newest last.
+    pub(crate) fn of(pipeline: &Pipeline, runs: &[Line], survey: Survey, max_age: Option<Duration>) -> Self {
+        let Survey { datasets, sinks } = survey;
         let good = runs.iter().rev().find(|line| line.is_success()).map(|line| line.report.finished);
         let last_run = runs.last().map(|line| LastRun { began: line.report.started, outcome: line.report.outcome });
-        let mut status = Status {
+        let mut status = Self {
             pipeline: pipeline.name.clone(),
             last_success: good.or_else(|| datasets.iter().filter_map(|dataset| dataset.received).max()),
             last_run,
@@ -94,12 +105,9 @@ fn find(args: &Args, globals: &Globals) -> Result<Status, Failure> {
             sinks,
             alarms: Vec::new(),
         };
-        status.alarms = alarms(&status, args.max_age);
-        if let (Some(first), Some(_)) = (status.alarms.first(), args.max_age) {
-            notify::tell(&pipeline, NotifyOn::Overdue, first, &Alarms { alarms: &status.alarms }, globals).await;
-        }
-        Ok(status)
-    })
+        status.alarms = alarms(&status, max_age);
+        status
+    }
 }
 
 /// What every sink of a pipeline holds.

@@ -59,13 +59,22 @@ fn play(page: &Path) {
     for (name, content) in files(&text) {
         let path = home.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, names.really(&content, home.to_str().unwrap())).unwrap();
+        let mut content = names.really(&content, home.to_str().unwrap());
+        // The default is a directory of this very system.
+        if names.is_root && path.extension() == Some("toml".as_ref()) && !content.contains("\nstate ") {
+            let state = home.join("var/lib/cdrvault").join(path.file_stem().unwrap());
+            content.insert_str(0, &format!("state = \"{}\"\n", state.display()));
+        }
+        std::fs::write(path, content).unwrap();
     }
     // What a page takes for granted.
     for database in Regex::new("sqlite:/(srv/[a-z]+)/billing.sqlite").unwrap().captures_iter(&text) {
         demo(&home, database.get(1).unwrap().as_str());
     }
-    std::fs::write(&copy, in_transcripts(&text, |line| names.really(line, "[CWD]"))).unwrap();
+    // Only what is said is compared by what stands for the directory; what is done must name it.
+    let here = home.to_str().unwrap();
+    let in_place = |line: &str| names.really(line, if line.starts_with('$') { here } else { "[CWD]" });
+    std::fs::write(&copy, in_transcripts(&text, in_place)).unwrap();
     let cases = trycmd::TestCases::new();
     for (name, value) in [("XDG_CONFIG_HOME", home.join("etc")), ("HOME", home.clone())] {
         cases.env(name, value.to_str().unwrap());
@@ -73,7 +82,11 @@ fn play(page: &Path) {
     cases.env("NO_COLOR", "1").env("COLUMNS", "100").register_bin("cdrvault", Path::new(PROGRAM)).case(&copy).run();
     if is_overwriting() {
         let made = std::fs::read_to_string(&copy).unwrap();
-        std::fs::write(page, in_transcripts(&made, |line| names.shown(&without_what_differs(line)))).unwrap();
+        std::fs::write(
+            page,
+            in_transcripts(&made, |line| names.shown(&without_what_differs(&line.replace(here, "[CWD]")))),
+        )
+        .unwrap();
     }
 }
 
@@ -147,8 +160,9 @@ fn without_what_differs(line: &str) -> String {
     let mut text = line.to_owned();
     for (pattern, with) in [
         (r"\d+\.\d s\b", "[..] s"),
-        (r"\d+ s ago", "[..] ago"),
-        (r"\d+(\.\d)? [KMG]iB", "[..]"),
+        (r"\d+ (s|min) ago +", "[..] ago [..] "),
+        (r"\d+ (s|min) ago", "[..] ago"),
+        (r"\d+(\.\d)? ([KMG]i)?B\b", "[..]"),
         (r"\d+\.\d times", "[..] times"),
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?", "[..]"),
     ] {

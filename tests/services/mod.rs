@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods, reason = "the durable write is for vaults, not for scratch files")]
 
 pub mod boto3;
+pub mod chromium;
 mod daemon;
 pub mod fresh_root;
 pub mod garage;
