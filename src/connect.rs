@@ -46,7 +46,12 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
         let cx = session::context(&pipeline, Arc::new(Quiet))?;
         let opened = engine::open(&cx, pipeline).await?;
         let mut checks = Vec::new();
-        for open in &opened.sessions {
+        // Directories and dumps have no session that anybody would know.
+        let of_databases = opened.sessions.iter().filter(|open| {
+            let databases = &opened.pipeline.databases;
+            databases.iter().any(|database| database.build.identity() == open.identity)
+        });
+        for open in of_databases {
             let what = format!("database {}", open.identity);
             match &open.session {
                 Ok((_, found)) => {
@@ -76,8 +81,7 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
                 Ok(sink) => {
                     let room = match sink.free_space() {
                         Ok(Some(bytes)) => format!(", {} free", output::size(bytes)),
-                        Ok(None) => String::new(),
-                        Err(error) => format!(", {}", error.one_line()),
+                        Ok(None) | Err(_) => String::new(),
                     };
                     let vault = open.identity.as_ref().map_or("no vault", |_| "can be written");
                     checks.push(Check::good(what, format!("{}: {vault}{room}", sink.describe())));

@@ -127,7 +127,8 @@ async fn saved(
     pipeline: &Arc<Pipeline>,
     options: &RunOptions,
 ) -> Result<Report> {
-    let report = engine::run(cx, Arc::clone(pipeline), options, engine::lock(pipeline, options)?).await?.report;
+    let report =
+        engine::run(cx, Arc::clone(pipeline), options, engine::lock(cx, pipeline, options).await?).await?.report;
     if report.outcome == Outcome::Done {
         return Ok(report);
     }

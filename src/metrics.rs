@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cdrvault_pipeline::config::Pipeline;
 use cdrvault_pipeline::durable::{self, How};
-use cdrvault_pipeline::engine::history::Line;
+use cdrvault_pipeline::engine::history::{self, Line};
 use cdrvault_pipeline::engine::report::UnitResult;
 use cdrvault_pipeline::engine::survey::Survey;
 use cdrvault_pipeline::engine::{Outcome, Report};
@@ -26,9 +26,8 @@ fn render(pipeline: &Pipeline, runs: &[Line], survey: Option<&Survey>, now: Time
     let metrics = Metrics { registry: Registry::new() };
     let name = pipeline.name.as_str();
     metrics.add("build_info", "The version that wrote this.", &["version"])?.set(&[env!("CARGO_PKG_VERSION")], 1.0);
-    if let Some(success) = runs.iter().rev().find(|line| line.is_success()) {
-        let at = seconds(success.report.finished);
-        metrics.add("last_success_timestamp_seconds", LAST_SUCCESS, &["pipeline"])?.set(&[name], at);
+    if let Some(at) = history::last_success(runs, pipeline.flows.iter().map(|flow| flow.name.as_str())) {
+        metrics.add("last_success_timestamp_seconds", LAST_SUCCESS, &["pipeline"])?.set(&[name], seconds(at));
     }
     if let Some(last) = runs.last() {
         metrics.last_run(name, pipeline, &last.report)?;
@@ -41,7 +40,7 @@ fn render(pipeline: &Pipeline, runs: &[Line], survey: Option<&Survey>, now: Time
     Ok(text)
 }
 
-const LAST_SUCCESS: &str = "When a run of the whole pipeline last did all that there was to do.";
+const LAST_SUCCESS: &str = "Since when every flow is saved: the oldest of the last good runs of each.";
 
 fn seconds(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0

@@ -69,7 +69,7 @@ pub(crate) fn execute(name: Option<&str>, options: RunOptions, globals: &Globals
             show(&report, globals)?;
             Ok(exit(&report))
         }
-        Err(error) if error.kind() == Kind::Locked && !output::on_terminal() && !is_old(&error) => {
+        Err(error) if error.kind() == Kind::Locked && !output::on_terminal() && is_young(&error) => {
             Err(Failure::LockedQuietly)
         }
         Err(error) => Err(error.into()),
@@ -92,7 +92,7 @@ async fn watched(
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     }
-    let done = match engine::lock(pipeline, options) {
+    let done = match engine::lock(cx, pipeline, options).await {
         Ok(lock) => {
             // Nobody waits for whoever is told that it begins.
             let telling = notify::tell(pipeline, NotifyOn::Start, "a run begins", &Nothing {}, globals);
@@ -137,10 +137,11 @@ async fn measure(cx: &Context, pipeline: &Arc<Pipeline>, path: &Path, ran: Optio
     metrics::write(path, pipeline, &runs, survey)
 }
 
-/// A run that is at work for longer than a day has hung, and cron's mail should say so.
-fn is_old(error: &cdrvault_pipeline::error::Error) -> bool {
+/// Whether another run of this host is at work, and for less than a day: one that takes longer has hung, and cron's mail
+/// should say so. So it should of a lock in the database alone, which a copy of this host holds, or a dead connection.
+fn is_young(error: &Error) -> bool {
     cdrvault_pipeline::lock::held_since(error)
-        .is_some_and(|since| jiff::Timestamp::now().duration_since(since) > jiff::SignedDuration::from_hours(24))
+        .is_some_and(|since| jiff::Timestamp::now().duration_since(since) < jiff::SignedDuration::from_hours(24))
 }
 
 fn exit(report: &Report) -> Exit {
@@ -210,7 +211,8 @@ fn show(report: &Report, globals: &Globals) -> Result<(), Failure> {
         return Ok(());
     }
     complain(report, globals);
-    if globals.verbose > 0 || (output::on_terminal() && !globals.quiet) {
+    let wanted = globals.verbose > 0 || (output::on_terminal() && !globals.quiet);
+    if wanted && report.outcome == Outcome::Done {
         output::note(&summary(report));
     }
     Ok(())

@@ -45,7 +45,7 @@ struct Alarms<'a> {
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct Status {
     pub(crate) pipeline: String,
-    /// When a run last went well, by the history; without one, when a sink last received anything.
+    /// Since when every flow is saved, by the history; without one, when a sink last received anything.
     pub(crate) last_success: Option<Timestamp>,
     pub(crate) last_run: Option<LastRun>,
     pub(crate) datasets: Vec<Dataset>,
@@ -95,11 +95,16 @@ impl Status {
     /// `runs` with the newest last.
     pub(crate) fn of(pipeline: &Pipeline, runs: &[Line], survey: Survey, max_age: Option<Duration>) -> Self {
         let Survey { datasets, sinks } = survey;
-        let good = runs.iter().rev().find(|line| line.is_success()).map(|line| line.report.finished);
+        let flows = pipeline.flows.iter().map(|flow| flow.name.as_str());
+        let good = match runs {
+            // The history may be deleted without harm: then it is the vaults that tell.
+            [] => datasets.iter().filter_map(|dataset| dataset.received).max(),
+            runs => history::last_success(runs, flows),
+        };
         let last_run = runs.last().map(|line| LastRun { began: line.report.started, outcome: line.report.outcome });
         let mut status = Self {
             pipeline: pipeline.name.clone(),
-            last_success: good.or_else(|| datasets.iter().filter_map(|dataset| dataset.received).max()),
+            last_success: good,
             last_run,
             datasets,
             sinks,

@@ -243,6 +243,76 @@ fn a_second_run_at_the_same_time_is_refused_or_waits() {
 }
 
 #[test]
+fn a_lock_that_only_the_database_knows_of_is_told() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = saved_site(&server);
+    server.app(&services::rating::transaction(
+        "UPDATE ar_cdr SET duration = duration + 1 WHERE calldate < '2026-01-02';",
+        &["2026-01-01"],
+    ));
+    let go = site.path("go");
+    let mut first = site.start(&format!("after-claim=pause:{}", go.display()));
+    while !site.path("go.reached").exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // A copy of this host would find the files free.
+    for lock in ["state/lock", "vault/.cdrvault/lock"] {
+        std::fs::remove_file(site.path(lock)).unwrap();
+    }
+    let said = site.run("run", &[]);
+    assert_eq!(said.status, 11, "{}", said.err);
+    assert!(said.err.contains("holds the lock on mysql://"), "{}", said.err);
+    std::fs::write(&go, "").unwrap();
+    first.wait().unwrap();
+}
+
+#[test]
+fn whoever_waits_for_a_lock_can_be_stopped() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = saved_site(&server);
+    let lock = std::fs::File::options().write(true).open(site.path("state/lock")).unwrap();
+    lock.lock().unwrap();
+    let mut waiting = site.command("run", &["--wait-lock", "1h"]).spawn().unwrap();
+    // Until it listens to signals.
+    let caught = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        u64::from_str_radix(&mask, 16).unwrap() & (1 << 14) != 0
+    };
+    while !caught(waiting.id()) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Command::new("kill").arg(waiting.id().to_string()).status().unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn a_full_optional_sink_keeps_nothing_from_the_others() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root mounts a small file system");
+        return;
+    }
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = saved_site(&server);
+    let usb = site.path("usb");
+    std::fs::create_dir(&usb).unwrap();
+    let mount = |args: &[&str]| assert!(Command::new(args[0]).args(&args[1..]).status().unwrap().success(), "{args:?}");
+    mount(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", usb.to_str().unwrap()]);
+    std::fs::write(usb.join("fill"), vec![0; 900 << 10]).unwrap();
+    site.edit("[sink.vault.local]", "[sink.usb.local]\npath = \"usb/vault\"\noptional = true\n\n[sink.vault.local]");
+    site.edit("sinks = [\"vault\"]", "sinks = [\"usb\", \"vault\"]");
+    server.app(&services::rating::transaction(
+        "UPDATE ar_cdr SET duration = duration + 1 WHERE calldate < '2026-01-02';",
+        &["2026-01-01"],
+    ));
+    let said = site.run("run", &[]);
+    mount(&["umount", usb.to_str().unwrap()]);
+    assert_eq!(said.status, 0, "{}", said.err);
+    assert!(said.err.contains("usb"), "{}", said.err);
+    services::python::compare(&server, &site.vault(), false).unwrap();
+}
+
+#[test]
 fn a_literal_secret_that_others_can_read_is_refused() {
     let server = MariaDb::start(Engine::InnoDb);
     let site = saved_site(&server);

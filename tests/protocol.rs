@@ -5,6 +5,7 @@
 
 mod services;
 
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -76,6 +77,40 @@ fn owed(server: &MariaDb) -> u64 {
     server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim().parse().unwrap()
 }
 
+/// Re-rates at random while `run` is called again and again. It is told a number and says whether what it started was killed;
+/// both must happen.
+fn under_rerating(server: &MariaDb, rating: &mut Rating, seed: u64, mut run: impl FnMut(&mut Random) -> bool) {
+    let (busy, killed, finished) = (AtomicBool::new(true), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // On a slow machine there is more rating, not less killing.
+            let few = || killed.load(Ordering::Relaxed) < 20 || finished.load(Ordering::Relaxed) < 5;
+            for step in 0.. {
+                if step >= RERATINGS && !few() {
+                    break;
+                }
+                rating.step(server);
+                // Longer than a run waits for nothing, so that runs and ratings interleave in every way.
+                std::thread::sleep(Duration::from_millis(rating.random.below(120)));
+            }
+            busy.store(false, Ordering::Relaxed);
+        });
+        let mut random = Random(seed);
+        while busy.load(Ordering::Relaxed) {
+            if run(&mut random) { &killed } else { &finished }.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+}
+
+/// Lets a process end, or kills it -9 after a while; whether it was killed.
+fn ended_or_killed(mut run: std::process::Child, random: &mut Random) -> bool {
+    std::thread::sleep(Duration::from_millis(random.below(700)));
+    if random.below(4) > 0 {
+        let _ = run.kill();
+    }
+    run.wait().unwrap().code().is_none()
+}
+
 #[test]
 fn random_rerating_while_runs_are_killed_loses_nothing() {
     for (engine, seed) in [(Engine::InnoDb, 31), (Engine::RocksDb, 32)] {
@@ -84,37 +119,14 @@ fn random_rerating_while_runs_are_killed_loses_nothing() {
         rating.fill(&server);
         let site = Site::on(&server);
         site.ok("run", &[]);
-        let (busy, killed, finished) = (AtomicBool::new(true), AtomicU64::new(0), AtomicU64::new(0));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                // On a slow machine there is more rating, not less killing.
-                let few = || killed.load(Ordering::Relaxed) < 20 || finished.load(Ordering::Relaxed) < 5;
-                for step in 0.. {
-                    if step >= RERATINGS && !few() {
-                        break;
-                    }
-                    rating.step(&server);
-                    // Longer than a run waits for nothing, so that runs and ratings interleave in every way.
-                    std::thread::sleep(Duration::from_millis(rating.random.below(120)));
-                }
-                busy.store(false, Ordering::Relaxed);
-            });
-            let mut random = Random(seed);
-            while busy.load(Ordering::Relaxed) {
-                let failpoint = match random.below(3) {
-                    0 => format!("{}:{}=abort", STEPS[random.below(STEPS.len() as u64) as usize], 1 + random.below(3)),
-                    _ => String::new(),
-                };
-                let mut run = site.start(&failpoint);
-                std::thread::sleep(Duration::from_millis(random.below(700)));
-                // Kill -9, wherever it is, or let it end: both must happen.
-                if random.below(4) > 0 {
-                    let _ = run.kill();
-                }
-                let status = run.wait().unwrap();
-                if status.code().is_none() { &killed } else { &finished }.fetch_add(1, Ordering::Relaxed);
-                all_whole(&site);
-            }
+        under_rerating(&server, &mut rating, seed, |random| {
+            let failpoint = match random.below(3) {
+                0 => format!("{}:{}=abort", STEPS[random.below(STEPS.len() as u64) as usize], 1 + random.below(3)),
+                _ => String::new(),
+            };
+            let killed = ended_or_killed(site.start(&failpoint), random);
+            all_whole(&site);
+            killed
         });
         site.ok("run", &[]);
         all_whole(&site);
@@ -155,14 +167,9 @@ fn the_order_of_the_upstream_job_loses_that_change() {
     let mut rating = Rating::new(41, 1, 30);
     rating.fill(&server);
     let site = Site::on(&server);
-    // Our own events are off: what is exported is what the upstream job's queue says.
-    site.edit(
-        "[\"incremental\", \"parquet\"]",
-        "[{ incremental = { detect = [\"tripwire\"], sweep-every = \"9y\" } }, \"parquet\"]",
-    );
+    upstream_only(&site);
     let upstream_job = |during: &mut dyn FnMut()| {
-        let queue = "SELECT day FROM ar_daily_status_change q JOIN ar_daily_status_job j ON j.id = q.ar_daily_status_job_id WHERE j.name = 'upstream'";
-        for day in server.app(queue).lines() {
+        for day in server.app(UPSTREAM_QUEUE).lines() {
             site.ok("replay", &["--day", day]);
             during();
             server.app(&format!("DELETE FROM ar_daily_status_change WHERE day = '{day}'"));
@@ -175,6 +182,51 @@ fn the_order_of_the_upstream_job_loses_that_change() {
     upstream_job(&mut || {});
     let said = python::compare(&server, &site.vault(), true);
     assert!(said.is_err(), "the upstream order must lose the change");
+}
+
+const UPSTREAM_QUEUE: &str = "SELECT day FROM ar_daily_status_change q JOIN ar_daily_status_job j \
+                              ON j.id = q.ar_daily_status_job_id WHERE j.name = 'upstream' ORDER BY day";
+
+/// Our own events are off: what is exported is what the upstream job's queue says.
+fn upstream_only(site: &Site) {
+    site.edit(
+        "[\"incremental\", \"parquet\"]",
+        "[{ incremental = { detect = [\"tripwire\"], sweep-every = \"9y\" } }, \"parquet\"]",
+    );
+}
+
+/// The same random re-ratings and kills as above, with the order of the upstream job: sooner or later it loses a change.
+#[test]
+fn random_rerating_loses_changes_in_the_order_of_the_upstream_job() {
+    let server = MariaDb::start(Engine::InnoDb);
+    server.app("INSERT INTO ar_daily_status_job (name) VALUES ('upstream')");
+    let mut rating = Rating::new(33, 12, 30);
+    rating.fill(&server);
+    let site = Site::on(&server);
+    upstream_only(&site);
+    let export =
+        |day: &str| site.command("replay", &["--day", day, "--allow-shrink"]).stderr(Stdio::null()).spawn().unwrap();
+    let announced = |day: &str| server.app(&format!("DELETE FROM ar_daily_status_change WHERE day = '{day}'"));
+    for round in 0..10 {
+        under_rerating(&server, &mut rating, 33 + round, |random| {
+            let queue = server.app(UPSTREAM_QUEUE);
+            let Some(day) = queue.lines().next() else { return false };
+            let killed = ended_or_killed(export(day), random);
+            if !killed {
+                announced(day);
+            }
+            killed
+        });
+        // One clean run of the job.
+        for day in server.app(UPSTREAM_QUEUE).lines() {
+            assert!(export(day).wait().unwrap().success());
+            announced(day);
+        }
+        if python::compare(&server, &site.vault(), true).is_err() {
+            return;
+        }
+    }
+    panic!("the order of the upstream job lost nothing: then the test above proves nothing");
 }
 
 /// The lock connection is lost while a run is at work: it publishes and deletes nothing any more.

@@ -153,7 +153,7 @@ fn what_cannot_be_read_any_more_pins_the_last_complete_snapshot_and_no_other() {
          [flow.etc]\nsource.files = { path = \"etc\" }\ntransforms = [\"incremental\"]\nsinks = [\"vault\"]\n",
     );
     site.ok("run", &[]);
-    std::fs::set_permissions(site.path("etc/secret"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(site.path("etc/secret"), std::fs::Permissions::from_mode(0o000)).unwrap();
     for content in ["2", "3"] {
         std::fs::write(site.path("etc/conf"), content).unwrap();
         let said = bound(&site, "run");

@@ -265,6 +265,108 @@ fn a_changed_schema_evolves_or_is_refused() {
 }
 
 #[test]
+fn two_databases_of_one_server_are_saved_by_one_pipeline() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(81, 2, 20).fill(&server);
+    server.app(
+        "GRANT SHOW VIEW, TRIGGER, EVENT ON asterisell.* TO cdrvault@'127.0.0.1'; INSERT INTO ar_params () VALUES ()",
+    );
+    let site = Site::on(&server);
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    // The dump by an entry of its own, as by an account with other rights; and another schema.
+    let url = text.lines().find(|line| line.starts_with("url")).unwrap();
+    server.sql("", "CREATE DATABASE other; CREATE TABLE other.ar_cdr LIKE asterisell.ar_cdr; \
+                    GRANT SELECT ON other.* TO cdrvault@'127.0.0.1'; INSERT INTO other.ar_cdr SELECT * FROM asterisell.ar_cdr");
+    let more = format!(
+        "\n[database.dumps]\n{url}\npassword = {{ file = \"password\" }}\n\n[database.other]\n{}\npassword = {{ file = \"password\" }}\n\n\
+         [flow.configurations]\nsource.dump = {{ database = \"dumps\", tables = \"configuration\" }}\n\
+         transforms = [\"incremental\", \"compress\"]\nsinks = [\"vault\"]\n\n\
+         [flow.others]\nsource.ar-cdr = {{ database = \"other\" }}\ntransforms = [\"incremental\", \"parquet\"]\nsinks = [\"vault\"]\n",
+        url.replace("/asterisell", "/other")
+    );
+    site.pipeline(&(text + &more));
+    assert_eq!(site.published().len(), 7);
+    assert_eq!(site.published(), Vec::<String>::new());
+    let identity = std::fs::read_to_string(site.vault().join(".cdrvault/vault.json")).unwrap();
+    assert_eq!(identity.matches("/asterisell\"").count(), 1, "{identity}");
+}
+
+#[test]
+fn an_emptied_directory_keeps_what_was_saved_of_it() {
+    let site = Site::new("sqlite:none");
+    std::fs::create_dir(site.path("uploads")).unwrap();
+    std::fs::write(site.path("uploads/a"), "a").unwrap();
+    site.pipeline(
+        "name = \"up\"\nstate = \"state\"\n\n[sink.vault.local]\npath = \"vault\"\nkeep = { superseded = \"1s\" }\n\n\
+         [flow.uploads]\nsource.files = { path = \"uploads\" }\ntransforms = [\"incremental\"]\nsinks = [\"vault\"]\n",
+    );
+    site.ok("run", &[]);
+    std::fs::remove_file(site.path("uploads/a")).unwrap();
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("the directory is empty now, 1 entries were saved"), "{}", said.err);
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    site.ok("run", &[]);
+    let all = site.ok("snapshots", &["--all"]);
+    assert!(all.out.contains("g0001"), "{}", all.out);
+    let plan = site.ok("prune", &["-n"]);
+    assert!(plan.out.contains("pinned: the directory is empty now"), "{}", plan.out);
+}
+
+#[test]
+fn a_vault_that_is_away_makes_no_day_a_debt() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(82, 4, 20).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    std::fs::rename(site.vault(), site.path("away")).unwrap();
+    // A sweep is due, which lists every day.
+    let state = std::fs::read_to_string(site.path("state/state.json")).unwrap();
+    let mut state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    for flow in ["ar_cdr", "ar_source_cdr"] {
+        state["flows"][flow]["swept"] = "2020-01-01T00:00:00Z".into();
+    }
+    std::fs::write(site.path("state/state.json"), state.to_string()).unwrap();
+    server.app(&transaction("UPDATE ar_cdr SET income = 5 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    assert_eq!(site.run("run", &[]).status, 1);
+    // The application itself announces to both rows of a flow.
+    assert_eq!(server.app("SELECT DISTINCT day FROM ar_daily_status_change").trim(), "2026-01-01");
+    std::fs::rename(site.path("away"), site.vault()).unwrap();
+    assert_eq!(site.published(), ["ar_cdr 2026-01-01"]);
+}
+
+#[test]
+fn the_age_counts_from_the_flow_that_is_oldest() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(83, 2, 20).fill(&server);
+    let site = Site::on(&server);
+    let age = |limit: &str| site.run("status", &["--max-age", limit]);
+    site.ok("run", &["--flow", "ar_cdr"]);
+    let said = age("1h");
+    assert!(said.status == 1 && said.err.contains("no run has gone well yet"), "{}", said.err);
+    site.ok("run", &["--flow", "ar_source_cdr"]);
+    assert_eq!(age("1h").status, 0);
+    site.ok("replay", &["--day", "2026-01-01"]);
+    let history = site.path("state/history.jsonl");
+    // A line that a crash cut within a character.
+    let mut text = std::fs::read(&history).unwrap();
+    text.extend(b"{\"verb\":\"St.P\xc3");
+    std::fs::write(&history, text).unwrap();
+    assert_eq!(age("1h").status, 0);
+    site.ok("run", &[]);
+    assert!(site.ok("history", &[]).out.matches("done").count() >= 4);
+    let plugin = site.run("status", &["--max-age", "1h", "--nagios"]);
+    assert!(
+        plugin.status == 0 && plugin.out.starts_with("CDRVAULT OK - ") && plugin.out.contains("| age="),
+        "{}",
+        plugin.out
+    );
+    let late = site.run("status", &["--max-age", "0s", "--nagios"]);
+    assert!(late.status == 2 && late.out.starts_with("CDRVAULT CRITICAL - "), "{}", late.out);
+    let unknown = site.run("status", &["--nagios", "--config", "/nowhere.toml"]);
+    assert!(unknown.status == 3 && unknown.out.starts_with("CDRVAULT UNKNOWN - "), "{}", unknown.out);
+}
+
+#[test]
 fn directories_are_saved_with_the_calls() {
     use std::os::unix::ffi::OsStrExt as _;
     let home = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 
 /// A lock that is held until it is dropped. The file stays: removing it would race with whoever opens it next.
@@ -27,9 +28,28 @@ pub struct Holder {
     pub since: Timestamp,
 }
 
-/// Takes the lock, or [`Kind::Locked`] after waiting for whoever holds it.
-pub fn acquire(path: &Path, wait: Duration) -> Result<Guard> {
+/// How often a lock that is waited for is tried.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Takes the lock, or [`Kind::Locked`] after waiting for whoever holds it; ends at once when we are asked to stop.
+pub async fn wait_for(cx: &Context, path: &Path, wait: Duration) -> Result<Guard> {
     let deadline = Instant::now() + wait;
+    loop {
+        match acquire(path) {
+            Err(error) if error.kind() == Kind::Locked && Instant::now() < deadline => {
+                cx.unless_cancelled(async {
+                    tokio::time::sleep(AGAIN).await;
+                    Ok(())
+                })
+                .await?;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Takes the lock, or [`Kind::Locked`].
+pub fn acquire(path: &Path) -> Result<Guard> {
     let mut file = File::options()
         .read(true)
         .write(true)
@@ -39,15 +59,10 @@ pub fn acquire(path: &Path, wait: Duration) -> Result<Guard> {
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
         .open(path)
         .map_err(|error| Error::io("open the lock file", path, error))?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(200));
-            }
-            Err(TryLockError::WouldBlock) => return Err(locked(path, &mut file)),
-            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, error)),
-        }
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(locked(path, &mut file)),
+        Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, error)),
     }
     let failed = |error| Error::io("write the lock file", path, error);
     let holder = Holder { pid: std::process::id(), since: Timestamp::now() };
@@ -94,12 +109,12 @@ mod tests {
     fn the_second_is_told_who_is_first_and_the_lock_ends_with_its_guard() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("lock");
-        let first = acquire(&path, Duration::ZERO).unwrap();
-        let error = acquire(&path, Duration::ZERO).unwrap_err();
+        let first = acquire(&path).unwrap();
+        let error = acquire(&path).unwrap_err();
         assert_eq!(error.kind(), Kind::Locked);
         assert!(error.one_line().contains(&format!("process {}", std::process::id())), "{}", error.one_line());
         assert!(held_since(&error).is_some());
         drop(first);
-        acquire(&path, Duration::ZERO).unwrap();
+        acquire(&path).unwrap();
     }
 }

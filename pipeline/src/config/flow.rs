@@ -63,8 +63,10 @@ impl Known<'_> {
         section.finish();
 
         let source = self.source(draft, entry, source);
-        let database =
-            source.as_ref().and_then(|(_, build, _)| build.database()).map(|name| self.database(draft, name));
+        let database = source
+            .as_ref()
+            .and_then(|(_, build, _)| build.database())
+            .map(|name| self.database(draft, name.name(), name.span()));
         let sinks = options.as_ref().and_then(|options| self.sinks(draft, &section.value("sinks"), &options.sinks));
         let end = transforms.as_ref().map_or_else(|| entry.span.clone(), |field| field.value.span());
         let links = self.transforms(draft, entry, transforms.as_ref());
@@ -123,7 +125,15 @@ impl Known<'_> {
         let plugin = self.registry.sources.iter().find(|plugin| plugin.kind == key)?;
         let title = format!("`source.{key}` of [flow.{}]", entry.name);
         let mut section = Section::new(draft, entry.name, plugin.kind, title, key_span.clone(), Body::of(value));
-        (plugin.parse)(&mut section).map(|build| (plugin.kind, build, key_span))
+        let build = (plugin.parse)(&mut section);
+        // Of a source whose other options are wrong, this is known all the same.
+        if let (None, DeValue::Table(options)) = (&build, value.get_ref())
+            && let Some(database) = options.get("database")
+            && let DeValue::String(name) = database.get_ref()
+        {
+            self.database(draft, name, database.span());
+        }
+        build.map(|build| (plugin.kind, build, key_span))
     }
 
     fn transforms(&self, draft: &Draft<'_>, entry: &Entry<'_>, field: Option<&Field<'_>>) -> Vec<Link> {
@@ -170,17 +180,17 @@ impl Known<'_> {
     }
 
     /// The name of a database that exists.
-    fn database(&self, draft: &Draft<'_>, reference: &Reference) -> Option<String> {
+    fn database(&self, draft: &Draft<'_>, name: &str, span: Range<usize>) -> Option<String> {
         let known = table::names(self.databases);
-        if known.contains(&reference.name()) {
-            return Some(reference.name().to_owned());
+        if known.contains(&name) {
+            return Some(name.to_owned());
         }
         let help = if known.is_empty() {
-            format!("add `[database.{}]` with its `url`", reference.name())
+            format!("add `[database.{name}]` with its `url`")
         } else {
-            did_you_mean(reference.name(), &known, "databases")
+            did_you_mean(name, &known, "databases")
         };
-        draft.report(Problem::new(reference.span(), format!("there is no database `{}`", reference.name())).help(help));
+        draft.report(Problem::new(span, format!("there is no database `{name}`")).help(help));
         None
     }
 

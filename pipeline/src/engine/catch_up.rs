@@ -57,18 +57,17 @@ async fn whole<'a>(cx: &Context, opened: &'a Opened, copy: &Copy) -> Result<(&'a
             Err(error) => Err(error),
         };
         match live {
-            Ok((from, live)) => match live.intact().filter(|manifest| manifest.generation == copy.generation) {
-                Some(manifest) => return Ok((from, Arc::clone(manifest))),
-                None => {
-                    let message = format!(
-                        "{}: generation {} in sink `{name}` is not what its receipt says",
-                        copy.unit, copy.generation
-                    );
-                    let hint =
-                        "`cdrvault verify --repair` mends it from another sink, `cdrvault replay` from the database";
-                    failed = Some(Error::new(Kind::Damaged, message).hint(hint));
+            Ok((from, live)) => {
+                if let Some(manifest) = live.intact().filter(|manifest| manifest.generation == copy.generation) {
+                    return Ok((from, Arc::clone(manifest)));
                 }
-            },
+                let message = format!(
+                    "{}: generation {} in sink `{name}` is not what its receipt says",
+                    copy.unit, copy.generation
+                );
+                let hint = "`cdrvault verify --repair` mends it from another sink, `cdrvault replay` from the database";
+                failed = Some(Error::new(Kind::Damaged, message).hint(hint));
+            }
             Err(error) if error.kind() == Kind::Interrupted => return Err(error),
             Err(error) => failed = Some(error),
         }

@@ -13,7 +13,7 @@ use crate::config::OnSchemaChange;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
-use crate::manifest::{Manifest, Pin};
+use crate::manifest::{Holding, Manifest, Pin};
 use crate::partition::Unit;
 use crate::sink::{Live, Sealed, Sink};
 use crate::stage::Session;
@@ -340,13 +340,18 @@ impl Delivery<'_> {
     }
 }
 
-/// How a day shrank, if it lost all of its rows or at least half of them.
+/// How a day or a tree shrank, if it lost everything or at least half. An empty tree is often a disk that is not mounted.
 fn shrunk(new: &Manifest, old: &Manifest) -> Option<String> {
-    if old.rows == 0 || new.tripwire.is_none() {
+    let (what, parts) = match new.holds() {
+        Holding::Rows => ("day", "rows"),
+        Holding::Tree => ("directory", "entries"),
+        Holding::Document => return None,
+    };
+    if old.rows == 0 {
         return None;
     }
     if new.rows == 0 {
-        return Some(format!("the day is empty now, {} rows were saved", old.rows));
+        return Some(format!("the {what} is empty now, {} {parts} were saved", old.rows));
     }
-    (new.rows <= old.rows / 2).then(|| format!("the day has {} rows now, {} were saved", new.rows, old.rows))
+    (new.rows <= old.rows / 2).then(|| format!("the {what} has {} {parts} now, {} were saved", new.rows, old.rows))
 }

@@ -91,7 +91,10 @@ impl Shop {
             before.push(deliver::look(&self.cx, &self.opened, &self.opened.flows[member.flow], unit).await);
         }
         failpoint::hit("before-claim")?;
-        session.claim(&self.cx, units, &|unit| self.spool.discard(unit)).await.map_err(wait_for_next_run)?;
+        // What no sink can take stays announced.
+        let taken = units.iter().zip(&before).filter(|(_, (live, _))| !live.is_empty());
+        let taken: Vec<Unit> = taken.map(|(unit, _)| unit.clone()).collect();
+        session.claim(&self.cx, &taken, &|unit| self.spool.discard(unit)).await.map_err(wait_for_next_run)?;
         failpoint::hit("after-claim")?;
 
         let mut result =

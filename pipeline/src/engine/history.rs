@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::report::{Outcome, Report};
@@ -32,10 +33,18 @@ pub struct Line {
 }
 
 impl Line {
-    /// A run of everything that went well: what the age of the last success counts from.
-    pub fn is_success(&self) -> bool {
-        self.verb == "run" && self.flows.is_empty() && self.report.outcome == Outcome::Done
+    /// A run, not a replay, that went well for this flow as for all others that it was asked for.
+    fn is_success_of(&self, flow: &str) -> bool {
+        self.verb == "run"
+            && self.report.outcome == Outcome::Done
+            && (self.flows.is_empty() || self.flows.iter().any(|one| one == flow))
     }
+}
+
+/// Since when every flow is saved: the oldest of the last good runs of each. `None` if one of them had none.
+pub fn last_success<'a>(runs: &[Line], mut flows: impl Iterator<Item = &'a str>) -> Option<Timestamp> {
+    let last = |flow: &str| runs.iter().rev().find(|line| line.is_success_of(flow)).map(|line| line.report.finished);
+    flows.try_fold(Timestamp::MAX, |oldest, flow| last(flow).map(|at| at.min(oldest)))
 }
 
 /// Adds a line. A line cut short by a crash is skipped by [`read`].
@@ -76,9 +85,10 @@ pub fn read(directory: &Path, most: usize) -> Result<Vec<Line>> {
         Err(error) => return Err(Error::io("read", &path, error)),
     };
     let mut lines = std::collections::VecDeque::new();
-    for text in BufReader::new(file).lines() {
+    // Bytes: a line that was cut short may end within a character.
+    for text in BufReader::new(file).split(b'\n') {
         let text = text.map_err(|error| Error::io("read", &path, error))?;
-        if let Ok(line) = serde_json::from_str(&text) {
+        if let Ok(line) = serde_json::from_slice(&text) {
             lines.push_back(line);
             if lines.len() > most {
                 lines.pop_front();

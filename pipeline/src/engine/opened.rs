@@ -158,9 +158,11 @@ impl Opened {
         }
     }
 
-    /// Where the spool lies: in the first local vault that a flow uses, or else in the state directory.
+    /// Where the spool lies: in the first local vault that a flow must have, or else in the state directory. An optional
+    /// sink is no place for it: were it full, nothing could be saved anywhere.
     pub fn spool_root(&self, state: &std::path::Path) -> PathBuf {
-        let of_sink = self.sinks.iter().find_map(|open| open.sink.as_ref().ok()?.spool());
+        let mut required = self.sinks.iter().filter(|open| !open.optional);
+        let of_sink = required.find_map(|open| open.sink.as_ref().ok()?.spool());
         of_sink.unwrap_or_else(|| state.join("spool"))
     }
 
@@ -257,6 +259,10 @@ impl Opened {
     async fn open_sessions(&mut self, cx: &Context, dry_run: bool) -> Result<()> {
         for (index, open) in self.sessions.iter_mut().enumerate() {
             let Ok((session, found)) = &mut open.session else { continue };
+            // A source that reads its database in a way of its own (a dump) has nothing to lock there.
+            if self.flows.iter().all(|flow| flow.session != index) {
+                continue;
+            }
             let listening: Vec<String> = self
                 .flows
                 .iter()
@@ -318,7 +324,9 @@ impl Opened {
         let using = self.flows.iter().filter(|flow| uses(flow));
         let used: BTreeSet<usize> = using.flat_map(|flow| self.pipeline.flows[flow.spec].sinks.clone()).collect();
         let registered = self.flows.iter().any(|flow| flow.events);
-        let databases: Vec<String> = self.pipeline.databases.iter().map(|database| database.build.identity()).collect();
+        // Two accounts on one database are one database.
+        let databases: BTreeSet<String> = self.pipeline.databases.iter().map(|one| one.build.identity()).collect();
+        let databases: Vec<String> = databases.into_iter().collect();
         for (index, spec) in self.pipeline.sinks.iter().enumerate() {
             let mirrored = spec.build.mirrors();
             self.sinks.push(OpenSink {

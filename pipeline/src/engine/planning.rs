@@ -67,6 +67,10 @@ async fn plan_flow(
 ) -> Result<()> {
     let Ok(source) = &flow.source else { return Ok(()) };
     let holdings = Holdings::of(cx, opened, flow, planned).await;
+    // Where nothing is known of what is saved, every day would seem to be missing.
+    if holdings.sinks.is_empty() {
+        return Ok(());
+    }
     let mut ask = Ask::default();
     let own = state.flows.get(&flow.name);
     let is_table = opened.spec(flow).source.database().is_some();

@@ -45,7 +45,7 @@ pub async fn open_to_prune(
     dry_run: bool,
 ) -> Result<(Option<lock::Guard>, State, Opened)> {
     let options = RunOptions { wait_lock, ..RunOptions::default() };
-    let guard = if dry_run { None } else { Some(lock_state(&pipeline.state, &options)?) };
+    let guard = if dry_run { None } else { Some(lock_state(cx, &pipeline.state, &options).await?) };
     let state = State::load(&pipeline.state)?;
     let opened = Opened::open_to_prune(cx, pipeline, only, state.as_ref(), dry_run).await?;
     Ok((guard, state.unwrap_or_default(), opened))
@@ -58,13 +58,13 @@ pub struct Ran {
     pub plan: Plan,
     /// What became of it.
     pub report: Report,
-    /// What the sinks hold now, where [`RunOptions::survey`] asked for it.
+    /// What the sinks hold now, where [`RunOptions::survey`] asked for it and every flow was in work.
     pub survey: Option<Survey>,
 }
 
 /// The lock that a run holds, and so the right to begin one. A dry run needs none.
-pub fn lock(pipeline: &Pipeline, options: &RunOptions) -> Result<Option<lock::Guard>> {
-    if options.dry_run { Ok(None) } else { lock_state(&pipeline.state, options).map(Some) }
+pub async fn lock(cx: &Context, pipeline: &Pipeline, options: &RunOptions) -> Result<Option<lock::Guard>> {
+    if options.dry_run { Ok(None) } else { lock_state(cx, &pipeline.state, options).await.map(Some) }
 }
 
 /// The main job, under the lock of [`lock()`]. An error means that nothing was begun; everything after that is in the
@@ -186,11 +186,10 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     if report.outcome == report::Outcome::Done {
         prune(cx, &shop.opened, &mut state, &directory, &mut report).await;
     }
-    let survey = match options.survey {
-        // Whoever stops us does not want to wait for it, and what it finds out is no part of the work.
-        true if !interrupted => survey(cx, &shop.opened, &state).await.ok(),
-        _ => None,
-    };
+    // Whoever stops us does not want to wait for it, and what it finds out is no part of the work.
+    let all = options.flows.is_empty() && shop.opened.flows.iter().all(|flow| flow.source.is_ok());
+    let looking = options.survey && !interrupted && all;
+    let survey = if looking { survey(cx, &shop.opened, &state).await.ok() } else { None };
     shop.opened.close().await;
     remember_run(&directory, options, &mut report);
     Ok(Ran { plan, report, survey })
@@ -228,13 +227,13 @@ async fn prune(cx: &Context, opened: &Opened, state: &mut State, directory: &Pat
     }
 }
 
-fn lock_state(directory: &Path, options: &RunOptions) -> Result<lock::Guard> {
+async fn lock_state(cx: &Context, directory: &Path, options: &RunOptions) -> Result<lock::Guard> {
     durable::create_dirs(directory, &How::private()).map_err(|error| {
         error
             .at("the state directory")
             .hint("give it to the user who runs cdrvault, or set `state` to a place of theirs")
     })?;
-    let guard = lock::acquire(&directory.join("lock"), options.wait_lock)?;
+    let guard = lock::wait_for(cx, &directory.join("lock"), options.wait_lock).await?;
     durable::remove_temporaries(directory)?;
     Ok(guard)
 }

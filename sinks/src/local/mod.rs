@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Writer;
@@ -82,7 +81,7 @@ impl Store for Local {
         let spool = layout::spool(&writer.id)?;
         let (guard, spool) = self
             .blocking(move |place| {
-                let guard = lock::acquire(&place.make(layout::LOCK)?, Duration::ZERO)?;
+                let guard = lock::acquire(&place.make(layout::LOCK)?)?;
                 place.probe_links()?;
                 tidy::after_unclean_end(place)?;
                 let spool = place.make(&format!("{spool}/x"))?;

@@ -95,7 +95,7 @@ impl MySqlSession {
         execute(&mut connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
         let id = query_integer(&mut connection, "SELECT CONNECTION_ID()").await?;
         let id = id.ok_or_else(|| Error::failed("the server does not tell the number of our connection"))?;
-        let lock = lock_name(cx);
+        let lock = lock_name(cx, &self.identity());
         if !dry_run {
             // The server lets go of a lock only when it notices that a run was killed, after the statement it is at.
             let sql = format!("SELECT GET_LOCK({}, {LOCK_WAIT_SECONDS})", literal(&lock));
@@ -131,11 +131,14 @@ impl MySqlSession {
 }
 
 /// At most 64 characters, which is what servers take.
-fn lock_name(cx: &Context) -> String {
+fn lock_name(cx: &Context, database: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(cx.writer.pipeline.as_bytes());
     hash.update([0]);
     hash.update(cx.writer.id.as_bytes());
+    // A pipeline may read several databases of one server.
+    hash.update([0]);
+    hash.update(database.as_bytes());
     format!("cdrvault:{}", &hex::encode(hash.finalize())[..32])
 }
 

@@ -1,0 +1,311 @@
+//! Who hears of runs: pings, webhooks, programs, Prometheus, terminals, and programs that read events.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, clippy::float_cmp, reason = "a test")]
+
+mod services;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use cdrvault::generator::{Generator, Settings, sqlite};
+use jiff::civil::date;
+use services::home::Site;
+
+/// A token that must be seen nowhere.
+const TOKEN: &str = "0c1f-canary-9d3e";
+
+/// A request as a server saw it: its path, and its body.
+type Request = (String, String);
+
+/// Answers every request with this status, and tells what it was.
+fn server(status: &'static str) -> (u16, Receiver<Request>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut first, mut length) = (String::new(), 0);
+            reader.read_line(&mut first).unwrap();
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let path = first.split(' ').nth(1).unwrap().to_owned();
+            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+            if tell.send((path, String::from_utf8(body).unwrap())).is_err() {
+                return;
+            }
+        }
+    });
+    (port, told)
+}
+
+/// Three days of calls in SQLite.
+fn site() -> Site {
+    let site = Site::new("sqlite:billing.sqlite");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = sqlite::create(&site.path("billing.sqlite")).await.unwrap();
+        let settings = Settings { calls_per_day: 300, start: date(2026, 1, 1), ..Settings::default() };
+        let generator = Generator::new(settings);
+        for day in 1..=3 {
+            sqlite::load(&mut connection, generator.calls(date(2026, 1, day))).await.unwrap();
+        }
+    });
+    site
+}
+
+fn add(site: &Site, section: &str) {
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    site.pipeline(&format!("{text}\n{section}\n"));
+}
+
+fn all(told: &Receiver<Request>) -> Vec<Request> {
+    told.try_iter().collect()
+}
+
+#[test]
+fn pings_webhooks_and_programs_hear_how_a_run_went() {
+    let (port, told) = server("200 OK");
+    let site = site();
+    site.secret("ping", &format!("http://127.0.0.1:{port}/ping/{TOKEN}"));
+    site.secret("hook", &format!("http://127.0.0.1:{port}/hook?key={TOKEN}"));
+    let heard = site.path("heard");
+    add(
+        &site,
+        &format!(
+            "[notify]\nping = {{ file = \"ping\" }}\nwebhook = {{ file = \"hook\" }}\n\
+             command = [\"sh\", \"-c\", \"cat >> '{}'\"]\non = [\"success\", \"partial\", \"failure\", \"overdue\"]",
+            heard.display()
+        ),
+    );
+    let said = site.ok("run", &[]);
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""), "a good run is silent");
+    let requests = all(&told);
+    let paths: Vec<&str> = requests.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths[0], format!("/ping/{TOKEN}/start"));
+    assert!(paths[1..].contains(&format!("/ping/{TOKEN}").as_str()), "{paths:?}");
+    let (_, body) = requests.iter().find(|(path, _)| path.starts_with("/hook")).unwrap();
+    let message: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!((&message["event"], &message["pipeline"]), (&"success".into(), &"test".into()), "{message:#}");
+    assert_eq!(message["report"]["units"].as_array().unwrap().len(), 6);
+    let program: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&heard).unwrap()).unwrap();
+    assert_eq!(program["summary"], message["summary"]);
+
+    // Nothing that can be saved: a failure, and the ping says so.
+    std::fs::rename(site.path("billing.sqlite"), site.path("away")).unwrap();
+    std::fs::remove_file(&heard).unwrap();
+    assert_eq!(site.run("run", &[]).status, 1);
+    let requests = all(&told);
+    assert!(requests.iter().any(|(path, _)| *path == format!("/ping/{TOKEN}/fail")), "{requests:?}");
+    assert!(std::fs::read_to_string(&heard).unwrap().contains("\"event\":\"failure\""));
+    // Too long without a good run, and only when a limit was asked for.
+    std::fs::remove_file(&heard).unwrap();
+    site.ok("status", &[]);
+    assert_eq!(all(&told), Vec::new());
+    assert_eq!(site.run("status", &["--max-age", "0s"]).status, 1);
+    assert!(all(&told).iter().any(|(path, body)| path.starts_with("/hook") && body.contains("\"alarms\":[")));
+    assert!(std::fs::read_to_string(&heard).unwrap().contains("\"event\":\"overdue\""));
+}
+
+#[test]
+fn a_notifier_that_fails_never_fails_the_run_and_no_url_is_shown() {
+    let (broken, asked) = server("500 Internal Server Error");
+    let (refusing, refused) = server("403 Forbidden");
+    let site = site();
+    site.secret("ping", &format!("http://127.0.0.1:{broken}/{TOKEN}"));
+    site.secret("hook", &format!("http://127.0.0.1:{refusing}/{TOKEN}"));
+    add(
+        &site,
+        "[notify]\nping = { file = \"ping\" }\nwebhook = { file = \"hook\" }\ncommand = [\"false\"]\non = [\"success\"]\ntimeout = \"20s\"",
+    );
+    let said = site.ok("run", &["-v"]);
+    for part in ["ping", "webhook", "command", "500", "403", "false ended with exit status: 1", "none the worse"] {
+        assert!(said.err.contains(part), "`{part}` is not in:\n{}", said.err);
+    }
+    assert!(!said.err.contains(TOKEN), "{}", said.err);
+    assert!(all(&asked).len() > 2, "a server that fails is asked again");
+    assert_eq!(all(&refused).len(), 1, "one that refuses is not");
+    // Nobody there at all, a URL that is none, and a program that hangs.
+    site.secret("ping", &format!("http://127.0.0.1:9/{TOKEN}"));
+    site.secret("hook", TOKEN);
+    site.edit("[\"false\"]", "[\"sleep\", \"1000\"]");
+    site.edit("\"20s\"", "\"1s\"");
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("no URL of http or https") && said.err.contains("longer than 1 s"), "{}", said.err);
+    assert!(!said.err.contains(TOKEN), "{}", said.err);
+    // As a literal it is a secret that others must not read.
+    site.edit("{ file = \"ping\" }", &format!("\"http://127.0.0.1:9/{TOKEN}\""));
+    let refused = site.run("run", &[]);
+    assert_eq!(refused.status, 78, "{}", refused.err);
+    assert!(!refused.err.contains(TOKEN), "{}", refused.err);
+}
+
+#[test]
+fn metrics_are_written_after_every_run_and_prometheus_takes_them() {
+    let site = site();
+    add(&site, "[metrics]\ntextfile = \"metrics/cdrvault.prom\"");
+    std::fs::create_dir(site.path("metrics")).unwrap();
+    site.edit("path = \"vault\"\n", "path = \"vault\"\n\n[sink.second.local]\npath = \"second\"\noptional = true\n");
+    site.edit("sinks = [\"vault\"]", "sinks = [\"vault\", \"second\"]");
+    let text = || std::fs::read_to_string(site.path("metrics/cdrvault.prom")).unwrap();
+    let value = |name: &str| -> f64 {
+        let text = text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).trim().parse().unwrap()
+    };
+    site.ok("run", &[]);
+    let good = value("cdrvault_last_success_timestamp_seconds{pipeline=\"test\"}");
+    assert!(value("cdrvault_last_run_success{pipeline=\"test\"}") == 1.0);
+    let of = |flow: &str| {
+        format!("cdrvault_last_run_partitions{{flow=\"{flow}\",pipeline=\"test\",result=\"published\"}}")
+    };
+    assert!(value(&of("ar_cdr")) == 3.0 && value(&of("ar_source_cdr")) == 3.0);
+    assert!(value("cdrvault_free_bytes{pipeline=\"test\",sink=\"vault\"}") > 0.0);
+    let promtool = || {
+        let mut child = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("this test needs promtool: run ./test, which installs it");
+        child.stdin.take().unwrap().write_all(text().as_bytes()).unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert!(done.status.success() && done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    promtool();
+    // A run that failed writes them, too; what was good before stays known, and the sinks are looked at.
+    std::fs::rename(site.path("billing.sqlite"), site.path("away")).unwrap();
+    std::fs::rename(site.path("second"), site.path("second-away")).unwrap();
+    assert_eq!(site.run("run", &[]).status, 1);
+    assert!(value("cdrvault_last_success_timestamp_seconds{pipeline=\"test\"}") == good);
+    assert!(value("cdrvault_last_attempt_timestamp_seconds{pipeline=\"test\"}") > good);
+    assert!(value("cdrvault_last_run_success{pipeline=\"test\"}") == 0.0);
+    assert!(value("cdrvault_sink_up{pipeline=\"test\",sink=\"second\"}") == 0.0);
+    assert!(value("cdrvault_sink_up{pipeline=\"test\",sink=\"vault\"}") == 1.0);
+    promtool();
+    let temporary = std::fs::read_dir(site.path("metrics")).unwrap().count();
+    assert_eq!(temporary, 1, "whole, or not at all");
+    // Where they cannot be written, the run is none the worse for it.
+    std::fs::rename(site.path("away"), site.path("billing.sqlite")).unwrap();
+    std::fs::rename(site.path("second-away"), site.path("second")).unwrap();
+    std::fs::remove_dir_all(site.path("metrics")).unwrap();
+    std::fs::write(site.path("metrics"), "in the way").unwrap();
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("warning: the metrics"), "{}", said.err);
+}
+
+#[test]
+fn events_are_lines_of_json_and_the_last_one_is_the_report() {
+    let site = site();
+    let said = site.ok("run", &["--json"]);
+    let events: Vec<serde_json::Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().all(|event| event["schema-version"] == 1), "{}", said.out);
+    let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
+    assert_eq!((count("planned"), count("began"), count("ended"), count("report")), (1, 6, 6, 1), "{}", said.out);
+    assert_eq!(events[0]["units"], serde_json::json!({ "ar_cdr": 3, "ar_source_cdr": 3 }));
+    assert_eq!(events.last().unwrap()["outcome"], "done");
+    std::fs::remove_file(site.path("billing.sqlite")).unwrap();
+    let failed = site.run("replay", &["--day", "2026-01-01", "--json"]);
+    assert_eq!(failed.status, 1);
+    assert_eq!(failed.report()["outcome"], "failed", "{}", failed.out);
+}
+
+#[test]
+fn the_last_line_of_a_failed_run_says_what_failed_and_what_happens_next() {
+    let site = site();
+    site.ok("run", &[]);
+    std::fs::remove_file(site.path("billing.sqlite")).unwrap();
+    let said = site.run("run", &[]);
+    let last = said.err.lines().last().unwrap();
+    assert!(last.starts_with("failed: nothing was done in "), "{last}");
+    assert!(last.contains("the next run tries it again"), "{last}");
+    assert_eq!(said.out, "");
+}
+
+/// What a terminal shows, with the escape sequences that moved the cursor.
+fn on_a_terminal(site: &Site, more: &[&str]) -> String {
+    let run = site.command("run", more);
+    let words: Vec<String> = std::iter::once(run.get_program())
+        .chain(run.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let done = Command::new("script")
+        .args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"])
+        .env("TERM", "xterm-256color")
+        .env("COLUMNS", "120")
+        .env_remove("NO_COLOR")
+        .env_remove("CDRVAULT_FAILPOINT")
+        .stdin(Stdio::null())
+        .output()
+        .expect("this test needs `script`, of Debian's bsdutils");
+    let shown = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{shown}");
+    shown
+}
+
+#[test]
+fn a_terminal_shows_a_bar_for_the_run_and_one_for_each_flow_and_then_a_summary() {
+    let site = site();
+    let shown = on_a_terminal(&site, &[]);
+    for part in ["ar_cdr", "ar_source_cdr", "/6 ", "/3 ", "rows"] {
+        assert!(shown.contains(part), "`{part}` is not in {shown:?}");
+    }
+    let last = shown.trim_end().lines().last().unwrap();
+    assert!(last.contains("6 partitions published"), "{shown:?}");
+    // No bars where nobody wants them, and not a byte off a terminal.
+    let plain = on_a_terminal(&site, &["--no-progress"]);
+    assert!(plain.trim_start().starts_with("nothing to do in ") && !plain.contains('\u{1b}'), "{plain:?}");
+    assert_eq!(on_a_terminal(&site, &["--quiet"]), "");
+    let piped = site.ok("run", &[]);
+    assert_eq!((piped.out.as_str(), piped.err.as_str()), ("", ""));
+}
+
+/// A message that comes while bars are drawn stands above them, whole.
+#[test]
+fn messages_stand_above_the_bars() {
+    let site = site();
+    let go = site.path("go");
+    let command = site.command("run", &["-vv"]);
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    let mut run = Command::new("script")
+        .args(["--quiet", "--return", "--command", &words.join(" "), site.path("shown").to_str().unwrap()])
+        .env("TERM", "xterm-256color")
+        .env("CDRVAULT_FAILPOINT", format!("after-claim=pause:{}", go.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !site.path("go.reached").exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = std::fs::read_to_string(site.path("state/lock")).unwrap();
+    let pid = serde_json::from_str::<serde_json::Value>(&pid).unwrap()["pid"].to_string();
+    Command::new("kill").arg(&pid).status().unwrap();
+    // The message is written before the run looks whether it was stopped.
+    while !std::fs::read_to_string(site.path("shown")).is_ok_and(|shown| shown.contains("stopping")) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    let shown = std::fs::read_to_string(site.path("shown")).unwrap();
+    let line = shown.lines().find(|line| line.contains("stopping")).unwrap();
+    assert!(line.contains("once more to stop at once"), "{line:?}");
+}
