@@ -8,8 +8,8 @@ use cdrvault_pipeline::error::{Error, Kind};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    completions, demo, history, init, man, output, prune, replay, report, restore, run, schema, snapshots, stages,
-    status, validate, verify,
+    completions, demo, forget, history, init, man, output, prune, replay, report, restore, run, schema, snapshots,
+    stages, status, validate, verify,
 };
 
 /// Keeps the call records of a VoIP billing system safe and small.
@@ -108,6 +108,8 @@ enum Verb {
     Verify(verify::Args),
     /// Restore saved days, files and dumps
     Restore(restore::Args),
+    /// Remove the job rows of a flow, or of a host, that is no more
+    Forget(forget::Args),
     /// Make a complete example and run it: SQLite, a local vault, nothing to install
     Demo(demo::Args),
     /// Print the completion script of a shell
@@ -188,6 +190,7 @@ pub fn main() -> ExitCode {
         Verb::Prune(args) => prune::run(&args, &globals),
         Verb::Verify(args) => verify::run(&args, &globals),
         Verb::Restore(args) => restore::run(&args, &globals),
+        Verb::Forget(args) => forget::run(&args, &globals),
         Verb::Demo(args) => demo::run(&args, &globals),
         Verb::Completions(args) => completions::run(&args, &globals),
         Verb::Man(args) => man::run(&args, &globals),

@@ -9,6 +9,7 @@ mod completions;
 mod connect;
 mod days;
 mod demo;
+mod forget;
 pub mod generator;
 mod history;
 mod init;

@@ -102,14 +102,8 @@ impl Status {
             runs => history::last_success(runs, flows),
         };
         let last_run = runs.last().map(|line| LastRun { began: line.report.started, outcome: line.report.outcome });
-        let mut status = Self {
-            pipeline: pipeline.name.clone(),
-            last_success: good,
-            last_run,
-            datasets,
-            sinks,
-            alarms: Vec::new(),
-        };
+        let mut status =
+            Self { pipeline: pipeline.name.clone(), last_success: good, last_run, datasets, sinks, alarms: Vec::new() };
         status.alarms = alarms(&status, max_age);
         status
     }

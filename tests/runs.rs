@@ -292,6 +292,40 @@ fn two_databases_of_one_server_are_saved_by_one_pipeline() {
 }
 
 #[test]
+fn the_rows_of_a_flow_that_is_no_more_are_forgotten() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(84, 2, 20).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    server.app(
+        "INSERT INTO ar_daily_status_job (name) VALUES ('upstream'), ('cdrvault/test/0badc0de/ar_cdr/inbox'),
+         ('cdrvault/other/0badc0de/ar_cdr/inbox');
+         CALL add_daily_status_change_event('2026-01-01');",
+    );
+    let names = || server.app("SELECT name FROM ar_daily_status_job ORDER BY name");
+    let before = names();
+    let refused = site.run("forget", &["ar_source_cdr"]);
+    assert!(refused.status == 1 && refused.err.contains("is in the pipeline file"), "{}", refused.err);
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    let (kept, _) = text.split_once("[flow.ar_source_cdr]").unwrap();
+    site.pipeline(kept);
+    let plan = site.ok("forget", &["ar_source_cdr", "-n"]);
+    assert_eq!(plan.out.lines().count(), 2, "{}", plan.out);
+    assert_eq!(names(), before, "a plan changes nothing");
+    let denied = site.run("forget", &["ar_source_cdr"]);
+    assert!(denied.status == 1 && denied.err.contains("needs DELETE"), "the least account may not: {}", denied.err);
+    assert_eq!(names(), before);
+    server.app("GRANT DELETE ON asterisell.ar_daily_status_job TO cdrvault@'127.0.0.1'");
+    site.ok("forget", &["ar_source_cdr"]);
+    assert!(!names().contains("/ar_source_cdr/") && names().contains("/ar_cdr/debt"), "{}", names());
+    assert_eq!(site.ok("forget", &["--writer", "0badc0de"]).out, "cdrvault/test/0badc0de/ar_cdr/inbox\n");
+    assert!(names().contains("upstream") && names().contains("cdrvault/other/0badc0de"), "{}", names());
+    let orphans = "SELECT COUNT(*) FROM ar_daily_status_change WHERE ar_daily_status_job_id NOT IN (SELECT id FROM ar_daily_status_job)";
+    assert_eq!(server.app(orphans).trim(), "0");
+    assert_eq!(site.published(), Vec::<String>::new(), "the flow that stays is none the worse for it");
+}
+
+#[test]
 fn an_emptied_directory_keeps_what_was_saved_of_it() {
     let site = Site::new("sqlite:none");
     std::fs::create_dir(site.path("uploads")).unwrap();

@@ -170,9 +170,8 @@ fn metrics_are_written_after_every_run_and_prometheus_takes_them() {
     site.ok("run", &[]);
     let good = value("cdrvault_last_success_timestamp_seconds{pipeline=\"test\"}");
     assert!(value("cdrvault_last_run_success{pipeline=\"test\"}") == 1.0);
-    let of = |flow: &str| {
-        format!("cdrvault_last_run_partitions{{flow=\"{flow}\",pipeline=\"test\",result=\"published\"}}")
-    };
+    let of =
+        |flow: &str| format!("cdrvault_last_run_partitions{{flow=\"{flow}\",pipeline=\"test\",result=\"published\"}}");
     assert!(value(&of("ar_cdr")) == 3.0 && value(&of("ar_source_cdr")) == 3.0);
     assert!(value("cdrvault_free_bytes{pipeline=\"test\",sink=\"vault\"}") > 0.0);
     let promtool = || {

@@ -151,6 +151,18 @@ pub trait Session: Any + Send + Sync {
     /// The units are delivered everywhere they must be: the debt goes.
     async fn settle(&self, cx: &Context, units: &[Unit]) -> Result<()>;
 
+    /// The names of the rows that flows of any pipeline and writer of ours have in the application's list.
+    async fn job_names(&self, cx: &Context) -> Result<Vec<String>> {
+        let _ = cx;
+        Ok(Vec::new())
+    }
+
+    /// Takes such rows away, with everything that is queued for them, in one transaction.
+    async fn forget_jobs(&self, cx: &Context, names: &[String]) -> Result<()> {
+        let _ = (cx, names);
+        Ok(())
+    }
+
     /// Gives the lock back. Errors do not matter any more.
     async fn close(&self);
 }

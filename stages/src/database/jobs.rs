@@ -22,6 +22,23 @@ impl JobNames {
     }
 }
 
+/// All names of ours begin with this.
+const OURS: &str = "cdrvault/";
+
+/// The statement that lists all rows that may be ours.
+pub(crate) fn select_names() -> String {
+    format!("SELECT name FROM {JOBS} WHERE name LIKE '{OURS}%' ORDER BY name")
+}
+
+/// The statements that take rows away, given as SQL literals: first what is queued for them.
+pub(crate) fn delete_names(literals: &[String]) -> [String; 2] {
+    let list = literals.join(", ");
+    [
+        format!("DELETE FROM {QUEUE} WHERE ar_daily_status_job_id IN (SELECT id FROM {JOBS} WHERE name IN ({list}))"),
+        format!("DELETE FROM {JOBS} WHERE name IN ({list})"),
+    ]
+}
+
 /// The ids of a flow's two jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct JobIds {

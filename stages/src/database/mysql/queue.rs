@@ -10,7 +10,7 @@ use sqlx::MySqlConnection;
 
 use super::connect::{execute, literal, query, query_integer, text};
 use super::decode::{parts_in_text, valid_date};
-use crate::database::jobs::{JOBS, JobIds, JobNames, QUEUE};
+use crate::database::jobs::{JOBS, JobIds, JobNames, QUEUE, delete_names, select_names};
 use crate::database::tables::Queued;
 
 /// The stand-in, in the queue's `day` column, for all rows without a real date.
@@ -52,6 +52,26 @@ pub(super) async fn obstacle(connection: &mut MySqlConnection) -> Result<Option<
         }
     }
     Ok(None)
+}
+
+/// See [`cdrvault_pipeline::stage::Session::job_names`].
+pub(super) async fn names(connection: &mut MySqlConnection) -> Result<Vec<String>> {
+    let rows = query(connection, &select_names()).await?;
+    rows.iter().map(|row| Ok(text(row, 0)?.unwrap_or_default())).collect()
+}
+
+/// See [`cdrvault_pipeline::stage::Session::forget_jobs`].
+pub(super) async fn forget(connection: &mut MySqlConnection, names: &[String]) -> Result<()> {
+    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    execute(connection, "START TRANSACTION").await?;
+    let work = async {
+        for statement in delete_names(&names) {
+            execute(connection, &statement).await?;
+        }
+        Ok(())
+    };
+    let done = work.await;
+    end(connection, done).await
 }
 
 /// Makes the flows' job rows, and every partition given a debt, in one transaction.

@@ -236,6 +236,14 @@ impl Session for MySqlSession {
         self.on_k(async |k| queue::settle(&mut k.connection, &k.jobs, units, &k.odd).await).await.at("settling")
     }
 
+    async fn job_names(&self, _cx: &Context) -> Result<Vec<String>> {
+        self.on_k(async |k| queue::names(&mut k.connection).await).await
+    }
+
+    async fn forget_jobs(&self, _cx: &Context, names: &[String]) -> Result<()> {
+        self.on_k(async |k| queue::forget(&mut k.connection, names).await).await
+    }
+
     async fn close(&self) {
         if let Some(beating) = self.heartbeat.lock().await.take() {
             beating.abort();

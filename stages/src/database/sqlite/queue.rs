@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 
 use super::connect::{execute, integer, literal, query, text};
 use super::decode::date;
-use crate::database::jobs::{JOBS, JobIds, JobNames, QUEUE};
+use crate::database::jobs::{JOBS, JobIds, JobNames, QUEUE, delete_names, select_names};
 use crate::database::tables::Queued;
 
 /// The stand-in, in the queue's `day` column, for all rows without a real date.
@@ -42,6 +42,22 @@ pub(super) async fn obstacle(connection: &mut SqliteConnection, may_write: bool)
         }
     }
     Ok((!may_write).then(|| "the database can only be read".to_owned()))
+}
+
+pub(super) async fn names(connection: &mut SqliteConnection) -> Result<Vec<String>> {
+    let rows = query(connection, &select_names()).await?;
+    Ok(rows.iter().filter_map(|row| text(row, 0)).collect())
+}
+
+pub(super) async fn forget(connection: &mut SqliteConnection, names: &[String]) -> Result<()> {
+    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    transaction(connection, async |connection| {
+        for statement in delete_names(&names) {
+            execute(connection, &statement).await?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 pub(super) async fn register(

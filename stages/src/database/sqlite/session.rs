@@ -131,6 +131,14 @@ impl Session for SqliteSession {
         .at("settling")
     }
 
+    async fn job_names(&self, _cx: &Context) -> Result<Vec<String>> {
+        self.on_open(async |open| queue::names(&mut open.connection).await).await
+    }
+
+    async fn forget_jobs(&self, _cx: &Context, names: &[String]) -> Result<()> {
+        self.on_open(async |open| queue::forget(&mut open.connection, names).await).await
+    }
+
     async fn close(&self) {
         if let Some(open) = self.open.lock().await.take() {
             let _ = open.connection.close().await;
