@@ -41,14 +41,15 @@ impl Target {
     /// A new connection, ready to use.
     pub(crate) async fn connect(&self, cx: &Context) -> Result<MySqlConnection> {
         let doing = format!("connect to {}", self.identity);
-        let connecting = async {
+        // A large future: boxed, so that those of all who connect stay small.
+        let connecting = Box::pin(async {
             let mut connection = self.options.connect().await.map_err(|error| explain(&doing, error))?;
             execute(&mut connection, SETTINGS).await?;
             for setting in SETTINGS_OF_SOME {
                 let _ = execute(&mut connection, setting).await;
             }
             Ok(connection)
-        };
+        });
         let connected = cx.unless_cancelled(async { Ok(tokio::time::timeout(self.timeout, connecting).await) }).await?;
         connected.unwrap_or_else(|_| {
             Err(silent(&doing, self.timeout).hint("check the host and port in `url`, and the firewalls on the way"))

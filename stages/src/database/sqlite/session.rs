@@ -63,11 +63,13 @@ impl SqliteSession {
         if self.on_open(async |open| Ok(units.iter().all(|unit| !open.jobs.contains_key(&unit.dataset)))).await? {
             return Ok(());
         }
-        let _turn = match self.takes_turns.load(Ordering::Relaxed) {
-            true => Some(cx.unless_cancelled(async { Ok(self.turns.write().await) }).await?),
-            false => None,
-        };
-        self.on_open(work).await
+        let mut turn = None;
+        if self.takes_turns.load(Ordering::Relaxed) {
+            turn = Some(cx.unless_cancelled(async { Ok(self.turns.write().await) }).await?);
+        }
+        let done = self.on_open(work).await;
+        drop(turn);
+        done
     }
 }
 
@@ -134,10 +136,10 @@ impl Session for SqliteSession {
     }
 
     async fn snapshot(&self, cx: &Context) -> Result<Arc<dyn Snapshot>> {
-        let turn = match self.takes_turns.load(Ordering::Relaxed) {
-            true => Some(cx.unless_cancelled(async { Ok(Arc::clone(&self.turns).read_owned().await) }).await?),
-            false => None,
-        };
+        let mut turn = None;
+        if self.takes_turns.load(Ordering::Relaxed) {
+            turn = Some(cx.unless_cancelled(async { Ok(Arc::clone(&self.turns).read_owned().await) }).await?);
+        }
         Ok(Arc::new(SqliteSnapshot::open(connect(&self.file.path, true).await?, turn).await?))
     }
 
