@@ -75,3 +75,24 @@ fn the_restore_of_half_a_million_calls_needs_less_than_300_mb() {
     assert!(peak < LIMIT_KIB, "the restore needed {} MiB", peak / 1024);
     assert_eq!(server.app(sum), before);
 }
+
+/// Text that compresses well: a row group must end before it becomes too large to be read.
+#[test]
+fn a_day_of_calls_with_ten_thousand_characters_needs_less_than_300_mb() {
+    const CALLS: u64 = 40_000;
+    let server = MariaDb::start(Engine::InnoDb);
+    server.app(&format!(
+        "INSERT INTO ar_source_cdr (calldate, id, ar_cdr_provider_id, ar_physical_format_id, content, is_hacked)
+         SELECT '2026-01-05' + INTERVAL seq SECOND, seq, 1, 1, RPAD(MD5(seq), 10000, MD5(seq)), 0 FROM seq_1_to_{CALLS}"
+    ));
+    let site = Site::on(&server);
+    let peak = peak_kib(&site, "run", &["--flow", "ar_source_cdr"]);
+    assert!(peak < LIMIT_KIB, "the run needed {} MiB", peak / 1024);
+    let file = std::fs::File::open(&site.live()[0]).unwrap();
+    let reader = parquet::file::reader::SerializedFileReader::new(file).unwrap();
+    let groups = parquet::file::reader::FileReader::metadata(&reader).row_groups();
+    assert_eq!(groups.iter().fold(0, |rows, group| rows + group.num_rows().unsigned_abs()), CALLS);
+    for group in groups {
+        assert!(group.total_byte_size() <= 260 << 20, "{} MiB", group.total_byte_size() >> 20);
+    }
+}

@@ -7,11 +7,13 @@ use std::fmt;
 /// The result of everything that can fail in the pipeline.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the program may do about an error. Only [`Kind::Transient`] is ever retried.
+/// What the program may do about an error. Only what [`Kind::passes`] is ever retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// It may work a moment later: a lost connection, a lock wait, a busy server.
     Transient,
+    /// Somebody else is at work on it, and we waited already: it may work later.
+    Busy,
     /// The pipeline file, or what it points at, is wrong: no retry helps.
     Config,
     /// We will not do it, because it could lose or mix data.
@@ -32,6 +34,13 @@ pub enum Kind {
     Interrupted,
     /// Anything else.
     Failed,
+}
+
+impl Kind {
+    /// Whether trying again may help.
+    pub fn passes(self) -> bool {
+        matches!(self, Self::Transient | Self::Busy)
+    }
 }
 
 /// An error: what went wrong, why, and what to do about it.

@@ -78,6 +78,8 @@ pub struct Days {
     pub ranges: Vec<DayRange>,
     /// And these, if they exist.
     pub single: BTreeSet<Date>,
+    /// And the rows without a valid date, if there are any.
+    pub undated: bool,
 }
 
 impl Days {

@@ -114,9 +114,13 @@ impl<S: Tables> Source for TableSource<S> {
                 }
             }
         }
+        let mut has_undated = None;
         if let Some(range) = ask.listing {
             let days = self.session.days(cx, table, self.since(range)).await?;
             let undated = (days.undated && range == DayRange::ALL).then_some(Partition::Undated);
+            if range == DayRange::ALL {
+                has_undated = Some(days.undated);
+            }
             for partition in days.days.into_iter().map(Partition::Day).chain(undated) {
                 found.entry(partition).or_default().push(Evidence::Exists);
             }
@@ -126,9 +130,16 @@ impl<S: Tables> Source for TableSource<S> {
             for range in &wanted.ranges {
                 let there = self.session.days(cx, table, self.since(*range)).await?;
                 days.extend(there.days.into_iter().map(Partition::Day));
-                if there.undated && *range == DayRange::ALL {
-                    days.insert(Partition::Undated);
+                if *range == DayRange::ALL {
+                    has_undated = Some(there.undated);
                 }
+            }
+            if wanted.undated {
+                let has = match has_undated {
+                    Some(has) => has,
+                    None => self.session.days(cx, table, self.since(DayRange::ALL)).await?.undated,
+                };
+                days.extend(has.then_some(Partition::Undated));
             }
             let default_weights: Vec<(String, i128)> = table
                 .columns

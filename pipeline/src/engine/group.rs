@@ -18,6 +18,7 @@ use crate::notice::{Level, Notices};
 use crate::partition::{Partition, Unit};
 use crate::sink::Sealed;
 use crate::stage::{Read, Session, Snapshot, Work};
+use crate::tripwire::Tripwire;
 
 /// Shared by all groups of a run.
 pub(super) struct Shop {
@@ -38,6 +39,8 @@ pub(super) struct Member {
     /// Its index in [`Opened::flows`].
     pub(super) flow: usize,
     pub(super) reasons: Vec<String>,
+    /// Its sums in the database, where they were asked for.
+    pub(super) swept: Option<Tripwire>,
 }
 
 /// What a group came to.
@@ -111,7 +114,7 @@ impl Shop {
                 continue;
             }
             let sealing = async {
-                if let Some(sealed) = self.sealed_before(flow, unit, &live) {
+                if let Some(sealed) = self.sealed_before(flow, unit, member, &live) {
                     return Ok(sealed);
                 }
                 let from = match &snapshot {
@@ -124,7 +127,7 @@ impl Shop {
             match sealing.await {
                 Ok(sealed) => ready.push((member, unit, live, unreachable, sealed, notices)),
                 // All flows of the day share the snapshot: one that was cut off starts again with the others.
-                Err(error) if error.kind() == Kind::Transient => return Err(error),
+                Err(error) if error.kind().passes() => return Err(error),
                 Err(error) => {
                     // The next flow reads from a snapshot of its own: this one may have lost its connection halfway.
                     snapshot = None;
@@ -153,12 +156,19 @@ impl Shop {
     }
 
     /// What an earlier run sealed, if nothing was announced since (the claim would have removed it) and nobody
-    /// published in between. Only events can say that: without them the day is read again.
-    fn sealed_before(&self, flow: &OpenFlow, unit: &Unit, live: &[Before<'_>]) -> Option<Sealed> {
+    /// published in between. Only events can say that: without them the day is read again. So it is where a sweep found
+    /// a change that was not announced.
+    fn sealed_before(&self, flow: &OpenFlow, unit: &Unit, member: &Member, live: &[Before<'_>]) -> Option<Sealed> {
         if !flow.events || self.replay.is_some() {
             return None;
         }
         let sealed = self.spool.find(unit)?;
+        if let Some(now) = &member.swept {
+            let was = sealed.manifest.tripwire.as_ref()?;
+            if Tripwire::difference(was, now, |_| None).is_some() {
+                return None;
+            }
+        }
         let highest = live.iter().map(|sink| sink.live.generation()).max().unwrap_or(0);
         let next = sealed.manifest.generation;
         // It may be published in one sink and not in the others.
@@ -273,9 +283,9 @@ impl Shop {
     }
 }
 
-/// The application is working on the day: trying again would only make both wait, and nothing is lost by waiting.
+/// Where the application is working on the day: trying again would only make both wait, and nothing is lost by waiting.
 fn wait_for_next_run(error: Error) -> Error {
-    if error.kind() != Kind::Transient {
+    if error.kind() != Kind::Busy {
         return error;
     }
     Error::new(Kind::Conflict, error.one_line()).hint("the application is at work on this day; the next run takes it")

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::partition::{Partition, Unit};
+use crate::tripwire::Tripwire;
 
 /// What a run is going to do.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -36,6 +37,9 @@ pub struct Task {
     /// How many bytes are saved of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// Its sums in the database, where a sweep asked for them.
+    #[serde(skip)]
+    pub swept: Option<Tripwire>,
 }
 
 /// One generation to be copied between sinks.
@@ -68,7 +72,14 @@ impl Plan {
             return;
         }
         self.index.insert(unit.clone(), self.tasks.len());
-        self.tasks.push(Task { unit, reasons: vec![reason], rows, bytes });
+        self.tasks.push(Task { unit, reasons: vec![reason], rows, bytes, swept: None });
+    }
+
+    /// Remembers what a sweep found of a unit that is to be exported.
+    pub(super) fn note_swept(&mut self, unit: &Unit, now: &Tripwire) {
+        if let Some(task) = self.index.get(unit).and_then(|at| self.tasks.get_mut(*at)) {
+            task.swept = Some(now.clone());
+        }
     }
 
     /// Whether a unit is to be exported.

@@ -83,12 +83,15 @@ async fn plan_flow(
             matches!(&opened.sessions[flow.session].session, Ok((_, found)) if found.without_events.is_none());
         let would_register = options.dry_run && detection.events && !flow.events && may_register;
         let first = flow.registered_now || would_register;
-        if let (Some(sweep), false) = (detection.tripwire, first) {
-            let started = Timestamp::now();
+        let started = Timestamp::now();
+        let fresh = super::state::FlowState::default();
+        let own = own.unwrap_or(&fresh);
+        // Events alone miss what was open when they began, or what happened while nobody knew of it.
+        let needed = sweep::is_full(own, started).then_some(sweep::NEEDED);
+        if let (Some(sweep), false) = (detection.tripwire.or(needed), first) {
             let saved = holdings.days();
-            let fresh = super::state::FlowState::default();
             let today = cx.writer.today();
-            ask.tripwire = sweep::due(sweep, !flow.events, own.unwrap_or(&fresh), &saved, started, today);
+            ask.tripwire = sweep::due(sweep, !flow.events, own, &saved, started, today);
             swept = ask.tripwire.is_some().then(|| Swept { started, days: BTreeSet::new() });
         }
         // Walking over the days costs little, and finds those that neither an event nor a vault knows of.
@@ -98,7 +101,11 @@ async fn plan_flow(
     }
     let mut candidates = source.discover(cx, &ask).await?;
     if let Some(replay) = &options.replay {
-        candidates.retain(|candidate| candidate.partition.day().is_some_and(|day| replay.days.contains(day)));
+        let is_meant = |partition: Partition| match partition.day() {
+            Some(day) => replay.days.contains(day),
+            None => replay.days == DayRange::ALL,
+        };
+        candidates.retain(|candidate| is_meant(candidate.partition));
         for candidate in candidates {
             let live = holdings.newest(cx, candidate.partition).await?;
             planned.plan.want(
@@ -151,12 +158,15 @@ async fn judge(
     };
     match verdict(transforms, candidate, live.as_deref()) {
         Verdict::Export(reason) => {
-            let rows = candidate.evidence.iter().find_map(|evidence| match evidence {
-                Evidence::Tripwire { now, .. } => Some(now.rows),
+            let swept = candidate.evidence.iter().find_map(|evidence| match evidence {
+                Evidence::Tripwire { now, .. } => Some(now),
                 _ => None,
             });
-            let rows = rows.or(live.as_ref().map(|live| live.rows));
-            plan.want(unit, reason, rows, live.as_ref().map(|live| live.bytes()));
+            let rows = swept.map(|now| now.rows).or(live.as_ref().map(|live| live.rows));
+            plan.want(unit.clone(), reason, rows, live.as_ref().map(|live| live.bytes()));
+            if let Some(now) = swept {
+                plan.note_swept(&unit, now);
+            }
         }
         Verdict::Gone => plan.gone.push(unit),
         Verdict::Skip => {}

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable as _};
 
 use crate::context::Context;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Notes};
 use crate::partition::{Partition, Unit};
 use crate::payload::ObjectStream;
@@ -23,7 +23,7 @@ pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(cx: &Context, work: 
         .with_max_times(3)
         .with_jitter();
     work.retry(pauses)
-        .when(|error: &Error| error.kind() == Kind::Transient && !cx.cancel.is_cancelled())
+        .when(|error: &Error| error.kind().passes() && !cx.cancel.is_cancelled())
         .notify(|error, pause| tracing::warn!("{}; trying again in {pause:.1?}", error.one_line()))
         .await
 }

@@ -270,10 +270,11 @@ fn groups(opened: &Opened, plan: &Plan) -> Vec<Group> {
         let mut by_session: BTreeMap<usize, Vec<Member>> = BTreeMap::new();
         for task in tasks {
             let Some(flow) = opened.flows.iter().position(|flow| flow.name == task.unit.dataset) else { continue };
-            by_session
-                .entry(opened.flows[flow].session)
-                .or_default()
-                .push(Member { flow, reasons: task.reasons.clone() });
+            by_session.entry(opened.flows[flow].session).or_default().push(Member {
+                flow,
+                reasons: task.reasons.clone(),
+                swept: task.swept.clone(),
+            });
         }
         groups.extend(by_session.into_values().map(|members| Group { partition, members }));
     }

@@ -7,6 +7,9 @@ use super::state::FlowState;
 use crate::partition::DayRange;
 use crate::stage::{Days, Sweep};
 
+/// The sweeps of a flow that is to sweep only where it must.
+pub(super) const NEEDED: Sweep = Sweep { window_days: 40, every: std::time::Duration::from_hours(24) };
+
 /// Of the days outside the window, each sweep looks at one in so many: those that were not looked at for longest.
 const SHARE: usize = 30;
 
@@ -20,7 +23,7 @@ pub(super) fn due(
     today: Date,
 ) -> Option<Days> {
     if is_full(state, now) {
-        return Some(Days { ranges: vec![DayRange::ALL], single: saved.iter().copied().collect() });
+        return Some(Days { ranges: vec![DayRange::ALL], single: saved.iter().copied().collect(), undated: true });
     }
     let last = state.swept?;
     let due = now < last || now.duration_since(last).unsigned_abs() >= sweep.every;
@@ -28,7 +31,9 @@ pub(super) fn due(
         return None;
     }
     let from = today.checked_sub(Span::new().days(i64::from(sweep.window_days))).unwrap_or(Date::MIN);
-    let mut days = Days { ranges: vec![DayRange { from: Some(from), to: None }], ..Days::default() };
+    let ranges = vec![DayRange { from: Some(from), to: None }];
+    // Rows without a valid date are in no window, and may be as new as any.
+    let mut days = Days { ranges, undated: true, ..Days::default() };
     if due {
         let mut older: Vec<Date> = saved.iter().copied().filter(|day| *day < from).collect();
         // The date of the last look, oldest first; never looked at comes before all.
@@ -87,7 +92,7 @@ mod tests {
         state.checked.insert(saved[70], day("2026-05-01"));
         state.checked.remove(&saved[80]);
         let days = due(SWEEP, false, &state, &saved, at("2026-06-15T03:00:00Z"), today).unwrap();
-        assert!(days.contains(saved[39]) && days.contains(day("2027-01-01")));
+        assert!(days.undated && days.contains(saved[39]) && days.contains(day("2027-01-01")));
         assert_eq!(
             days.single.iter().copied().collect::<Vec<_>>(),
             [saved[80], saved[70]],

@@ -151,8 +151,10 @@ pub async fn execute(
             }
             Err(error) => {
                 // A server that went away, a full disk and a missing right fail for every day alike.
-                stopped = matches!(error.kind(), Kind::Transient | Kind::NoSpace | Kind::Denied | Kind::Interrupted)
-                    || one.manifest.holds() == Holding::Document;
+                stopped = matches!(
+                    error.kind(),
+                    Kind::Transient | Kind::Busy | Kind::NoSpace | Kind::Denied | Kind::Interrupted
+                ) || one.manifest.holds() == Holding::Document;
                 report.failed.push(Failure::of(&unit.dataset, &error));
             }
         }

@@ -121,5 +121,3 @@ pub(crate) struct Queued {
 pub(crate) const BATCH_ROWS: usize = 8192;
 /// ... or at this many bytes, whichever comes first.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;
-/// So many batches may wait for whoever encodes them.
-pub(crate) const BATCHES_AHEAD: usize = 2;

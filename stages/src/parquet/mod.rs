@@ -1,10 +1,11 @@
 //! `parquet`: rows become one Parquet file, and back.
 //!
-//! The same rows give the same bytes: batches are cut anew at fixed numbers of rows, encodings are chosen from the
+//! The same rows give the same bytes: batches are cut anew at fixed numbers of rows or bytes, encodings are chosen from the
 //! first rows, and nothing that changes from run to run is written but the footer's generation, which follows
 //! everything else (see [`cdrvault_pipeline::stage::Work::data_end`]).
 //! Format: <https://github.com/apache/parquet-format>.
 
+mod cuts;
 mod encoding;
 mod reader;
 mod writer;
@@ -43,7 +44,8 @@ pub(crate) fn plugin() -> Plugin<dyn Transform> {
 struct Options {
     /// `"zstd"` or `"zstd(LEVEL)"`, levels 1 to 22.
     compression: Compression,
-    /// The number of rows after which a new row group begins, at most. It also ends at 64 MiB of encoded data.
+    /// The number of rows after which a new row group begins, at most. It also ends at 64 MiB of encoded
+    /// data, and at 256 MiB of what that decodes to.
     #[schemars(range(min = 1024, max = 16_777_216))]
     row_group_rows: usize,
 }

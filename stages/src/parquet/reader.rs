@@ -11,6 +11,7 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 
 use crate::blocking;
 
@@ -19,9 +20,12 @@ pub(super) const RENUMBERED: &str = "cdrvault.renumbered";
 /// Footer key: the columns as the database had them, as JSON.
 pub(super) const COLUMNS: &str = "cdrvault.columns";
 
+/// A batch has so many rows ...
 const BATCH_ROWS: usize = 8192;
+/// ... or about so many bytes, where rows are wide.
+const BATCH_BYTES: u64 = 8 << 20;
 
-/// No row group that we write is larger, decompressed: it ends at 64 MiB encoded.
+/// No row group that we write is larger, decompressed.
 const ROW_GROUP_LIMIT: u64 = 1 << 30;
 
 /// The rows of the one file among `objects`. Its checksum must have been checked: the reader may panic on damaged
@@ -40,6 +44,7 @@ pub(super) async fn decode(mut objects: ObjectStream) -> Result<Payload> {
                 .hint("it was not written by cdrvault; see how it came into the vault"));
         }
     }
+    let batch_rows = batch_rows(metadata.metadata().row_groups());
     let schema = Arc::clone(metadata.schema());
     let about = about(&metadata)?;
     // The reader adds the footer's keys to the schema; the rows' own schema has none.
@@ -49,7 +54,7 @@ pub(super) async fn decode(mut objects: ObjectStream) -> Result<Payload> {
     let own = Arc::clone(&schema);
     let batches = blocking::work(nothing, move |_, outputs| {
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
-            .with_batch_size(BATCH_ROWS)
+            .with_batch_size(batch_rows)
             .build()
             .map_err(explain)?;
         for batch in reader {
@@ -60,6 +65,19 @@ pub(super) async fn decode(mut objects: ObjectStream) -> Result<Payload> {
         Ok(())
     });
     Ok(Payload::Rows(RowStream { schema, about, batches }))
+}
+
+/// How many rows of the widest row group make a batch.
+fn batch_rows(groups: &[RowGroupMetaData]) -> usize {
+    let widths = groups.iter().map(|group| {
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        // What a dictionary holds once comes out many times.
+        let texts = group.columns().iter().filter_map(ColumnChunkMetaData::unencoded_byte_array_data_bytes);
+        let decoded = texts.map(count).sum::<u64>().max(count(group.total_byte_size()));
+        decoded / count(group.num_rows()).max(1)
+    });
+    let widest = widths.max().unwrap_or(0).max(1);
+    usize::try_from(BATCH_BYTES / widest).unwrap_or(BATCH_ROWS).clamp(1, BATCH_ROWS)
 }
 
 fn about(metadata: &ArrowReaderMetadata) -> Result<RowsAbout> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use arrow_select::coalesce::BatchCoalescer;
 use arrow_select::concat::concat_batches;
 use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::partition::Partition;
 use cdrvault_pipeline::payload::{ByteStream, RowStream, RowsAbout};
 use cdrvault_pipeline::stage::Work;
 use parquet::arrow::ArrowWriter;
@@ -18,15 +18,16 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
+use super::cuts::Cuts;
 use super::encoding::{self, Chosen};
 use crate::blocking::{self, ChannelWriter};
 
-/// Batches are cut anew at this many rows, so that the reader's batches do not show in the file.
-const CUT_ROWS: usize = 8192;
 /// Encodings are chosen from so many cuts.
 const SAMPLE_CUTS: usize = 2;
 /// A row group ends at this size, whatever its rows.
 const ROW_GROUP_BYTES: usize = 64 << 20;
+/// ... and at this one before it is encoded: what compresses well must fit into a reader's memory too.
+const ROW_GROUP_RAW_BYTES: u64 = 256 << 20;
 /// Where a dictionary is given up. Customers and prefixes of a large operator fit.
 const DICTIONARY_BYTES: usize = 2 << 20;
 
@@ -42,14 +43,16 @@ pub(super) fn encode(rows: RowStream, options: Options, work: Work) -> ByteStrea
     blocking::work(batches, move |inputs, outputs| {
         let mut encoder = Encoder {
             writer: Writer::Waiting(Tail::new(ChannelWriter::new(outputs))),
-            cuts: BatchCoalescer::new(Arc::clone(&schema), CUT_ROWS),
+            cuts: Cuts::new(&schema),
             sample: Vec::new(),
+            group_bytes: 0,
+            sorted: work.unit.partition != Partition::Undated,
             schema,
             about,
             options,
         };
         for batch in inputs {
-            encoder.push(batch?)?;
+            encoder.push(&batch?)?;
         }
         encoder.finish(&work)
     })
@@ -59,8 +62,13 @@ struct Encoder<'a> {
     schema: SchemaRef,
     about: RowsAbout,
     options: Options,
-    cuts: BatchCoalescer,
+    cuts: Cuts,
     sample: Vec<RecordBatch>,
+    /// Of the row group that is being written, before it is encoded.
+    group_bytes: u64,
+    /// Whether the rows are in the order of the key as it is stored. Dates that are no dates are stored as NULL, and
+    /// ordered by what they really are.
+    sorted: bool,
     writer: Writer<'a>,
 }
 
@@ -73,9 +81,9 @@ enum Writer<'a> {
 }
 
 impl Encoder<'_> {
-    fn push(&mut self, batch: RecordBatch) -> Result<()> {
-        self.cuts.push_batch(batch).map_err(|error| Error::failed("cannot cut a batch").with_source(error))?;
-        while let Some(cut) = self.cuts.next_completed_batch() {
+    fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.cuts.push(batch).map_err(|error| Error::failed("cannot cut a batch").with_source(error))?;
+        while let Some(cut) = self.cuts.next() {
             self.write(cut)?;
         }
         Ok(())
@@ -83,7 +91,16 @@ impl Encoder<'_> {
 
     fn write(&mut self, cut: RecordBatch) -> Result<()> {
         if let Writer::Open(writer) = &mut self.writer {
-            return writer.write(&cut).map_err(explain);
+            let bytes = self.cuts.size(&cut);
+            if self.group_bytes + bytes > ROW_GROUP_RAW_BYTES {
+                writer.flush().map_err(explain)?;
+                self.group_bytes = 0;
+            }
+            writer.write(&cut).map_err(explain)?;
+            // Another of the limits may have begun a new row group within the cut.
+            let began = writer.in_progress_rows() < cut.num_rows();
+            self.group_bytes = if began { bytes } else { self.group_bytes + bytes };
+            return Ok(());
         }
         self.sample.push(cut);
         if self.sample.len() == SAMPLE_CUTS { self.open() } else { Ok(()) }
@@ -98,17 +115,14 @@ impl Encoder<'_> {
         let sample = concat_batches(&self.schema, &self.sample)
             .map_err(|error| Error::failed("cannot join batches").with_source(error))?;
         let options = ArrowWriterOptions::new().with_properties(self.properties(&encoding::choose(&sample))?);
-        let mut writer = ArrowWriter::try_new_with_options(out, Arc::clone(&self.schema), options).map_err(explain)?;
-        for cut in self.sample.drain(..) {
-            writer.write(&cut).map_err(explain)?;
-        }
+        let writer = ArrowWriter::try_new_with_options(out, Arc::clone(&self.schema), options).map_err(explain)?;
         self.writer = Writer::Open(Box::new(writer));
-        Ok(())
+        std::mem::take(&mut self.sample).into_iter().try_for_each(|cut| self.write(cut))
     }
 
     fn properties(&self, chosen: &[Chosen]) -> Result<WriterProperties> {
         let level = ZstdLevel::try_new(self.options.level).map_err(explain)?;
-        let sorting = self.about.key.iter().filter_map(|name| {
+        let sorting = self.about.key.iter().filter(|_| self.sorted).filter_map(|name| {
             let column_idx = self.schema.index_of(name).ok().and_then(|index| i32::try_from(index).ok())?;
             Some(SortingColumn { column_idx, descending: false, nulls_first: false })
         });
@@ -121,7 +135,7 @@ impl Encoder<'_> {
             .set_dictionary_page_size_limit(DICTIONARY_BYTES)
             .set_statistics_enabled(EnabledStatistics::Page)
             .set_bloom_filter_enabled(false)
-            .set_sorting_columns(Some(sorting.collect()));
+            .set_sorting_columns(Some(sorting.collect::<Vec<_>>()).filter(|columns| !columns.is_empty()));
         for (field, chosen) in self.schema.fields().iter().zip(chosen) {
             let path = ColumnPath::from(field.name().as_str());
             builder = match chosen {
@@ -135,8 +149,8 @@ impl Encoder<'_> {
     }
 
     fn finish(mut self, work: &Work) -> Result<()> {
-        self.cuts.finish_buffered_batch().map_err(|error| Error::failed("cannot cut a batch").with_source(error))?;
-        while let Some(cut) = self.cuts.next_completed_batch() {
+        self.cuts.end().map_err(|error| Error::failed("cannot cut a batch").with_source(error))?;
+        while let Some(cut) = self.cuts.next() {
             self.write(cut)?;
         }
         self.open()?;

@@ -20,6 +20,9 @@ pub(crate) struct Target {
     pub(crate) login: Login,
 }
 
+/// How long a statement may take that a server at work answers at once, lock waits included.
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
+
 /// What every connection needs, so that a server's or an account's defaults cannot change a value on its way:
 /// invalid dates may be written in conditions, TIMESTAMP is UTC, results keep the charset they are stored in (NULL),
 /// nothing is cut by `sql_select_limit`, and a slow disk of ours does not make the server hang up.
@@ -38,25 +41,38 @@ impl Target {
     /// A new connection, ready to use.
     pub(crate) async fn connect(&self, cx: &Context) -> Result<MySqlConnection> {
         let doing = format!("connect to {}", self.identity);
-        let connecting = async {
-            let mut connection = tokio::time::timeout(self.timeout, self.options.connect())
-                .await
-                .map_err(|_| {
-                    Error::new(
-                        Kind::Transient,
-                        format!("cannot {doing}: no answer within {} s", self.timeout.as_secs()),
-                    )
-                    .hint("check the host and port in `url`, and the firewalls on the way")
-                })?
-                .map_err(|error| explain(&doing, error))?;
+        // A large future: boxed, so that those of all who connect stay small.
+        let connecting = Box::pin(async {
+            let mut connection = self.options.connect().await.map_err(|error| explain(&doing, error))?;
             execute(&mut connection, SETTINGS).await?;
             for setting in SETTINGS_OF_SOME {
                 let _ = execute(&mut connection, setting).await;
             }
             Ok(connection)
-        };
-        cx.unless_cancelled(connecting).await
+        });
+        let connected = cx.unless_cancelled(async { Ok(tokio::time::timeout(self.timeout, connecting).await) }).await?;
+        connected.unwrap_or_else(|_| {
+            Err(silent(&doing, self.timeout).hint("check the host and port in `url`, and the firewalls on the way"))
+        })
     }
+}
+
+/// The answer to a question, unless it takes longer than `limit` or we are asked to stop. The server may still be at it
+/// then, so the connection is not to be used again.
+pub(super) async fn within<T>(
+    cx: &Context,
+    limit: Duration,
+    doing: &str,
+    answer: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let answered = cx.unless_cancelled(async { Ok(tokio::time::timeout(limit, answer).await) }).await?;
+    answered.unwrap_or_else(|_| Err(silent(doing, limit)))
+}
+
+/// What a server says that does not say anything.
+pub(super) fn silent(doing: &str, limit: Duration) -> Error {
+    Error::new(Kind::Transient, format!("cannot {doing}: no answer within {} s", limit.as_secs()))
+        .hint("see whether the server is at work, and what holds it up")
 }
 
 /// Runs a statement that gives no rows, by the text protocol; tells how many rows it touched.

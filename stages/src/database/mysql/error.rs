@@ -42,13 +42,15 @@ fn from_server(message: &str, number: u16, text: &str) -> Error {
         1044 | 1142 | 1143 | 1227 => {
             made(Kind::Denied).hint("grant what is missing; the manual lists the privileges that are needed")
         }
+        // The option --read-only (a replica), a read-only transaction, a server that was started read-only.
+        1290 | 1792 | 1836 => made(Kind::Denied).hint("write to the primary server; this one only lets itself be read"),
         1049 => made(Kind::Config).hint("check the name of the database at the end of `url`"),
         1146 => made(Kind::NotFound).hint("check that `url` names the database of the billing application"),
         1054 => made(Kind::Config),
-        // Lock waits and deadlocks, servers that are full, stop or were restarted, tables changed meanwhile.
-        1205 | 1213 | 1020 | 1040 | 1053 | 1152..=1161 | 1203 | 1226 | 1317 | 1412 | 1927 | 1969 | 2006 | 2013 => {
-            made(Kind::Transient)
-        }
+        // Lock waits and deadlocks, and what became of a row meanwhile.
+        1205 | 1213 | 1020 => made(Kind::Busy),
+        // Servers that are full, stop or were restarted, tables changed meanwhile.
+        1040 | 1053 | 1152..=1161 | 1203 | 1226 | 1317 | 1412 | 1927 | 1969 | 2006 | 2013 => made(Kind::Transient),
         1021 | 1114 => made(Kind::NoSpace).hint("free some space on the database server"),
         _ => made(Kind::Failed),
     }

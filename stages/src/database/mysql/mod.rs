@@ -6,6 +6,7 @@ pub(crate) mod connect;
 mod decode;
 mod dumped;
 mod error;
+mod holder;
 mod literal;
 mod queue;
 mod restore;

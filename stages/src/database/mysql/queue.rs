@@ -6,10 +6,10 @@ use cdrvault_pipeline::context::Writer;
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::stage::OnAnnounced;
-use sqlx::MySqlConnection;
 
-use super::connect::{execute, literal, query, query_integer, text};
+use super::connect::{literal, text};
 use super::decode::{parts_in_text, valid_date};
+use super::holder::Holder;
 use crate::database::jobs::{JOBS, JobIds, JobNames, QUEUE, delete_names, select_names};
 use crate::database::tables::Queued;
 
@@ -17,12 +17,12 @@ use crate::database::tables::Queued;
 const UNDATED: &str = "0000-00-00";
 
 /// The ids of the flow's jobs, if both are registered.
-pub(super) async fn find_jobs(connection: &mut MySqlConnection, writer: &Writer, flow: &str) -> Result<Option<JobIds>> {
+pub(super) async fn find_jobs(k: &mut Holder, writer: &Writer, flow: &str) -> Result<Option<JobIds>> {
     let names = JobNames::new(writer, flow);
     let mut id_of = BTreeMap::new();
     for name in [&names.inbox, &names.debt] {
         let sql = format!("SELECT id FROM {JOBS} WHERE name = {}", literal(name));
-        if let Some(id) = query_integer(connection, &sql).await? {
+        if let Some(id) = k.query_integer(&sql).await? {
             id_of.insert(name, id);
         }
     }
@@ -33,7 +33,7 @@ pub(super) async fn find_jobs(connection: &mut MySqlConnection, writer: &Writer,
 }
 
 /// Why events cannot work for this account, if they cannot: the server checks privileges even where no row matches.
-pub(super) async fn obstacle(connection: &mut MySqlConnection) -> Result<Option<String>> {
+pub(super) async fn obstacle(k: &mut Holder) -> Result<Option<String>> {
     let probes = [
         format!("SELECT id, name FROM {JOBS} LIMIT 0"),
         format!("INSERT INTO {JOBS} (name) SELECT name FROM {JOBS} WHERE FALSE"),
@@ -43,7 +43,7 @@ pub(super) async fn obstacle(connection: &mut MySqlConnection) -> Result<Option<
         format!("DELETE FROM {QUEUE} WHERE day = '0001-01-01' AND ar_daily_status_job_id = -1"),
     ];
     for probe in probes {
-        match execute(connection, &probe).await {
+        match k.execute(&probe).await {
             Ok(_) => {}
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::NotFound | Kind::Config) => {
                 return Ok(Some(error.one_line()));
@@ -55,72 +55,62 @@ pub(super) async fn obstacle(connection: &mut MySqlConnection) -> Result<Option<
 }
 
 /// See [`cdrvault_pipeline::stage::Session::job_names`].
-pub(super) async fn names(connection: &mut MySqlConnection) -> Result<Vec<String>> {
-    let rows = query(connection, &select_names()).await?;
+pub(super) async fn names(k: &mut Holder) -> Result<Vec<String>> {
+    let rows = k.query(&select_names()).await?;
     rows.iter().map(|row| Ok(text(row, 0)?.unwrap_or_default())).collect()
 }
 
 /// See [`cdrvault_pipeline::stage::Session::forget_jobs`].
-pub(super) async fn forget(connection: &mut MySqlConnection, names: &[String]) -> Result<()> {
+pub(super) async fn forget(k: &mut Holder, names: &[String]) -> Result<()> {
     let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
-    execute(connection, "START TRANSACTION").await?;
+    k.execute("START TRANSACTION").await?;
     let work = async {
         for statement in delete_names(&names) {
-            execute(connection, &statement).await?;
+            k.execute(&statement).await?;
         }
         Ok(())
     };
     let done = work.await;
-    end(connection, done).await
+    end(k, done).await
 }
 
 /// Makes the flows' job rows, and every partition given a debt, in one transaction.
-pub(super) async fn register(
-    connection: &mut MySqlConnection,
-    writer: &Writer,
-    flows: &[(String, Vec<Partition>)],
-) -> Result<()> {
-    execute(connection, "START TRANSACTION").await?;
+pub(super) async fn register(k: &mut Holder, writer: &Writer, flows: &[(String, Vec<Partition>)]) -> Result<()> {
+    k.execute("START TRANSACTION").await?;
     let work = async {
         for (flow, partitions) in flows {
             let names = JobNames::new(writer, flow);
             for name in [&names.inbox, &names.debt] {
                 let name = literal(name);
                 // One of the two may stand already, when somebody deleted the other.
-                execute(
-                    connection,
-                    &format!("INSERT INTO {JOBS} (name) SELECT {name} FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM {JOBS} WHERE name = {name})"),
+                k.execute(&format!("INSERT INTO {JOBS} (name) SELECT {name} FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM {JOBS} WHERE name = {name})"),
                 )
                 .await?;
             }
-            let jobs = find_jobs(connection, writer, flow)
+            let jobs = find_jobs(k, writer, flow)
                 .await?
                 .ok_or_else(|| Error::failed(format!("the rows of flow `{flow}` in {JOBS} did not appear")))?;
             let days: Vec<&Partition> = partitions.iter().collect();
             for some in days.chunks(1000) {
                 let values: Vec<String> = some.iter().map(|p| format!("('{}', {})", day_of(**p), jobs.debt)).collect();
-                execute(
-                    connection,
-                    &format!("INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) VALUES {}", values.join(", ")),
-                )
+                k.execute(&format!(
+                    "INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) VALUES {}",
+                    values.join(", ")
+                ))
                 .await?;
             }
         }
         Ok(())
     };
     let done = work.await;
-    end(connection, done).await
+    end(k, done).await
 }
 
 /// Reads a flow's two queues. Days that are no real dates are remembered in `odd`, so that they can be deleted.
-pub(super) async fn queued(
-    connection: &mut MySqlConnection,
-    jobs: JobIds,
-    odd: &mut BTreeSet<String>,
-) -> Result<Queued> {
+pub(super) async fn queued(k: &mut Holder, jobs: JobIds, odd: &mut BTreeSet<String>) -> Result<Queued> {
     let mut queued = Queued::default();
     for (job, into) in [(jobs.inbox, &mut queued.announced), (jobs.debt, &mut queued.owed)] {
-        let rows = query(connection, &format!("SELECT day FROM {QUEUE} WHERE ar_daily_status_job_id = {job}")).await?;
+        let rows = k.query(&format!("SELECT day FROM {QUEUE} WHERE ar_daily_status_job_id = {job}")).await?;
         for row in &rows {
             let day = text(row, 0)?.unwrap_or_default();
             into.insert(if let Some(day) = parts_in_text(&day).and_then(valid_date) {
@@ -136,56 +126,48 @@ pub(super) async fn queued(
 
 /// See [`cdrvault_pipeline::stage::Session::claim`].
 pub(super) async fn claim(
-    connection: &mut MySqlConnection,
+    k: &mut Holder,
     jobs: &BTreeMap<String, JobIds>,
     units: &[Unit],
     odd: &BTreeSet<String>,
     on_announced: OnAnnounced<'_>,
 ) -> Result<()> {
-    execute(connection, "START TRANSACTION").await?;
+    k.execute("START TRANSACTION").await?;
     let work = async {
         for unit in units {
             let Some(jobs) = jobs.get(&unit.dataset) else { continue };
-            execute(
-                connection,
-                &format!(
-                    "INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) VALUES ('{}', {})",
-                    day_of(unit.partition),
-                    jobs.debt
-                ),
-            )
+            k.execute(&format!(
+                "INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) VALUES ('{}', {})",
+                day_of(unit.partition),
+                jobs.debt
+            ))
             .await?;
-            if delete(connection, unit.partition, jobs.inbox, odd).await? > 0 {
+            if delete(k, unit.partition, jobs.inbox, odd).await? > 0 {
                 on_announced(unit)?;
             }
         }
         Ok(())
     };
     let done = work.await;
-    end(connection, done).await
+    end(k, done).await
 }
 
 /// Deletes the units' debts.
 pub(super) async fn settle(
-    connection: &mut MySqlConnection,
+    k: &mut Holder,
     jobs: &BTreeMap<String, JobIds>,
     units: &[Unit],
     odd: &BTreeSet<String>,
 ) -> Result<()> {
     for unit in units {
         if let Some(jobs) = jobs.get(&unit.dataset) {
-            delete(connection, unit.partition, jobs.debt, odd).await?;
+            delete(k, unit.partition, jobs.debt, odd).await?;
         }
     }
     Ok(())
 }
 
-async fn delete(
-    connection: &mut MySqlConnection,
-    partition: Partition,
-    job: i64,
-    odd: &BTreeSet<String>,
-) -> Result<u64> {
+async fn delete(k: &mut Holder, partition: Partition, job: i64, odd: &BTreeSet<String>) -> Result<u64> {
     let days = match partition {
         Partition::Undated => {
             let mut days: Vec<String> = odd.iter().map(|day| literal(day)).collect();
@@ -194,7 +176,7 @@ async fn delete(
         }
         _ => format!("'{}'", day_of(partition)),
     };
-    execute(connection, &format!("DELETE FROM {QUEUE} WHERE day IN ({days}) AND ar_daily_status_job_id = {job}")).await
+    k.execute(&format!("DELETE FROM {QUEUE} WHERE day IN ({days}) AND ar_daily_status_job_id = {job}")).await
 }
 
 pub(super) fn day_of(partition: Partition) -> String {
@@ -202,11 +184,11 @@ pub(super) fn day_of(partition: Partition) -> String {
 }
 
 /// Commits what went well and rolls back what did not.
-async fn end(connection: &mut MySqlConnection, done: Result<()>) -> Result<()> {
+async fn end(k: &mut Holder, done: Result<()>) -> Result<()> {
     match done {
-        Ok(()) => execute(connection, "COMMIT").await.map(drop),
+        Ok(()) => k.execute("COMMIT").await.map(drop),
         Err(error) => {
-            let _ = execute(connection, "ROLLBACK").await;
+            let _ = k.execute("ROLLBACK").await;
             Err(error)
         }
     }

@@ -13,12 +13,13 @@ use cdrvault_pipeline::stage::{OnAnnounced, Opened, Session, Snapshot};
 use cdrvault_pipeline::tripwire::Tripwire;
 use futures::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
-use sqlx::{Connection as _, MySqlConnection};
+use sqlx::MySqlConnection;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::columns::{self, Reading};
-use super::connect::{Target, execute, hang_up, literal, query_integer};
+use super::connect::{ANSWER, Target, hang_up, literal, query_integer, within};
+use super::holder::{Holder, lost_lock};
 use super::snapshot::MySqlSnapshot;
 use super::{queue, walk};
 use crate::database::jobs::JobIds;
@@ -26,6 +27,9 @@ use crate::database::tables::{Found, Queued, Table, Tables};
 
 /// How long a run waits for the lock of one that ended.
 const LOCK_WAIT_SECONDS: u32 = 10;
+
+/// How long the answer to a question may take: the sums of a day of millions of calls on a slow disk.
+const QUESTION: Duration = Duration::from_mins(10);
 
 /// How often K shows the server, and every firewall on the way, that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(20);
@@ -42,7 +46,7 @@ pub(crate) struct MySqlSession {
 
 /// K and what it knows.
 struct Locked {
-    connection: MySqlConnection,
+    k: Holder,
     id: i64,
     lock: String,
     /// Of the flows that are registered.
@@ -65,41 +69,45 @@ impl MySqlSession {
 
     /// Runs questions on the connection that is kept for them; it is not used again after an error.
     async fn ask<T>(&self, cx: &Context, question: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T>) -> Result<T> {
-        let mut kept = self.asking.lock().await;
+        let mut kept = cx.unless_cancelled(async { Ok(self.asking.lock().await) }).await?;
         let mut connection = match kept.take() {
             Some(connection) => connection,
             None => self.target.connect(cx).await?,
         };
-        let answer = cx.unless_cancelled(question(&mut connection)).await;
+        let answer = within(cx, QUESTION, "look at the tables", question(&mut connection)).await;
         if answer.is_ok() {
             *kept = Some(connection);
         }
         answer
     }
 
-    /// Runs work on K, or fails if K is lost: whoever lost it must not delete anything any more.
-    async fn on_k<T>(&self, work: impl AsyncFnOnce(&mut Locked) -> Result<T>) -> Result<T> {
-        let mut locked = self.locked.lock().await;
-        let mut k = locked.take().ok_or_else(lost_lock)?;
-        let done = work(&mut k).await;
+    /// Runs work on K, or fails if K is lost: whoever lost it must not delete anything any more. Work that was begun is
+    /// not given up when we are asked to stop, but it does not begin to wait then.
+    async fn on_k<T>(&self, cx: &Context, work: impl AsyncFnOnce(&mut Locked) -> Result<T>) -> Result<T> {
+        let mut shared = match self.locked.try_lock() {
+            Ok(shared) => shared,
+            Err(_) => cx.unless_cancelled(async { Ok(self.locked.lock().await) }).await?,
+        };
+        let mut locked = shared.take().ok_or_else(lost_lock)?;
+        let done = work(&mut locked).await;
         // After an error, is it still K? A new connection would hold no lock.
-        if done.is_ok() || k.connection.ping().await.is_ok() {
-            *locked = Some(k);
+        if done.is_ok() || locked.k.ping().await.is_ok() {
+            *shared = Some(locked);
         }
         done
     }
 
     /// Under READ COMMITTED, or the claim's delete would block the application by a gap lock.
     async fn lock(&self, cx: &Context, dry_run: bool) -> Result<Locked> {
-        let mut connection = self.target.connect(cx).await?;
-        execute(&mut connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-        let id = query_integer(&mut connection, "SELECT CONNECTION_ID()").await?;
+        let mut k = Holder::new(self.target.connect(cx).await?);
+        k.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+        let id = k.query_integer("SELECT CONNECTION_ID()").await?;
         let id = id.ok_or_else(|| Error::failed("the server does not tell the number of our connection"))?;
         let lock = lock_name(cx, &self.identity());
         if !dry_run {
             // The server lets go of a lock only when it notices that a run was killed, after the statement it is at.
             let sql = format!("SELECT GET_LOCK({}, {LOCK_WAIT_SECONDS})", literal(&lock));
-            if query_integer(&mut connection, &sql).await? != Some(1) {
+            if k.query_integer(&sql).await? != Some(1) {
                 return Err(Error::new(
                     Kind::Locked,
                     format!("another run of pipeline `{}` holds the lock on {}", cx.writer.pipeline, self.identity()),
@@ -107,7 +115,7 @@ impl MySqlSession {
                 .hint("wait for it to end; `SHOW PROCESSLIST` shows its connections"));
             }
         }
-        Ok(Locked { connection, id, lock, jobs: BTreeMap::new(), odd: BTreeSet::new(), dry_run })
+        Ok(Locked { k, id, lock, jobs: BTreeMap::new(), odd: BTreeSet::new(), dry_run })
     }
 
     async fn start_heartbeat(&self) {
@@ -116,8 +124,8 @@ impl MySqlSession {
             loop {
                 tokio::time::sleep(HEARTBEAT).await;
                 let mut locked = locked.lock().await;
-                let Some(k) = locked.as_mut() else { return };
-                if let Err(error) = k.connection.ping().await {
+                let Some(held) = locked.as_mut() else { return };
+                if let Err(error) = held.k.ping().await {
                     tracing::warn!(%error, "the connection that holds the database lock is lost");
                     *locked = None;
                     return;
@@ -142,11 +150,6 @@ fn lock_name(cx: &Context, database: &str) -> String {
     format!("cdrvault:{}", &hex::encode(hash.finalize())[..32])
 }
 
-fn lost_lock() -> Error {
-    Error::new(Kind::Transient, "the connection that holds the database lock is lost")
-        .hint("nothing was lost: what is not delivered stays owed, and the next run delivers it")
-}
-
 #[async_trait]
 impl Session for MySqlSession {
     fn identity(&self) -> String {
@@ -154,32 +157,32 @@ impl Session for MySqlSession {
     }
 
     async fn open(&self, cx: &Context, flows: &[String], dry_run: bool) -> Result<Opened> {
-        let mut k = self.lock(cx, dry_run).await?;
+        let mut locked = self.lock(cx, dry_run).await?;
         let mut opened = Opened::default();
-        let server = query_integer(&mut k.connection, "SELECT UNIX_TIMESTAMP()").await?;
+        let server = locked.k.query_integer("SELECT UNIX_TIMESTAMP()").await?;
         opened.clock_offset = server.map(|server| server - jiff::Timestamp::now().as_second());
         if !flows.is_empty() {
-            opened.without_events = queue::obstacle(&mut k.connection).await?;
+            opened.without_events = queue::obstacle(&mut locked.k).await?;
         }
         if opened.without_events.is_none() {
             for flow in flows {
-                if let Some(jobs) = queue::find_jobs(&mut k.connection, &cx.writer, flow).await? {
-                    k.jobs.insert(flow.clone(), jobs);
+                if let Some(jobs) = queue::find_jobs(&mut locked.k, &cx.writer, flow).await? {
+                    locked.jobs.insert(flow.clone(), jobs);
                     opened.registered.insert(flow.clone());
                 }
             }
         }
-        *self.locked.lock().await = Some(k);
+        *self.locked.lock().await = Some(locked);
         self.start_heartbeat().await;
         Ok(opened)
     }
 
     async fn register(&self, cx: &Context, flows: &[(String, Vec<Partition>)]) -> Result<()> {
-        self.on_k(async |k| {
-            queue::register(&mut k.connection, &cx.writer, flows).await.at("registering with the application")?;
+        self.on_k(cx, async |locked| {
+            queue::register(&mut locked.k, &cx.writer, flows).await.at("registering with the application")?;
             for (flow, _) in flows {
-                if let Some(jobs) = queue::find_jobs(&mut k.connection, &cx.writer, flow).await? {
-                    k.jobs.insert(flow.clone(), jobs);
+                if let Some(jobs) = queue::find_jobs(&mut locked.k, &cx.writer, flow).await? {
+                    locked.jobs.insert(flow.clone(), jobs);
                 }
             }
             Ok(())
@@ -187,19 +190,19 @@ impl Session for MySqlSession {
         .await
     }
 
-    async fn claim(&self, _cx: &Context, units: &[Unit], on_announced: OnAnnounced<'_>) -> Result<()> {
-        self.on_k(async |k| queue::claim(&mut k.connection, &k.jobs, units, &k.odd, on_announced).await)
+    async fn claim(&self, cx: &Context, units: &[Unit], on_announced: OnAnnounced<'_>) -> Result<()> {
+        self.on_k(cx, async |locked| queue::claim(&mut locked.k, &locked.jobs, units, &locked.odd, on_announced).await)
             .await
             .at("claiming the day")
     }
 
     async fn snapshot(&self, cx: &Context) -> Result<Arc<dyn Snapshot>> {
         let mut connection = self.target.connect(cx).await?;
-        let snapshot = async {
+        let fencing = async {
             let (lock, id) = {
                 let locked = self.locked.lock().await;
-                let k = locked.as_ref().ok_or_else(lost_lock)?;
-                ((!k.dry_run).then(|| k.lock.clone()), k.id)
+                let locked = locked.as_ref().ok_or_else(lost_lock)?;
+                ((!locked.dry_run).then(|| locked.lock.clone()), locked.id)
             };
             // Asked here and not on K: it also proves that this connection reached the same server.
             if let Some(lock) = lock {
@@ -213,10 +216,9 @@ impl Session for MySqlSession {
                 }
             }
             Ok(())
-        }
-        .await;
-        match snapshot {
-            Ok(()) => Ok(Arc::new(MySqlSnapshot::open(connection, self.snapshot_limit).await?)),
+        };
+        match within(cx, 2 * ANSWER, "open a snapshot", fencing).await {
+            Ok(()) => Ok(Arc::new(MySqlSnapshot::open(cx, connection, self.snapshot_limit).await?)),
             Err(error) => {
                 hang_up(connection).await;
                 Err(error)
@@ -224,32 +226,34 @@ impl Session for MySqlSession {
         }
     }
 
-    async fn fence(&self, _cx: &Context) -> Result<()> {
-        self.on_k(async |k| {
-            let sql = format!("SELECT IS_USED_LOCK({})", literal(&k.lock));
-            if query_integer(&mut k.connection, &sql).await? == Some(k.id) { Ok(()) } else { Err(lost_lock()) }
+    async fn fence(&self, cx: &Context) -> Result<()> {
+        self.on_k(cx, async |locked| {
+            let sql = format!("SELECT IS_USED_LOCK({})", literal(&locked.lock));
+            if locked.k.query_integer(&sql).await? == Some(locked.id) { Ok(()) } else { Err(lost_lock()) }
         })
         .await
     }
 
-    async fn settle(&self, _cx: &Context, units: &[Unit]) -> Result<()> {
-        self.on_k(async |k| queue::settle(&mut k.connection, &k.jobs, units, &k.odd).await).await.at("settling")
+    async fn settle(&self, cx: &Context, units: &[Unit]) -> Result<()> {
+        self.on_k(cx, async |locked| queue::settle(&mut locked.k, &locked.jobs, units, &locked.odd).await)
+            .await
+            .at("settling")
     }
 
-    async fn job_names(&self, _cx: &Context) -> Result<Vec<String>> {
-        self.on_k(async |k| queue::names(&mut k.connection).await).await
+    async fn job_names(&self, cx: &Context) -> Result<Vec<String>> {
+        self.on_k(cx, async |k| queue::names(&mut k.k).await).await
     }
 
-    async fn forget_jobs(&self, _cx: &Context, names: &[String]) -> Result<()> {
-        self.on_k(async |k| queue::forget(&mut k.connection, names).await).await
+    async fn forget_jobs(&self, cx: &Context, names: &[String]) -> Result<()> {
+        self.on_k(cx, async |k| queue::forget(&mut k.k, names).await).await
     }
 
     async fn close(&self) {
         if let Some(beating) = self.heartbeat.lock().await.take() {
             beating.abort();
         }
-        if let Some(k) = self.locked.lock().await.take() {
-            hang_up(k.connection).await;
+        if let Some(locked) = self.locked.lock().await.take() {
+            locked.k.hang_up().await;
         }
         if let Some(connection) = self.asking.lock().await.take() {
             hang_up(connection).await;
@@ -273,9 +277,9 @@ impl Tables for MySqlSession {
         self.ask(cx, async |connection| walk::tripwire(connection, table, partition).await).await
     }
 
-    async fn queued(&self, _cx: &Context, flow: &str) -> Result<Queued> {
-        self.on_k(async |k| match k.jobs.get(flow) {
-            Some(jobs) => queue::queued(&mut k.connection, *jobs, &mut k.odd).await,
+    async fn queued(&self, cx: &Context, flow: &str) -> Result<Queued> {
+        self.on_k(cx, async |locked| match locked.jobs.get(flow) {
+            Some(jobs) => queue::queued(&mut locked.k, *jobs, &mut locked.odd).await,
             None => Ok(Queued::default()),
         })
         .await

@@ -12,14 +12,18 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, MySqlConnection};
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::columns::Reading;
-use super::connect::{execute, hang_up, query_integer, quoted};
+use super::connect::{ANSWER, execute, hang_up, query_integer, quoted, within};
 use super::decode::BatchDecoder;
 use super::error::explain;
 use super::walk::condition;
-use crate::database::tables::{BATCHES_AHEAD, Table};
+use crate::database::reading::{Batches, read_ahead};
+use crate::database::tables::Table;
+
+/// How long the server may keep us waiting for the next batch, which it may have to sort first.
+const STALL: Duration = Duration::from_mins(10);
 
 /// An open transaction. One partition is read at a time, since they share its connection.
 pub(super) struct MySqlSnapshot {
@@ -36,9 +40,12 @@ impl Snapshot for MySqlSnapshot {
 }
 
 impl MySqlSnapshot {
-    pub(super) async fn open(mut connection: MySqlConnection, limit: Duration) -> Result<Self> {
-        execute(&mut connection, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
-        execute(&mut connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+    pub(super) async fn open(cx: &Context, mut connection: MySqlConnection, limit: Duration) -> Result<Self> {
+        let opening = async {
+            execute(&mut connection, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+            execute(&mut connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await
+        };
+        within(cx, ANSWER, "open a snapshot", opening).await?;
         Ok(Self {
             connection: Arc::new(Mutex::new(Some(connection))),
             opened: Timestamp::now(),
@@ -53,11 +60,16 @@ impl MySqlSnapshot {
         table: Arc<Table<Reading>>,
         partition: Partition,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let mut connection = Arc::clone(&self.connection).lock_owned().await;
-        let open = connection.as_mut().ok_or_else(lost)?;
-        let condition = condition(open, &table, partition).await?;
-        let count = format!("SELECT COUNT(*) FROM {} WHERE {condition}", quoted(&table.name));
-        let expected = query_integer(open, &count).await?.unwrap_or(0);
+        let mut shared = cx.unless_cancelled(async { Ok(Arc::clone(&self.connection).lock_owned().await) }).await?;
+        // Taken out, so that a read that was given up halfway is not gone on with.
+        let mut connection = shared.take().ok_or_else(lost)?;
+        let doing = format!("read table {}", table.name);
+        let preparing = async {
+            let condition = condition(&mut connection, &table, partition).await?;
+            let count = format!("SELECT COUNT(*) FROM {} WHERE {condition}", quoted(&table.name));
+            Ok((query_integer(&mut connection, &count).await?.unwrap_or(0), condition))
+        };
+        let (expected, condition) = in_time(cx, self.deadline, &doing, preparing).await?;
         let order: Vec<String> = table.key.iter().map(|name| quoted(name)).collect();
         let select = format!(
             "SELECT {} FROM {} WHERE {condition} ORDER BY {}",
@@ -65,17 +77,9 @@ impl MySqlSnapshot {
             quoted(&table.name),
             order.join(", ")
         );
-        let (batches, receiver) = mpsc::channel(BATCHES_AHEAD);
-        let reader = Reader { cx: cx.clone(), connection, table, select, expected, deadline: self.deadline };
-        tokio::spawn(async move {
-            if let Err(error) = reader.run(&batches).await {
-                let _ = batches.send(Err(error)).await;
-            }
-        });
-        Ok(futures::stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|batch| (batch, receiver))
-        })
-        .boxed())
+        let reader =
+            Reader { cx: cx.clone(), connection, shared, table, select, expected, doing, deadline: self.deadline };
+        Ok(read_ahead(|batches| reader.run(batches)))
     }
 }
 
@@ -93,27 +97,22 @@ impl Drop for MySqlSnapshot {
 /// Reads one partition into a channel.
 struct Reader {
     cx: Context,
-    connection: OwnedMutexGuard<Option<MySqlConnection>>,
+    connection: MySqlConnection,
+    /// Where the connection goes when all was read.
+    shared: OwnedMutexGuard<Option<MySqlConnection>>,
     table: Arc<Table<Reading>>,
     select: String,
     expected: i64,
+    doing: String,
     deadline: Instant,
 }
 
 impl Reader {
-    async fn run(mut self, batches: &mpsc::Sender<Result<RecordBatch>>) -> Result<()> {
-        // Taken out, so that a read that was given up halfway is not gone on with.
-        let mut connection = self.connection.take().ok_or_else(lost)?;
-        let doing = format!("read table {}", self.table.name);
+    async fn run(mut self, batches: Batches) -> Result<()> {
         let mut read: i64 = 0;
         {
-            let mut found = batches_of(&mut connection, &self.table, self.select);
-            while let Some(batch) = found.try_next().await? {
-                self.cx.check()?;
-                if Instant::now() > self.deadline {
-                    return Err(Error::new(Kind::Failed, format!("cannot {doing}: the snapshot is open too long"))
-                        .hint("raise `snapshot-limit` of the database, or find out what slows the reading down"));
-                }
+            let mut found = batches_of(&mut self.connection, &self.table, self.select);
+            while let Some(batch) = in_time(&self.cx, self.deadline, &self.doing, found.try_next()).await? {
                 read += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
                 if batches.send(Ok(batch)).await.is_err() {
                     return Ok(());
@@ -124,13 +123,29 @@ impl Reader {
             return Err(Error::new(
                 Kind::Damaged,
                 format!(
-                    "cannot {doing}: it sent {read} rows, but COUNT(*) says {} in the same snapshot",
-                    self.expected
+                    "cannot {}: it sent {read} rows, but COUNT(*) says {} in the same snapshot",
+                    self.doing, self.expected
                 ),
             ));
         }
-        *self.connection = Some(connection);
+        *self.shared = Some(self.connection);
         Ok(())
+    }
+}
+
+/// What the server sends next, before the snapshot's end and unless it says nothing for long.
+async fn in_time<T>(cx: &Context, deadline: Instant, doing: &str, next: impl Future<Output = Result<T>>) -> Result<T> {
+    let too_long = || {
+        Error::new(Kind::Failed, format!("cannot {doing}: the snapshot is open too long"))
+            .hint("raise `snapshot-limit` of the database, or find out what slows the reading down")
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(too_long());
+    }
+    match within(cx, STALL.min(left), doing, next).await {
+        Err(error) if error.kind() == Kind::Transient && Instant::now() >= deadline => Err(too_long()),
+        next => next,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which days a table has, and what a partition is in SQL.
 
-use cdrvault_pipeline::error::Result;
+use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::partition::{DayRange, Partition};
 use cdrvault_pipeline::tripwire::{Sum, Tripwire};
 use jiff::civil::Date;
@@ -31,7 +31,9 @@ async fn walk(connection: &mut MySqlConnection, table: &Table<Reading>, range: D
         let sql = format!("SELECT MIN({column}) FROM {name} WHERE {after}");
         let rows = query(connection, &sql).await?;
         let Some(found) = rows.first().map(|row| text(row, 0)).transpose()?.flatten() else { break };
-        let Some(parts) = parts_in_text(&found) else { break };
+        let parts = parts_in_text(&found).ok_or_else(|| {
+            Error::new(Kind::Damaged, format!("column {column} of table {name} holds `{found}`, which is no date"))
+        })?;
         match valid_date(parts) {
             Some(date) if range.contains(date) => {
                 walked.days.push(date);

@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
 /// How long another writer may hold us up, as on a server.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Opens the file; it must exist.
 pub(super) async fn connect(path: &Path, read_only: bool) -> Result<SqliteConnection> {
@@ -57,7 +57,7 @@ pub(super) fn explain(doing: &str, error: sqlx::Error) -> Error {
     let primary = database.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
     let text = format!("{message}: {}", database.message());
     match primary {
-        Some(5 | 6) => Error::new(Kind::Transient, text).hint("another program is writing to the database"),
+        Some(5 | 6) => Error::new(Kind::Busy, text).hint("another program is at work on the database"),
         Some(3 | 8 | 14 | 23) => {
             Error::new(Kind::Denied, text).hint("check the owner and the mode of the file and its directory")
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cdrvault_pipeline::context::Writer;
-use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::stage::OnAnnounced;
 use sqlx::SqliteConnection;
@@ -171,17 +171,32 @@ fn day_of(partition: Partition) -> String {
     partition.day().map_or_else(|| UNDATED.to_owned(), |day| day.to_string())
 }
 
+/// How often a commit is tried. Each waits for [`super::connect::BUSY_TIMEOUT`], and keeps new readers out meanwhile.
+const COMMITS: usize = 4;
+
 /// Takes the write lock first: a transaction that reads before it writes can fail at the end.
 async fn transaction(
     connection: &mut SqliteConnection,
     work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<()>,
 ) -> Result<()> {
     execute(connection, "BEGIN IMMEDIATE").await?;
-    match work(connection).await {
-        Ok(()) => execute(connection, "COMMIT").await.map(drop),
-        Err(error) => {
-            let _ = execute(connection, "ROLLBACK").await;
-            Err(error)
+    let mut done = work(connection).await;
+    if done.is_ok() {
+        done = commit(connection).await;
+    }
+    if done.is_err() {
+        // A commit that found readers leaves the transaction open.
+        let _ = execute(connection, "ROLLBACK").await;
+    }
+    done
+}
+
+async fn commit(connection: &mut SqliteConnection) -> Result<()> {
+    let mut tried = 1;
+    loop {
+        match execute(connection, "COMMIT").await {
+            Err(error) if error.kind() == Kind::Busy && tried < COMMITS => tried += 1,
+            done => return done.map(drop),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
@@ -13,10 +14,10 @@ use cdrvault_pipeline::stage::{OnAnnounced, Opened, Session, Snapshot};
 use cdrvault_pipeline::tripwire::Tripwire;
 use futures::stream::BoxStream;
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 
 use super::columns::{self, Declared};
-use super::connect::{File, connect, execute};
+use super::connect::{File, connect, execute, query, text};
 use super::snapshot::SqliteSnapshot;
 use super::{queue, walk};
 use crate::database::jobs::JobIds;
@@ -26,6 +27,10 @@ use crate::database::tables::{Found, Queued, Table, Tables};
 pub(crate) struct SqliteSession {
     file: File,
     open: Mutex<Option<Open>>,
+    /// Whether a reader holds up whoever writes, as everywhere but with a write-ahead log
+    /// (<https://sqlite.org/lockingv3.html>). Then our own snapshots and our writing take turns.
+    takes_turns: AtomicBool,
+    turns: Arc<RwLock<()>>,
 }
 
 struct Open {
@@ -36,7 +41,7 @@ struct Open {
 
 impl SqliteSession {
     pub(crate) fn new(path: std::path::PathBuf) -> Self {
-        Self { file: File { path }, open: Mutex::default() }
+        Self { file: File { path }, open: Mutex::default(), takes_turns: AtomicBool::new(true), turns: Arc::default() }
     }
 
     async fn on_open<T>(&self, work: impl AsyncFnOnce(&mut Open) -> Result<T>) -> Result<T> {
@@ -45,6 +50,26 @@ impl SqliteSession {
             Some(open) => work(open).await,
             None => Err(Error::failed("the database is not open")),
         }
+    }
+
+    /// Writes to the queue of flows that have rows of their own; without them there is nothing to write, and a file that
+    /// can only be read must do.
+    async fn on_queue(
+        &self,
+        cx: &Context,
+        units: &[Unit],
+        work: impl AsyncFnOnce(&mut Open) -> Result<()>,
+    ) -> Result<()> {
+        if self.on_open(async |open| Ok(units.iter().all(|unit| !open.jobs.contains_key(&unit.dataset)))).await? {
+            return Ok(());
+        }
+        let mut turn = None;
+        if self.takes_turns.load(Ordering::Relaxed) {
+            turn = Some(cx.unless_cancelled(async { Ok(self.turns.write().await) }).await?);
+        }
+        let done = self.on_open(work).await;
+        drop(turn);
+        done
     }
 }
 
@@ -62,7 +87,7 @@ impl Session for SqliteSession {
                 let may_write = dry_run
                     || match execute(&mut connection, "BEGIN IMMEDIATE; ROLLBACK").await {
                         Ok(_) => true,
-                        Err(error) if error.kind() == Kind::Transient => true,
+                        Err(error) if error.kind() == Kind::Busy => true,
                         Err(_) => false,
                     };
                 (connection, may_write)
@@ -70,6 +95,9 @@ impl Session for SqliteSession {
             Err(error) if error.kind() == Kind::Denied => (connect(path, true).await?, false),
             Err(error) => return Err(error),
         };
+        let mode = query(&mut connection, "PRAGMA journal_mode").await?;
+        let mode = mode.first().and_then(|row| text(row, 0));
+        self.takes_turns.store(mode.as_deref() != Some("wal"), Ordering::Relaxed);
         let mut opened = Opened::default();
         let mut jobs = BTreeMap::new();
         if !flows.is_empty() {
@@ -100,35 +128,28 @@ impl Session for SqliteSession {
         .await
     }
 
-    async fn claim(&self, _cx: &Context, units: &[Unit], on_announced: OnAnnounced<'_>) -> Result<()> {
-        self.on_open(async |open| {
-            // Without rows of our own there is nothing to write, and a file that can only be read must do.
-            if units.iter().all(|unit| !open.jobs.contains_key(&unit.dataset)) {
-                return Ok(());
-            }
+    async fn claim(&self, cx: &Context, units: &[Unit], on_announced: OnAnnounced<'_>) -> Result<()> {
+        let claiming = async |open: &mut Open| {
             queue::claim(&mut open.connection, &open.jobs, units, &open.odd, on_announced).await
-        })
-        .await
-        .at("claiming the day")
+        };
+        self.on_queue(cx, units, claiming).await.at("claiming the day")
     }
 
-    async fn snapshot(&self, _cx: &Context) -> Result<Arc<dyn Snapshot>> {
-        Ok(Arc::new(SqliteSnapshot::open(connect(&self.file.path, true).await?).await?))
+    async fn snapshot(&self, cx: &Context) -> Result<Arc<dyn Snapshot>> {
+        let mut turn = None;
+        if self.takes_turns.load(Ordering::Relaxed) {
+            turn = Some(cx.unless_cancelled(async { Ok(Arc::clone(&self.turns).read_owned().await) }).await?);
+        }
+        Ok(Arc::new(SqliteSnapshot::open(connect(&self.file.path, true).await?, turn).await?))
     }
 
     async fn fence(&self, _cx: &Context) -> Result<()> {
         Ok(())
     }
 
-    async fn settle(&self, _cx: &Context, units: &[Unit]) -> Result<()> {
-        self.on_open(async |open| {
-            if units.iter().all(|unit| !open.jobs.contains_key(&unit.dataset)) {
-                return Ok(());
-            }
-            queue::settle(&mut open.connection, &open.jobs, units, &open.odd).await
-        })
-        .await
-        .at("settling")
+    async fn settle(&self, cx: &Context, units: &[Unit]) -> Result<()> {
+        let settling = async |open: &mut Open| queue::settle(&mut open.connection, &open.jobs, units, &open.odd).await;
+        self.on_queue(cx, units, settling).await.at("settling")
     }
 
     async fn job_names(&self, _cx: &Context) -> Result<Vec<String>> {

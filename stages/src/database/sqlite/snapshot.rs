@@ -7,22 +7,30 @@ use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::partition::Partition;
 use cdrvault_pipeline::stage::Snapshot;
+use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, SqliteConnection};
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard};
 
 use super::columns::Declared;
 use super::connect::{execute, explain, integer, query, quoted};
 use super::decode::BatchDecoder;
 use super::walk::condition;
-use crate::database::tables::{BATCHES_AHEAD, Table};
+use crate::database::reading::{Batches, read_ahead};
+use crate::database::tables::Table;
 
 /// An open read transaction.
 pub(super) struct SqliteSnapshot {
-    connection: Arc<Mutex<SqliteConnection>>,
+    view: Arc<Mutex<View>>,
     opened: Timestamp,
+}
+
+/// What lives for as long as anything is read.
+struct View {
+    connection: SqliteConnection,
+    /// Keeps our own claims from waiting for us inside the database.
+    _undisturbed: Option<OwnedRwLockReadGuard<()>>,
 }
 
 impl Snapshot for SqliteSnapshot {
@@ -32,11 +40,15 @@ impl Snapshot for SqliteSnapshot {
 }
 
 impl SqliteSnapshot {
-    pub(super) async fn open(mut connection: SqliteConnection) -> Result<Self> {
+    pub(super) async fn open(
+        mut connection: SqliteConnection,
+        undisturbed: Option<OwnedRwLockReadGuard<()>>,
+    ) -> Result<Self> {
         execute(&mut connection, "BEGIN").await?;
         // The view is taken by the first read, not by BEGIN.
         query(&mut connection, "SELECT COUNT(*) FROM sqlite_master").await?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), opened: Timestamp::now() })
+        let view = View { connection, _undisturbed: undisturbed };
+        Ok(Self { view: Arc::new(Mutex::new(view)), opened: Timestamp::now() })
     }
 
     pub(super) async fn rows(
@@ -45,41 +57,32 @@ impl SqliteSnapshot {
         table: Arc<Table<Declared>>,
         partition: Partition,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let mut connection = Arc::clone(&self.connection).lock_owned().await;
+        let mut view = Arc::clone(&self.view).lock_owned().await;
         let condition = condition(&table, partition);
         let name = quoted(&table.name);
-        let count = query(&mut connection, &format!("SELECT COUNT(*) FROM {name} WHERE {condition}")).await?;
+        let count = query(&mut view.connection, &format!("SELECT COUNT(*) FROM {name} WHERE {condition}")).await?;
         let expected = count.first().and_then(|row| integer(row, 0)).unwrap_or(0);
         let columns: Vec<String> = table.columns.iter().map(|column| quoted(column.field.name())).collect();
         let order: Vec<String> = table.key.iter().map(|name| quoted(name)).collect();
         let select =
             format!("SELECT {} FROM {name} WHERE {condition} ORDER BY {}", columns.join(", "), order.join(", "));
-        let (batches, receiver) = mpsc::channel(BATCHES_AHEAD);
         let cx = cx.clone();
-        tokio::spawn(async move {
-            if let Err(error) = read(cx, connection, table, select, expected, &batches).await {
-                let _ = batches.send(Err(error)).await;
-            }
-        });
-        Ok(futures::stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|batch| (batch, receiver))
-        })
-        .boxed())
+        Ok(read_ahead(async move |batches| read(cx, view, table, select, expected, batches).await))
     }
 }
 
 async fn read(
     cx: Context,
-    mut connection: OwnedMutexGuard<SqliteConnection>,
+    mut view: OwnedMutexGuard<View>,
     table: Arc<Table<Declared>>,
     select: String,
     expected: i64,
-    batches: &mpsc::Sender<Result<RecordBatch>>,
+    batches: Batches,
 ) -> Result<()> {
     let doing = format!("read table {}", table.name);
     let mut decoder = BatchDecoder::new(table);
     let mut read: i64 = 0;
-    let mut rows = sqlx::query(AssertSqlSafe(select)).fetch(&mut *connection);
+    let mut rows = sqlx::query(AssertSqlSafe(select)).fetch(&mut view.connection);
     while let Some(row) = rows.try_next().await.map_err(|error| explain(&doing, error))? {
         read += 1;
         let batch = decoder.push(&row)?;

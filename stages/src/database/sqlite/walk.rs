@@ -1,24 +1,28 @@
 //! Which days a table has, and what a partition is in SQL.
 
-use cdrvault_pipeline::error::Result;
+use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::partition::{DayRange, Partition};
 use cdrvault_pipeline::tripwire::{Sum, Tripwire};
 use jiff::civil::Date;
-use sqlx::SqliteConnection;
+use sqlx::{Row as _, SqliteConnection};
 
 use super::columns::Declared;
-use super::connect::{integer, query, quoted, text};
-use super::decode::date;
-use crate::calendar::next_day;
+use super::connect::{integer, query, quoted};
+use super::decode::{Stored, date};
 use crate::database::tables::{Found, Table};
 
-/// A day is a prefix of the text: `2026-01-15` up to, not including, `2026-01-1:`, whose last character follows `9`'s.
-/// So `2024-02-31 10:00:00` is in no day.
+/// What comes after all texts that begin like this one: `2026-01-15` and all that follows it ends before `2026-01-16`,
+/// `2024-02-29` before `2024-02-2:`, whose last character follows `9`. So `2024-02-31 10:00:00` is in no day.
+fn after_prefix(prefix: &str) -> String {
+    let mut after = prefix.to_owned();
+    let last = after.pop().unwrap_or('9');
+    after.push(char::from_u32(u32::from(last) + 1).unwrap_or(char::MAX));
+    after
+}
+
 fn day_condition(column: &str, day: Date) -> String {
-    let text = day.to_string();
-    let (all_but_last, last) = text.split_at(text.len() - 1);
-    let after = char::from(last.as_bytes().first().map_or(b':', |byte| byte + 1));
-    format!("{column} >= '{text}' AND {column} < '{all_but_last}{after}'")
+    let day = day.to_string();
+    format!("{column} >= '{day}' AND {column} < '{}'", after_prefix(&day))
 }
 
 /// The rows whose date is no real date in text: they need a scan, which only a table that has some pays for.
@@ -45,25 +49,31 @@ pub(super) async fn days(connection: &mut SqliteConnection, table: &Table<Declar
     let odd =
         format!("SELECT 1 FROM {name} WHERE {column} IS NULL OR {column} < '0001-01-01' OR {column} >= X'' LIMIT 1");
     found.undated = !query(connection, &odd).await?.is_empty();
-    let mut next = range.from.map_or_else(|| "0001-01-01".to_owned(), |from| from.to_string());
+    let from = range.from.map_or_else(|| "0001-01-01".to_owned(), |from| from.to_string());
+    let mut beyond = format!(">= '{from}'");
     loop {
-        let sql = format!("SELECT MIN({column}) FROM {name} WHERE {column} >= '{next}' AND {column} < X''");
+        let sql = format!("SELECT MIN({column}) FROM {name} WHERE {column} {beyond} AND {column} < X''");
         let rows = query(connection, &sql).await?;
-        let Some(value) = rows.first().and_then(|row| text(row, 0)) else { break };
-        let day = value.get(..10).and_then(|day| date(day.as_bytes()));
-        match day {
+        let Some(row) = rows.first() else { break };
+        let value = row.try_get_raw(0).map_err(|cause| Error::failed("cannot read a date").with_source(cause))?;
+        let Some(Stored::Text(value)) = Stored::of(value)? else { break };
+        let prefix = value.get(..10);
+        match prefix.and_then(date) {
             Some(day) if range.contains(day) => {
                 found.days.push(day);
-                match next_day(day) {
-                    Some(after) => next = after.to_string(),
-                    None => break,
-                }
+                // Not from the next day on: after `2024-02-29` there may be `2024-02-31`.
+                beyond = format!(">= '{}'", after_prefix(&day.to_string()));
             }
             Some(_) => break,
             None => {
                 found.undated = true;
-                // Step over this very value; there are few of its kind.
-                next = format!("{}\u{1}", value.replace('\'', "''"));
+                beyond = match prefix.map(std::str::from_utf8) {
+                    // None of those that begin like it is a date.
+                    Some(Ok(prefix)) if prefix.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => {
+                        format!(">= '{}'", after_prefix(prefix))
+                    }
+                    _ => format!("> {}", String::from_utf8_lossy(&Stored::Text(value).literal())),
+                };
             }
         }
     }
@@ -80,14 +90,18 @@ pub(super) async fn tripwire(
         .iter()
         .filter_map(|column| {
             let name = quoted(column.field.name());
-            let sum = match Sum::of(&column.field)? {
-                Sum::Values => format!("SUM({name})"),
-                Sum::Lengths => format!("SUM(length(CAST({name} AS BLOB)))"),
+            // Two halves of 32 bits, because SUM fails beyond 64. What is no integer sums to whatever SQLite takes it
+            // for, so those are counted.
+            let sums = match Sum::of(&column.field)? {
+                Sum::Values => format!(
+                    "SUM({name} >> 32), SUM({name} & 4294967295), SUM(typeof({name}) NOT IN ('integer', 'null'))"
+                ),
+                Sum::Lengths => format!("0, SUM(length(CAST({name} AS BLOB))), 0"),
             };
-            Some((column.field.name().as_str(), sum))
+            Some((column.field.name().as_str(), sums))
         })
         .collect();
-    let sums: String = summed.iter().map(|(_, sum)| format!(", {sum}")).collect();
+    let sums: String = summed.iter().map(|(_, sums)| format!(", {sums}")).collect();
     let condition = condition(table, partition);
     let sql = format!("SELECT COUNT(*){sums} FROM {} WHERE {condition}", quoted(&table.name));
     let rows = query(connection, &sql).await?;
@@ -95,12 +109,9 @@ pub(super) async fn tripwire(
     let Some(row) = rows.first() else { return Ok(wire) };
     wire.rows = integer(row, 0).and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
     for (at, (name, _)) in summed.iter().enumerate() {
-        // NULL is the sum of no values; a REAL sum comes of values that are no integers, and cannot be compared.
-        let sum = match text(row, at + 1) {
-            None => Some(0),
-            Some(digits) => digits.parse().ok(),
-        };
-        wire.sums.insert((*name).to_owned(), sum);
+        // NULL is the sum of no values.
+        let [high, low, odd] = [1, 2, 3].map(|of| i128::from(integer(row, 3 * at + of).unwrap_or(0)));
+        wire.sums.insert((*name).to_owned(), (odd == 0).then(|| (high << 32) + low));
     }
     Ok(wire)
 }
