@@ -29,7 +29,11 @@ async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Resu
             Kind::Conflict,
             format!(
                 "{}: sink `{}` holds generation {}, which is newer than generation {} in {}",
-                copy.unit, copy.to, there.generation, copy.generation, from.describe()
+                copy.unit,
+                copy.to,
+                there.generation,
+                copy.generation,
+                from.describe()
             ),
         )
         .hint("export the day again: `cdrvault replay --force` writes a new generation to every sink"));
@@ -60,7 +64,8 @@ async fn whole<'a>(cx: &Context, opened: &'a Opened, copy: &Copy) -> Result<(&'a
                         "{}: generation {} in sink `{name}` is not what its receipt says",
                         copy.unit, copy.generation
                     );
-                    let hint = "`cdrvault verify --repair` mends it from another sink, `cdrvault replay` from the database";
+                    let hint =
+                        "`cdrvault verify --repair` mends it from another sink, `cdrvault replay` from the database";
                     failed = Some(Error::new(Kind::Damaged, message).hint(hint));
                 }
             },

@@ -46,9 +46,22 @@ fn from_server(message: &str, number: u16, text: &str) -> Error {
         1146 => made(Kind::NotFound).hint("check that `url` names the database of the billing application"),
         1054 => made(Kind::Config),
         // Lock waits and deadlocks, servers that are full, stop or were restarted, tables changed meanwhile.
-        1205 | 1213 | 1020 | 1040 | 1053 | 1152..=1161 | 1203 | 1226 | 1317 | 1412 | 1927 | 1969 | 2006 | 2013 => {
-            made(Kind::Transient)
-        }
+        1205
+        | 1213
+        | 1020
+        | 1040
+        | 1053
+        | 1152
+        | 1154..=1161
+        | 1203
+        | 1226
+        | 1317
+        | 1412
+        | 1927
+        | 1969
+        | 2006
+        | 2013 => made(Kind::Transient),
+        1153 => made(Kind::Failed).hint("raise `max_allowed_packet` of the server"),
         1021 | 1114 => made(Kind::NoSpace).hint("free some space on the database server"),
         _ => made(Kind::Failed),
     }
