@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// Restore although the tables have triggers or foreign keys.
     #[arg(long)]
     allow_triggers: bool,
+    /// Do not tell the application which days were restored.
+    #[arg(long)]
+    no_announce: bool,
     /// Tables of a dump get the server's default engine where theirs is TokuDB.
     #[arg(long)]
     replace_engine: bool,
@@ -95,13 +98,13 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         days: args.days.range()?.unwrap_or(DayRange::ALL),
         at: args.at.as_deref().map(|at| parse_time(at, &pipeline.wall_clock())).transpose()?,
     };
-    let shown = session::runtime()?.block_on(async {
+    let (shown, interrupted) = session::runtime()?.block_on(async {
         let cx = session::context(&pipeline, progress::of(globals))?;
         let target = target(args, &pipeline)?;
         let (sink, _) = recovery::open(&cx, spec(args, &pipeline)?).await?;
         let done = work(&cx, args, globals, &sink, &target, &wanted).await;
         sink.close().await;
-        done
+        Ok::<_, Failure>((done?, cx.check().is_err()))
     })?;
     if globals.json {
         output::json(&shown)?;
@@ -116,7 +119,14 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         let message = format!("{} more were not tried; run the same command again to go on", report.not_tried.len());
         output::error(globals, &message, None);
     }
-    let failed = !report.failed.is_empty() || !report.not_tried.is_empty();
+    if !report.taken_back.is_empty() {
+        let message = format!("{} were taken back; run the same command again", report.taken_back.len());
+        output::error(globals, &message, None);
+    }
+    if interrupted {
+        return Ok(Exit::Interrupted);
+    }
+    let failed = !report.failed.is_empty() || !report.not_tried.is_empty() || !report.taken_back.is_empty();
     Ok(match (failed, report.restored.is_empty() && report.same.is_empty()) {
         (false, _) => Exit::Done,
         (true, false) => Exit::Partial,
@@ -171,6 +181,7 @@ fn target(args: &Args, pipeline: &Pipeline) -> Result<Arc<dyn Target>, Failure> 
         password,
         missing_columns: args.missing_columns,
         allow_triggers: args.allow_triggers,
+        no_announce: args.no_announce,
         replace_engine: args.replace_engine,
         accounts: args.accounts,
     };

@@ -33,6 +33,11 @@ pub trait Target: Send + Sync {
         let _ = (cx, restored, complete);
         Ok(Vec::new())
     }
+
+    /// Whether what was restored stays when not all of it could be: the same restore again goes on from there.
+    fn keeps_parts(&self) -> bool {
+        true
+    }
 }
 
 /// What [`Target::restore`] came to.
@@ -55,6 +60,8 @@ pub struct TargetOptions {
     pub missing_columns: bool,
     /// Go on although the tables have triggers or foreign keys.
     pub allow_triggers: bool,
+    /// The application is not told of the days that were written.
+    pub no_announce: bool,
     /// Tables of a dump get the server's default engine where theirs is TokuDB.
     pub replace_engine: bool,
     /// The accounts that a dump holds are made, too.

@@ -1,5 +1,6 @@
 //! `dump`: a database without its calls, as SQL, by the system's `mariadb-dump`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use cdrvault_pipeline::config::{Glob, Problem, Reference, Section, schema_of};
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::entry::Entry;
 use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
+use cdrvault_pipeline::notice::Notices;
 use cdrvault_pipeline::payload::{Body, Object, Payload, Shape};
 use cdrvault_pipeline::plugin::{BuildSource, Plugin};
 use cdrvault_pipeline::stage::{Ask, Candidate, Read, Session, Snapshot, Source};
@@ -19,7 +21,8 @@ use tokio::sync::mpsc;
 
 use crate::database::mysql::MySqlSession;
 use crate::database::mysql::client::Running;
-use crate::database::mysql::connect::{Target, hang_up, literal, query, text};
+use crate::database::mysql::connect::{Target, hang_up, query, text};
+use crate::database::mysql::{accounts, staging};
 use crate::detached::Detached;
 
 pub(crate) fn plugin() -> Plugin<dyn BuildSource> {
@@ -29,7 +32,7 @@ pub(crate) fn plugin() -> Plugin<dyn BuildSource> {
         details: "By the system's `mariadb-dump` (or `mysqldump`), in one transaction. It counts only when the program ended \
                   well and wrote its closing line. A dump with the same content makes no new generation. Of tables whose \
                   data is left out, the dump has the schema, as `CREATE TABLE IF NOT EXISTS`, so that it makes a whole \
-                  database where there is none, and leaves alone what is there. Accounts that have rights on this very \
+                  database where there is none, and leaves alone what is there. Accounts and roles that have rights on this very \
                   database are written at the end, where ours may read `mysql.db`; a restore runs them only when told to.\n\n\
                   Needs SELECT, SHOW VIEW, TRIGGER and EVENT on the database; for routines, SELECT on `mysql.proc`.",
         schema: schema_of::<Options>,
@@ -58,7 +61,7 @@ struct Options {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Set {
-    /// Every table.
+    /// Every table; the calls only where `include` names them, otherwise their schema.
     #[default]
     All,
     /// Asterisell: everything but calls, reports, and what the application makes again by itself.
@@ -112,7 +115,8 @@ impl Choice {
 
     fn has_data_of(&self, table: &str) -> bool {
         let of_set = match self.set {
-            Set::All => true,
+            // They are saved day by day; a dump of all of them would be made anew by every run.
+            Set::All => !CALLS.contains(&table) || self.include.is_some(),
             Set::Configuration => !CALLS.contains(&table) && !REGENERATED.contains(&table) && !REPORTS.contains(&table),
             Set::Reports => REPORTS.contains(&table),
         };
@@ -190,6 +194,10 @@ impl Dump {
         let mut tables = Tables::default();
         for row in rows? {
             let name = text(&row, 0)?.unwrap_or_default();
+            // What a restore that was killed left.
+            if name.starts_with(staging::PREFIX) {
+                continue;
+            }
             let is_view = text(&row, 1)?.unwrap_or_default() != "BASE TABLE";
             if self.choice.has_data_of(&name) && (!is_view || self.choice.set != Set::Reports) {
                 tables.data.push(name);
@@ -210,47 +218,16 @@ impl Dump {
     }
 
     /// Statements that make the accounts again which have rights on this very database; none where we may not read them.
-    async fn accounts(&self, cx: &Context) -> Result<String> {
+    async fn accounts(&self, cx: &Context, notices: &Notices) -> Result<String> {
         let mut connection = self.target.connect(cx).await?;
-        let database = self.target.login.database();
-        let accounts = async {
-            // A `_` of the name is escaped there.
-            let escaped = literal(&database.replace('_', "\\_"));
-            let sql = format!(
-                "SELECT DISTINCT User, Host FROM mysql.db WHERE Db IN ({}, {escaped}) AND User <> '' ORDER BY User, Host",
-                literal(database)
-            );
-            let mut statements = String::new();
-            for row in query(&mut connection, &sql).await? {
-                let part = |column| text(&row, column).map(Option::unwrap_or_default);
-                let account = format!("{}@{}", literal(&part(0)?), literal(&part(1)?));
-                for sql in [format!("SHOW CREATE USER {account}"), format!("SHOW GRANTS FOR {account}")] {
-                    for line in query(&mut connection, &sql).await? {
-                        let line = text(&line, 0)?.unwrap_or_default();
-                        let about_us = line.starts_with("CREATE USER")
-                            || line.contains(&format!(" ON `{}`", database.replace('_', "\\_")))
-                            || line.contains(&format!(" ON `{database}`"));
-                        if about_us {
-                            let line = line.replacen("CREATE USER ", "CREATE USER IF NOT EXISTS ", 1);
-                            statements += &format!("{line};\n");
-                        }
-                    }
-                }
-            }
-            Ok::<_, Error>(statements)
-        };
-        let found = accounts.await;
+        let found = accounts::statements(&mut connection, self.target.login.database(), notices).await;
         hang_up(connection).await;
-        match found {
-            Ok(statements) if statements.is_empty() => Ok(String::new()),
-            Ok(statements) => Ok(format!("\n{ACCOUNTS}\n{statements}")),
-            Err(error) if error.kind() == Kind::Denied => Ok(String::new()),
-            Err(error) => Err(error),
-        }
+        let statements = found?;
+        Ok(if statements.is_empty() { statements } else { format!("\n{ACCOUNTS}\n{statements}") })
     }
 
     /// All of it, into a channel.
-    async fn write(self, cx: Context, out: mpsc::Sender<Result<Bytes>>) -> Result<()> {
+    async fn write(self, cx: Context, out: mpsc::Sender<Result<Bytes>>, notices: Notices) -> Result<()> {
         let tables = self.tables(&cx).await?;
         let mut options = vec![
             "--single-transaction",
@@ -278,12 +255,11 @@ impl Dump {
                 "--add-drop-trigger",
             ];
             let schema = self.target.login.dump(&options, &tables.schema_only)?;
-            let create = ("CREATE TABLE `", "CREATE TABLE IF NOT EXISTS `");
-            forward(&cx, schema, &out, &[create, KEEP_DATES]).await.at("the tables without their data")?;
+            forward(&cx, schema, &out, only_schema).await.at("the tables without their data")?;
         }
         let data = self.target.login.dump(&options, &tables.data)?;
-        forward(&cx, data, &out, &[KEEP_DATES]).await.at("the tables with their data")?;
-        let accounts = self.accounts(&cx).await.at("the accounts")?;
+        forward(&cx, data, &out, with_dates).await.at("the tables with their data")?;
+        let accounts = self.accounts(&cx, &notices).await.at("the accounts")?;
         let _ = out.send(Ok(format!("{accounts}{COMPLETE}\n").into())).await;
         Ok(())
     }
@@ -293,20 +269,44 @@ impl Dump {
 pub(crate) const COMPLETE: &str = "-- cdrvault: the dump is complete";
 
 /// Under the mode that `mariadb-dump` asks for, dates that are none become zeros.
-const KEEP_DATES: (&str, &str) = (
-    "/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */",
-    "/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES' */",
-);
+const LOSES_DATES: &[u8] = b"/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */";
+const KEEPS_DATES: &[u8] =
+    b"/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES' */";
+
+fn with_dates(line: &[u8]) -> Cow<'_, [u8]> {
+    match line.strip_prefix(LOSES_DATES) {
+        Some(after) => [KEEPS_DATES, after].concat().into(),
+        None => line.into(),
+    }
+}
+
+/// Makes a table where there is none. The next number of an empty table says nothing, and would make each dump another.
+fn only_schema(line: &[u8]) -> Cow<'_, [u8]> {
+    if let Some(name) = line.strip_prefix(b"CREATE TABLE `") {
+        return [b"CREATE TABLE IF NOT EXISTS `", name].concat().into();
+    }
+    if line.starts_with(b") ENGINE=") {
+        // It stands before all that may be quoted text.
+        let text = String::from_utf8_lossy(line);
+        if let Some((before, after)) = text.split_once(" AUTO_INCREMENT=")
+            && !before.contains('\'')
+        {
+            let after = after.trim_start_matches(|letter: char| letter.is_ascii_digit());
+            return [before.as_bytes(), after.as_bytes()].concat().into();
+        }
+    }
+    with_dates(line)
+}
 
 /// The last line of `mariadb-dump`.
 const CLOSING: &[u8] = b"-- Dump completed";
 
-/// Sends what a program writes on its way. Lines that begin so are made to begin otherwise.
+/// Sends what a program writes on its way, line by line changed.
 async fn forward(
     cx: &Context,
     mut program: Running,
     out: &mpsc::Sender<Result<Bytes>>,
-    replace: &[(&str, &str)],
+    change: fn(&[u8]) -> Cow<'_, [u8]>,
 ) -> Result<()> {
     let mut tail = Vec::new();
     let mut unfinished = Vec::new();
@@ -314,7 +314,7 @@ async fn forward(
         tail.extend_from_slice(&piece);
         tail.drain(..tail.len().saturating_sub(64));
         unfinished.extend_from_slice(&piece);
-        if out.send(Ok(whole_lines(&mut unfinished, replace))).await.is_err() {
+        if out.send(Ok(whole_lines(&mut unfinished, change))).await.is_err() {
             return Ok(());
         }
     }
@@ -331,16 +331,13 @@ async fn forward(
 }
 
 /// Takes the whole lines off a buffer.
-fn whole_lines(buffer: &mut Vec<u8>, replace: &[(&str, &str)]) -> Bytes {
+fn whole_lines(buffer: &mut Vec<u8>, change: fn(&[u8]) -> Cow<'_, [u8]>) -> Bytes {
     let end = buffer.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let rest = buffer.split_off(end);
     let lines = std::mem::replace(buffer, rest);
     let mut out = Vec::with_capacity(lines.len() + 64);
     for line in lines.split_inclusive(|byte| *byte == b'\n') {
-        let found = replace.iter().find_map(|(from, to)| Some((to, line.strip_prefix(from.as_bytes())?)));
-        let (to, after) = found.unwrap_or((&"", line));
-        out.extend_from_slice(to.as_bytes());
-        out.extend_from_slice(after);
+        out.extend_from_slice(&change(line));
     }
     out.into()
 }
@@ -363,11 +360,11 @@ impl Source for Dump {
         Ok(Detached::candidates())
     }
 
-    async fn read(&self, cx: &Context, _: &Arc<dyn Snapshot>, _: &Read) -> Result<Payload> {
+    async fn read(&self, cx: &Context, _: &Arc<dyn Snapshot>, read: &Read) -> Result<Payload> {
         let (out, receiver) = mpsc::channel(4);
-        let (dump, cx, failed) = (self.clone(), cx.clone(), out.clone());
+        let (dump, cx, failed, notices) = (self.clone(), cx.clone(), out.clone(), read.notices.clone());
         tokio::spawn(async move {
-            if let Err(error) = dump.write(cx, out).await {
+            if let Err(error) = dump.write(cx, out, notices).await {
                 let _ = failed.send(Err(error)).await;
             }
         });
@@ -375,5 +372,22 @@ impl Source for Dump {
             stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|piece| (piece, receiver)) });
         let object = Object { entry: Entry::object(format!("{}.sql", self.flow)), body: Body::Stream(bytes.boxed()) };
         Ok(Payload::Objects(stream::iter([Ok(object)]).boxed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_move_by_themselves_are_no_content() {
+        let of = |line: &str| String::from_utf8(only_schema(line.as_bytes()).into_owned()).unwrap();
+        assert_eq!(
+            of(") ENGINE=InnoDB AUTO_INCREMENT=17 DEFAULT CHARSET=utf8mb4;\n"),
+            ") ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;\n"
+        );
+        let comment = ") ENGINE=InnoDB COMMENT='x AUTO_INCREMENT=5';\n";
+        assert_eq!(of(comment), comment);
+        assert_eq!(of("CREATE TABLE `a` (\n"), "CREATE TABLE IF NOT EXISTS `a` (\n");
     }
 }

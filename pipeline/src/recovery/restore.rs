@@ -65,6 +65,8 @@ pub struct Report {
     pub failed: Vec<Failure>,
     /// Units that were not tried, because what failed would have failed for them, too.
     pub not_tried: Vec<Unit>,
+    /// Units that were written, and taken back because the target keeps all or nothing.
+    pub taken_back: Vec<Unit>,
     /// Rows and entries that were written.
     pub rows: u64,
     /// What people have to do now.
@@ -163,6 +165,13 @@ pub async fn execute(
     match target.finish(cx, &done, complete).await {
         Ok(remarks) => report.remarks = remarks,
         Err(error) => report.failed.push(Failure::of(target.describe(), &error)),
+    }
+    if !report.failed.is_empty() || !report.not_tried.is_empty() {
+        // An error of `finish` counts as well.
+        if !target.keeps_parts() {
+            report.taken_back = std::mem::take(&mut report.restored);
+            report.rows = 0;
+        }
     }
     Ok(report)
 }

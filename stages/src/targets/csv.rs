@@ -1,37 +1,50 @@
-//! Tables as CSV files, in the form that the application's own import and `LOAD DATA` read.
+//! Tables as CSV files, and the script that loads them.
 //!
 //! <https://mariadb.com/kb/en/load-data-infile/>: fields end with a comma, text is enclosed in double quotes, a backslash
-//! escapes, NULL is `\\N`. Bytes stand there as they were stored, so that they are to be loaded as `binary`.
+//! escapes, NULL is `\\N`. Text is UTF-8, and bytes are hexadecimal digits. A row that has a value which cannot stand so in
+//! a file is among the first of its file, as near to it as can be; the script leaves those out and inserts them instead.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::durable::{self, How};
 use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::{ColumnInfo, Holding, Manifest};
+use cdrvault_pipeline::facts::FactGatherer;
+use cdrvault_pipeline::manifest::{Holding, Manifest};
 use cdrvault_pipeline::partition::Partition;
 use cdrvault_pipeline::payload::Payload;
 use cdrvault_pipeline::target::{Restored, Target};
 use futures::TryStreamExt as _;
+use tokio::sync::Mutex;
 
+use super::load_data::{self, Written, base};
 use super::table_of;
+use super::unfinished::Unfinished;
+use crate::blocking::CHUNK;
 use crate::cells::{Cell, Rows, decimal, push_date, push_datetime, push_time, stored_date, uuid};
 
 /// See the module.
 pub(super) struct Csv {
     root: PathBuf,
+    /// What loads the files that are there, by table.
+    scripts: Mutex<BTreeMap<String, File>>,
 }
 
 impl Csv {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, scripts: Mutex::default() }
     }
 
-    /// Where the application's own backup puts a day.
+    fn unfinished(&self, table: &str) -> Unfinished {
+        Unfinished::of(&self.root.join(table))
+    }
+
+    /// Folders and names are those of the application's own backup.
     fn path_of(&self, manifest: &Manifest) -> Result<PathBuf> {
         let table = table_of(manifest)?;
         let directory = self.root.join(table);
@@ -59,8 +72,9 @@ impl Target for Csv {
 
     async fn check(&self, _cx: &Context, wanted: &[Manifest]) -> Result<Vec<String>> {
         for manifest in wanted {
-            let path = self.root.join(table_of(manifest)?);
-            if path.symlink_metadata().is_ok() {
+            let table = table_of(manifest)?;
+            let path = self.root.join(table);
+            if path.symlink_metadata().is_ok() && !self.unfinished(table).is_there()? {
                 return Err(Error::new(Kind::Refused, format!("{} is there already", path.display()))
                     .hint("name an empty directory, or a new one"));
             }
@@ -72,70 +86,147 @@ impl Target for Csv {
         let Payload::Rows(mut rows) = payload else {
             return Err(Error::new(Kind::Refused, "files are no tables"));
         };
-        let path = self.path_of(manifest)?;
+        let (path, table) = (self.path_of(manifest)?, table_of(manifest)?);
         let mut above = path.clone();
         above.pop();
         durable::create_dirs(&above, &How::private())?;
-        let mut lines = tempfile::tempfile_in(&above).map_err(|error| Error::io("write in", &above, error))?;
-        let mut text = Vec::new();
+        self.unfinished(table).begin()?;
+        let temporary = || tempfile::tempfile_in(&above).map_err(|error| Error::io("write in", &above, error));
+        let failed = |error| Error::io("write", &path, error);
+        let (mut first, mut others, mut inserts, mut odd) = (temporary()?, temporary()?, temporary()?, 0);
+        let mut facts = FactGatherer::new(&rows.schema, &rows.about.renumbered);
         while let Some(batch) = cx.unless_cancelled(rows.batches.try_next()).await? {
-            text.clear();
-            push_rows(&mut text, &batch, &manifest.columns)?;
-            tokio::task::block_in_place(|| lines.write_all(&text)).map_err(|error| Error::io("write", &path, error))?;
+            tokio::task::block_in_place(|| {
+                facts.add(&batch)?;
+                let lines = lines(&batch, manifest)?;
+                odd += lines.odd;
+                first.write_all(&lines.first).map_err(failed)?;
+                others.write_all(&lines.others).map_err(failed)?;
+                inserts.write_all(lines.inserts.as_bytes()).map_err(failed)
+            })?;
             cx.progress.read(&manifest.unit, batch.num_rows() as u64, 0);
         }
-        tokio::task::block_in_place(|| {
-            use std::io::Seek as _;
-            lines.rewind().map_err(|error| Error::io("write", &path, error))?;
-            durable::create(&path, &How::private(), |file| std::io::copy(&mut lines, file).map(drop))
+        let found = facts.finish();
+        let known = found.fingerprint.algorithm == manifest.fingerprint.algorithm;
+        if found.rows != manifest.rows || (known && found.fingerprint.full != manifest.fingerprint.full) {
+            return Err(Error::new(Kind::Damaged, format!("{} has other rows than its receipt tells", manifest.unit)));
+        }
+        let restored = tokio::task::block_in_place(|| {
+            first.rewind().and_then(|()| others.rewind()).map_err(failed)?;
+            if path.symlink_metadata().is_ok() {
+                if is_same(&path, &mut (&first).chain(&others))? {
+                    return Ok(Restored::Same);
+                }
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!("{} is there already, with other content", path.display()),
+                )
+                .hint("name an empty directory, or a new one"));
+            }
+            durable::create(&path, &How::private(), |file| {
+                std::io::copy(&mut first, file)?;
+                std::io::copy(&mut others, file).map(drop)
+            })?;
+            Ok(Restored::Written)
         })?;
-        Ok(Restored::Written)
+        let mut scripts = self.scripts.lock().await;
+        let script = match scripts.entry(table.to_owned()) {
+            std::collections::btree_map::Entry::Occupied(there) => there.into_mut(),
+            std::collections::btree_map::Entry::Vacant(none) => none.insert(temporary()?),
+        };
+        let load = load_data::load(&path.display().to_string(), table, &manifest.columns, odd);
+        tokio::task::block_in_place(|| {
+            script.write_all(load.as_bytes())?;
+            inserts.rewind()?;
+            std::io::copy(&mut inserts, script)
+        })
+        .map_err(failed)?;
+        Ok(restored)
     }
 
     /// How the files are loaded, for those who do it by hand.
-    async fn finish(&self, _cx: &Context, restored: &[Manifest], _complete: bool) -> Result<Vec<String>> {
-        let mut statements: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
-        for manifest in restored {
-            let list: Vec<String> =
-                manifest.columns.iter().map(|c| format!("`{}`", c.name.replace('`', "``"))).collect();
-            let table = table_of(manifest)?;
-            let script = self.root.join(table).join("LOAD.sql");
-            let path = self.path_of(manifest)?.display().to_string().replace('\\', "\\\\").replace('\'', "''");
-            statements.entry(script).or_default().insert(format!(
-                "LOAD DATA LOCAL INFILE '{path}' INTO TABLE `{}` CHARACTER SET binary FIELDS TERMINATED BY ',' OPTIONALLY ENCLOSED BY '\"' \
-                 ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({});\n",
-                table.replace('`', "``"),
-                list.join(", ")
-            ));
-        }
-        let mode = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00';\n";
-        for (script, lines) in &statements {
-            durable::replace(script, &How::private(), |file| {
-                file.write_all(mode.as_bytes())?;
-                lines.iter().try_for_each(|line| file.write_all(line.as_bytes()))
+    async fn finish(&self, _cx: &Context, _restored: &[Manifest], complete: bool) -> Result<Vec<String>> {
+        let mut remarks = Vec::new();
+        for (table, mut statements) in std::mem::take(&mut *self.scripts.lock().await) {
+            let script = self.root.join(&table).join("LOAD.sql");
+            durable::replace(&script, &How::private(), |file| {
+                statements.rewind()?;
+                file.write_all(load_data::SESSION.as_bytes())?;
+                std::io::copy(&mut statements, file).map(drop)
             })?;
+            if complete {
+                self.unfinished(&table).end()?;
+            }
+            remarks.push(format!("{} loads these files", script.display()));
         }
-        Ok(statements.keys().map(|script| format!("{} loads these files", script.display())).collect())
+        Ok(remarks)
     }
 }
 
-fn push_rows(out: &mut Vec<u8>, batch: &RecordBatch, columns: &[ColumnInfo]) -> Result<()> {
+/// Whether a file has these bytes.
+fn is_same(path: &Path, wanted: &mut impl Read) -> Result<bool> {
+    let failed = |error| Error::io("read", path, error);
+    if !path.symlink_metadata().map_err(failed)?.is_file() {
+        return Ok(false);
+    }
+    let mut there = std::io::BufReader::new(File::open(path).map_err(failed)?);
+    let (mut ours, mut theirs) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        let count = wanted.read(&mut ours).map_err(failed)?;
+        let Some((ours, theirs)) = ours.get(..count).zip(theirs.get_mut(..count)) else { return Ok(false) };
+        if count == 0 {
+            return Ok(there.read(&mut [0]).map_err(failed)? == 0);
+        }
+        match there.read_exact(theirs) {
+            Ok(()) if ours == theirs => {}
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// The rows of a batch.
+#[derive(Default)]
+struct Lines {
+    /// Those that `LOAD DATA` would not read as they are meant.
+    first: Vec<u8>,
+    odd: u64,
+    others: Vec<u8>,
+    /// What is run for the first ones.
+    inserts: String,
+}
+
+fn lines(batch: &RecordBatch, manifest: &Manifest) -> Result<Lines> {
+    let columns = &manifest.columns;
     let rows = Rows::of(batch, columns.iter().map(|column| column.name.as_str()))?;
+    // What SQLite held in a column of another type is its literal.
+    let own = manifest.origin.source.starts_with("mysql:");
+    let mut lines = Lines::default();
     for row in 0..batch.num_rows() {
         let raw = rows.raw(row)?;
+        let odd =
+            own && columns.iter().any(|column| load_data::is_odd(column) && raw.contains_key(column.name.as_str()));
+        if odd {
+            lines.odd += 1;
+            lines.inserts += &load_data::insert(table_of(manifest)?, columns, &rows, row)?;
+        }
+        let out = if odd { &mut lines.first } else { &mut lines.others };
         for (index, (column, cells)) in columns.iter().zip(rows.columns()).enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            let base = column.sql_type.split(['(', ' ']).next().unwrap_or_default();
-            match raw.get(column.name.as_str()) {
-                Some(bytes) => push_raw(out, bytes, base)?,
-                None => push(out, cells.get(row), base),
+            match (raw.get(column.name.as_str()), cells.get(row)) {
+                (Some(bytes), _) => push_raw(out, bytes, base(&column.sql_type))?,
+                (None, Cell::Bytes(bytes)) if Written::of(column) == Written::Hex => {
+                    enclosed(out, hex::encode(bytes).as_bytes());
+                }
+                (None, cell) => push(out, cell, base(&column.sql_type)),
             }
         }
         out.push(b'\n');
     }
-    Ok(())
+    Ok(lines)
 }
 
 fn push(out: &mut Vec<u8>, cell: Cell<'_>, base: &str) {

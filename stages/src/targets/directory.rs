@@ -23,6 +23,8 @@ use futures::TryStreamExt as _;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
 use sha2::{Digest as _, Sha256};
 
+use super::unfinished::Unfinished;
+
 /// See the module.
 pub(super) struct Directory {
     root: PathBuf,
@@ -49,8 +51,12 @@ impl Target for Directory {
     }
 
     async fn check(&self, _cx: &Context, wanted: &[Manifest]) -> Result<Vec<String>> {
+        let log = Unfinished::of(&self.root);
         for manifest in wanted {
             let place = self.place_of(manifest);
+            if log.has(manifest)? {
+                continue;
+            }
             let empty = std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_none());
             if place.symlink_metadata().is_ok() && !empty {
                 return Err(Error::new(Kind::Refused, format!("{} is there already, and not empty", place.display()))
@@ -69,6 +75,10 @@ impl Target for Directory {
         let Payload::Objects(objects) = payload else {
             return Err(Error::new(Kind::Refused, "rows are no files"));
         };
+        let log = Unfinished::of(&self.root);
+        if log.has(manifest)? && self.place_of(manifest).is_dir() {
+            return Ok(Restored::Same);
+        }
         durable::create_dirs(&self.root, &How::default())?;
         let unfinished = tempfile::Builder::new()
             .prefix(".cdrvault-tmp-")
@@ -76,7 +86,6 @@ impl Target for Directory {
             .map_err(|error| Error::io("make a directory in", &self.root, error))?;
         let made = unfinished.path().join("made");
         make_directory(&made)?;
-        let tree = manifest.holds() == Holding::Tree;
         write(cx, manifest, objects, &made).await?;
         let place = self.place_of(manifest);
         // It is empty, or not there.
@@ -86,10 +95,17 @@ impl Target for Directory {
             }
             _ => {}
         }
-        let mode = Mode::from_raw_mode(if tree { 0o755 } else { 0o700 });
-        rustix::fs::chmod(&made, mode).map_err(|error| Error::io("set the mode of", &made, error.into()))?;
+        // The mode of the saved directory itself is not known: nobody else may enter until somebody says so.
         durable::rename(&made, &place)?;
+        log.add(manifest)?;
         Ok(Restored::Written)
+    }
+
+    async fn finish(&self, _cx: &Context, _restored: &[Manifest], complete: bool) -> Result<Vec<String>> {
+        if complete {
+            Unfinished::of(&self.root).end()?;
+        }
+        Ok(Vec::new())
     }
 }
 

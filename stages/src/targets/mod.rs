@@ -2,6 +2,8 @@
 
 mod csv;
 mod directory;
+mod load_data;
+mod unfinished;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ pub(crate) fn plugins() -> Vec<TargetPlugin> {
         TargetPlugin { scheme: "sqlite", about: "sqlite:FILE: tables in a new SQLite file", build: sqlite },
         TargetPlugin {
             scheme: "csv",
-            about: "csv:DIRECTORY: tables as files for LOAD DATA, one a day",
+            about: "csv:DIRECTORY: tables as files, one a day, and a script of LOAD DATA for them",
             build: |text, _| Ok(Arc::new(csv::Csv::new(path_of(text)?))),
         },
         TargetPlugin {

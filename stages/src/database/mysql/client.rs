@@ -21,6 +21,8 @@ const COMPLAINTS: usize = 4 << 10;
 #[derive(Debug, Clone)]
 pub(crate) struct Login {
     arguments: Vec<String>,
+    tls: MySqlSslMode,
+    tls_ca: Option<PathBuf>,
     database: String,
     password: Option<SecretString>,
 }
@@ -37,16 +39,24 @@ impl Login {
             ],
         };
         arguments.push(format!("--user={}", options.get_username()));
-        match options.get_ssl_mode() {
-            MySqlSslMode::Disabled => arguments.push("--skip-ssl".to_owned()),
-            MySqlSslMode::Preferred => {}
-            MySqlSslMode::Required | MySqlSslMode::VerifyCa => arguments.push("--ssl".to_owned()),
-            MySqlSslMode::VerifyIdentity => arguments.push("--ssl-verify-server-cert".to_owned()),
-        }
-        if let Some(authority) = tls_ca {
-            arguments.push(format!("--ssl-ca={}", authority.display()));
-        }
-        Self { arguments, database: options.get_database().unwrap_or_default().to_owned(), password }
+        let database = options.get_database().unwrap_or_default().to_owned();
+        Self { arguments, tls: options.get_ssl_mode(), tls_ca, database, password }
+    }
+
+    /// The clients of MariaDB and MySQL have other words for the same.
+    fn tls_arguments(&self, is_of_mariadb: bool) -> Vec<String> {
+        let words = match (self.tls, is_of_mariadb) {
+            (MySqlSslMode::Preferred, _) => None,
+            (MySqlSslMode::Disabled, true) => Some("--skip-ssl"),
+            (MySqlSslMode::Required | MySqlSslMode::VerifyCa, true) => Some("--ssl"),
+            (MySqlSslMode::VerifyIdentity, true) => Some("--ssl-verify-server-cert"),
+            (MySqlSslMode::Disabled, false) => Some("--ssl-mode=DISABLED"),
+            (MySqlSslMode::Required, false) => Some("--ssl-mode=REQUIRED"),
+            (MySqlSslMode::VerifyCa, false) => Some("--ssl-mode=VERIFY_CA"),
+            (MySqlSslMode::VerifyIdentity, false) => Some("--ssl-mode=VERIFY_IDENTITY"),
+        };
+        let authority = self.tls_ca.iter().map(|path| format!("--ssl-ca={}", path.display()));
+        words.map(str::to_owned).into_iter().chain(authority).collect()
     }
 
     pub(crate) fn database(&self) -> &str {
@@ -62,7 +72,9 @@ impl Login {
                 .hint(format!("install {package} on this machine")));
         };
         let mut command = Command::new(name);
-        command.arg("--no-defaults").args(&self.arguments).arg("--default-character-set=utf8mb4");
+        let is_of_mariadb = name.starts_with("mariadb") || is_of_mariadb(name);
+        command.arg("--no-defaults").args(&self.arguments).args(self.tls_arguments(is_of_mariadb));
+        command.arg("--default-character-set=utf8mb4");
         command.env("LC_ALL", "C").env_remove("MYSQL_PWD").kill_on_drop(true).process_group(0);
         if let Some(password) = &self.password {
             command.env("MYSQL_PWD", password.expose_secret());
@@ -89,6 +101,12 @@ impl Login {
         command.args(["--batch", "--binary-mode", "--", &self.database]).stdin(Stdio::piped()).stdout(Stdio::null());
         Running::start(command, name)
     }
+}
+
+/// `mysql` is a link to `mariadb` on many systems.
+fn is_of_mariadb(name: &str) -> bool {
+    let said = std::process::Command::new(name).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("MariaDB"))
 }
 
 /// A program at work.
@@ -161,5 +179,18 @@ impl Running {
         };
         let error = Error::new(kind, format!("`{}` {how}: {complaints}", self.name));
         Err(if denied { error.hint("the manual lists the privileges that dumps and restores need") } else { error })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_client_gets_its_own_words_for_tls() {
+        let login = |mode| Login::new(&MySqlConnectOptions::new().ssl_mode(mode), None, Some("/ca.pem".into()));
+        assert_eq!(login(MySqlSslMode::Disabled).tls_arguments(true), ["--skip-ssl", "--ssl-ca=/ca.pem"]);
+        assert_eq!(login(MySqlSslMode::Disabled).tls_arguments(false), ["--ssl-mode=DISABLED", "--ssl-ca=/ca.pem"]);
+        assert_eq!(login(MySqlSslMode::VerifyIdentity).tls_arguments(false)[0], "--ssl-mode=VERIFY_IDENTITY");
     }
 }

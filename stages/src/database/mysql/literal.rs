@@ -5,8 +5,23 @@ use cdrvault_pipeline::error::{Error, Kind, Result};
 use super::columns::Decoding;
 use crate::cells::{Cell, decimal, push_date, push_datetime, push_time, stored_date, uuid};
 
+/// A value that is sent beside its statement.
+pub(super) enum Bound {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Bound {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// Appends the literal of a value.
-pub(super) fn push(out: &mut String, cell: Cell<'_>, decoding: &Decoding) {
+pub(crate) fn push(out: &mut String, cell: Cell<'_>, decoding: &Decoding) {
     match cell {
         Cell::Null => out.push_str("NULL"),
         Cell::Int(micros) if *decoding == Decoding::Time => {
@@ -40,7 +55,7 @@ pub(super) fn push(out: &mut String, cell: Cell<'_>, decoding: &Decoding) {
 
 /// Appends what the typed column could not hold. `false` says that the value is the error value of an ENUM, which a
 /// server in strict mode refuses.
-pub(super) fn push_raw(out: &mut String, bytes: &[u8], decoding: &Decoding) -> Result<bool> {
+pub(crate) fn push_raw(out: &mut String, bytes: &[u8], decoding: &Decoding) -> Result<bool> {
     match decoding {
         Decoding::Date | Decoding::DateTime => {
             let text = stored_date(bytes, *decoding == Decoding::DateTime).ok_or_else(unknown)?;

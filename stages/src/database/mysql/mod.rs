@@ -1,17 +1,20 @@
 //! MariaDB and MySQL.
 
+pub(crate) mod accounts;
 pub(crate) mod client;
-mod columns;
+pub(crate) mod columns;
 pub(crate) mod connect;
 mod decode;
 mod dumped;
 mod error;
 mod holder;
-mod literal;
+pub(crate) mod literal;
 mod queue;
+mod restorable;
 mod restore;
 mod session;
 mod snapshot;
+pub(crate) mod staging;
 mod walk;
 
 pub(crate) use client::Login;

@@ -3,52 +3,51 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
+use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::facts::{FactGatherer, Facts};
 use cdrvault_pipeline::manifest::{Holding, Manifest};
 use cdrvault_pipeline::payload::{Payload, RowStream};
-use cdrvault_pipeline::raw::RAW_COLUMN;
 use cdrvault_pipeline::target::{self, Restored, TargetOptions};
 use futures::TryStreamExt as _;
 use sqlx::MySqlConnection;
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::columns::{self, Reading};
-use super::connect::{Target, execute, hang_up, integer, literal, query, query_integer, quoted, text};
+use super::connect::{Target, execute, hang_up, literal, query_integer, quoted};
 use super::decode::BatchDecoder;
 use super::dumped;
-use super::literal;
-use super::queue;
+use super::restorable::{announce, announces, check_staging, check_table, orphans};
 use super::snapshot::batches_of;
+use super::staging::{LOOSE, Loading, STRICT, Staging, no_warnings};
 use super::walk::condition;
-use crate::cells::{Cell, Rows};
-use crate::database::jobs::{JOBS, QUEUE};
+use crate::database::jobs::QUEUE;
 use crate::database::tables::Table;
-
-/// Strict, so that nothing is cut or bent; dates as they were; ids 0 stay 0.
-const STRICT: &str = "SET SESSION sql_mode = \
-     'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 50";
-/// The same without strictness, for the error value of an ENUM. The only warning that is then accepted is its own.
-const LOOSE: &str = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION'";
-/// "Data truncated for column".
-const TRUNCATED: i64 = 1265;
-
-/// A statement is sent at this length, or at a quarter of what the server takes.
-const STATEMENT_BYTES: usize = 1 << 20;
 
 /// A database of MariaDB or MySQL that is restored into.
 pub(crate) struct MySqlTarget {
     target: Target,
     options: TargetOptions,
     connection: Mutex<Option<MySqlConnection>>,
+    seen: Mutex<Seen>,
+}
+
+/// What was found out, and what is there, beside the rows.
+#[derive(Default)]
+struct Seen {
+    /// The tables that were checked since a dump could last have changed them.
+    checked: BTreeSet<String>,
+    /// What people are told at the end.
+    remarks: Vec<String>,
+    /// A staging table that others can see.
+    staged: Option<Staging>,
 }
 
 impl MySqlTarget {
     pub(crate) fn new(target: Target, options: TargetOptions) -> Self {
-        Self { target, options, connection: Mutex::default() }
+        Self { target, options, connection: Mutex::default(), seen: Mutex::default() }
     }
 
     /// The one connection.
@@ -140,53 +139,28 @@ impl MySqlTarget {
                 other => other?,
             };
             if !seen.iter().any(|other| other.table == manifest.table) {
-                remarks.extend(self.check_table(connection, &table).await?);
+                remarks.extend(check_table(connection, &table, &self.options).await?);
+                remarks.extend(check_staging(connection, &table.name).await?);
             }
             seen.push(manifest);
+        }
+        if self.options.no_announce && !seen.is_empty() {
+            remarks.push("the application will not be told which days were restored".to_owned());
+        } else if !seen.is_empty() {
+            announces(connection, &self.options).await?;
         }
         Ok(remarks)
     }
 
-    /// What is not allowed to happen unseen when rows go and come.
-    async fn check_table(&self, connection: &mut MySqlConnection, table: &Table<Reading>) -> Result<Vec<String>> {
-        let name = literal(&table.name);
-        let mut found = Vec::new();
-        let triggers = format!(
-            "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = DATABASE() \
-             AND EVENT_OBJECT_TABLE = {name}"
-        );
-        for row in query(connection, &triggers).await? {
-            found.push(format!("trigger `{}`", text(&row, 0)?.unwrap_or_default()));
+    /// Dumps may have made the table since the plan was made, with other triggers.
+    async fn check_again(&self, connection: &mut MySqlConnection, table: &Table<Reading>) -> Result<()> {
+        let mut seen = self.seen.lock().await;
+        if !seen.checked.contains(&table.name) {
+            let remarks = check_table(connection, table, &self.options).await?;
+            seen.remarks.extend(remarks);
+            seen.checked.insert(table.name.clone());
         }
-        let keys = format!(
-            "SELECT CONSTRAINT_NAME, TABLE_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS \
-             WHERE CONSTRAINT_SCHEMA = DATABASE() AND (TABLE_NAME = {name} OR REFERENCED_TABLE_NAME = {name})"
-        );
-        for row in query(connection, &keys).await? {
-            let at = |column| text(&row, column).map(Option::unwrap_or_default);
-            found.push(format!("foreign key `{}` from `{}` to `{}`", at(0)?, at(1)?, at(2)?));
-        }
-        if !found.is_empty() && !self.options.allow_triggers {
-            return Err(Error::new(Kind::Refused, format!("table `{}` has {}", table.name, found.join(", "))).hint(
-                "--allow-triggers restores all the same: triggers fire for each row, foreign keys are not checked",
-            ));
-        }
-        // The server checks the rights for these two, and does nothing.
-        let table_name = quoted(&table.name);
-        execute(connection, &format!("EXPLAIN DELETE FROM {table_name} WHERE FALSE")).await?;
-        execute(connection, &format!("EXPLAIN INSERT INTO {table_name} SELECT * FROM {table_name} WHERE FALSE"))
-            .await?;
-        let staging = self.stage(connection, table).await?;
-        staging.drop(connection).await?;
-        Ok(found.into_iter().map(|what| format!("table `{}` has {what}", table.name)).collect())
-    }
-
-    /// An empty table of the same form. A strict server might refuse a form that it once took.
-    async fn stage(&self, connection: &mut MySqlConnection, table: &Table<Reading>) -> Result<Staging> {
-        execute(connection, LOOSE).await?;
-        let staging = Staging::make(connection, &table.name).await;
-        execute(connection, STRICT).await?;
-        staging
+        Ok(())
     }
 
     async fn restore_rows(
@@ -202,7 +176,10 @@ impl MySqlTarget {
         if same(&there, manifest) {
             return Ok(Restored::Same);
         }
-        let staging = self.stage(connection, &table).await?;
+        self.check_again(connection, &table).await?;
+        let staging = Staging::make(connection, &table.name).await?;
+        let visible = (!staging.temporary).then(|| Staging { name: staging.name.clone(), temporary: false });
+        self.seen.lock().await.staged = visible;
         let staged = Arc::new(staging.of(&table));
         let mut loading = Loading::new(connection, &staged, is_of_mysql(manifest)).await?;
         while let Some(batch) = cx.unless_cancelled(rows.batches.try_next()).await? {
@@ -219,8 +196,10 @@ impl MySqlTarget {
             )
             .hint("compare the column types of the table with those that `snapshots --json` tells"));
         }
-        self.put_in_place(connection, manifest, &table, &staging, &day, loose).await?;
+        let day = Day { manifest, table: &table, condition: &day, renumbered: &rows.about.renumbered };
+        self.put_in_place(connection, day, &staging, loose).await?;
         staging.drop(connection).await?;
+        self.seen.lock().await.staged = None;
         Ok(Restored::Written)
     }
 
@@ -228,10 +207,8 @@ impl MySqlTarget {
     async fn put_in_place(
         &self,
         connection: &mut MySqlConnection,
-        manifest: &Manifest,
-        table: &Table<Reading>,
+        Day { manifest, table, condition: day, renumbered }: Day<'_>,
         staging: &Staging,
-        day: &str,
         loose: bool,
     ) -> Result<()> {
         let names: Vec<String> = table.columns.iter().map(|column| quoted(column.field.name())).collect();
@@ -247,11 +224,21 @@ impl MySqlTarget {
         if put != manifest.rows {
             return Err(Error::failed(format!("{put} of {} rows were put into `{}`", manifest.rows, table.name)));
         }
-        if self.announces(connection).await? {
-            let day = queue::day_of(manifest.unit.partition);
-            let announce =
-                format!("INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) SELECT '{day}', id FROM {JOBS}");
-            execute(connection, &announce).await?;
+        // Triggers change rows, and others may have added some.
+        // Where rows without a date lie depends on which there are.
+        let now = condition(connection, table, manifest.unit.partition).await?;
+        let stands = facts(connection, table, &now, renumbered).await?;
+        if !same(&stands, manifest) {
+            let message = format!(
+                "after the rows were put into `{}`, the day is not what was saved; it was taken back",
+                table.name
+            );
+            return Err(Error::new(Kind::Refused, message).hint(
+                "a trigger of the table changes rows, or somebody writes to the day: drop the one or stop the other",
+            ));
+        }
+        if announces(connection, &self.options).await? {
+            announce(connection, manifest.unit.partition).await?;
         }
         execute(connection, "COMMIT").await?;
         if loose {
@@ -259,17 +246,14 @@ impl MySqlTarget {
         }
         Ok(())
     }
+}
 
-    /// Whether the application has a queue of changed days here.
-    async fn announces(&self, connection: &mut MySqlConnection) -> Result<bool> {
-        let sql = format!(
-            "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
-             AND TABLE_NAME IN ({}, {})",
-            literal(JOBS),
-            literal(QUEUE)
-        );
-        Ok(query_integer(connection, &sql).await? == Some(2))
-    }
+/// What is replaced.
+struct Day<'a> {
+    manifest: &'a Manifest,
+    table: &'a Arc<Table<Reading>>,
+    condition: &'a str,
+    renumbered: &'a [String],
 }
 
 fn is_of_mysql(manifest: &Manifest) -> bool {
@@ -303,165 +287,6 @@ async fn facts(
     Ok(gatherer.finish())
 }
 
-/// An error unless the last statement had no warning, or only that of an ENUM's error value.
-async fn no_warnings(connection: &mut MySqlConnection, loose: bool) -> Result<()> {
-    if query_integer(connection, "SELECT @@warning_count").await? == Some(0) {
-        return Ok(());
-    }
-    for row in query(connection, "SHOW WARNINGS").await? {
-        if loose && integer(&row, 1)? == Some(TRUNCATED) {
-            continue;
-        }
-        let what = text(&row, 2)?.unwrap_or_default();
-        return Err(Error::new(Kind::Refused, format!("the server warns: {what}")));
-    }
-    Ok(())
-}
-
-/// A table that rows are loaded into before they count.
-struct Staging {
-    name: String,
-    temporary: bool,
-}
-
-impl Staging {
-    /// A temporary table, where the engine has such.
-    async fn make(connection: &mut MySqlConnection, table: &str) -> Result<Self> {
-        let name = format!("cdrvault_restore_{table}");
-        let (like, quoted_name) = (quoted(table), quoted(&name));
-        execute(connection, &format!("DROP TEMPORARY TABLE IF EXISTS {quoted_name}")).await?;
-        let temporary = execute(connection, &format!("CREATE TEMPORARY TABLE {quoted_name} LIKE {like}")).await;
-        match temporary {
-            Ok(_) => Ok(Self { name, temporary: true }),
-            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Transient) => {
-                Err(error).at("staging needs the right to CREATE TEMPORARY TABLES")
-            }
-            Err(_) => {
-                execute(connection, &format!("DROP TABLE IF EXISTS {quoted_name}")).await?;
-                execute(connection, &format!("CREATE TABLE {quoted_name} LIKE {like}")).await?;
-                Ok(Self { name, temporary: false })
-            }
-        }
-    }
-
-    fn of(&self, table: &Table<Reading>) -> Table<Reading> {
-        let Table { date_column, date_nullable, columns, key, .. } = table;
-        Table::new(&self.name, date_column, *date_nullable, columns.clone(), key.clone())
-    }
-
-    async fn drop(&self, connection: &mut MySqlConnection) -> Result<()> {
-        let temporary = if self.temporary { "TEMPORARY " } else { "" };
-        execute(connection, &format!("DROP {temporary}TABLE {}", quoted(&self.name))).await.map(drop)
-    }
-}
-
-/// Rows on their way into a table.
-struct Loading<'a> {
-    table: &'a Table<Reading>,
-    head: String,
-    statement: String,
-    /// The rows that a strict server refuses.
-    odd: String,
-    any_odd: bool,
-    limit: usize,
-    /// Whether `__raw` holds bytes of this kind of server.
-    own: bool,
-}
-
-impl<'a> Loading<'a> {
-    async fn new(connection: &mut MySqlConnection, table: &'a Table<Reading>, own: bool) -> Result<Self> {
-        let packet = query_integer(connection, "SELECT @@max_allowed_packet").await?;
-        let quarter = packet.and_then(|bytes| usize::try_from(bytes / 4).ok()).unwrap_or(STATEMENT_BYTES);
-        let names: Vec<String> = table.columns.iter().map(|column| quoted(column.field.name())).collect();
-        let head = format!("INSERT INTO {} ({}) VALUES ", quoted(&table.name), names.join(", "));
-        let (statement, odd) = (String::new(), String::new());
-        Ok(Self { table, head, statement, odd, any_odd: false, limit: quarter.min(STATEMENT_BYTES), own })
-    }
-
-    async fn add(&mut self, connection: &mut MySqlConnection, batch: &RecordBatch) -> Result<()> {
-        let mut row = 0;
-        while row < batch.num_rows() {
-            row = self.push_rows(batch, row)?;
-            if self.statement.len() >= self.limit {
-                self.send(connection).await?;
-            }
-            if self.odd.len() >= self.limit {
-                self.send_odd(connection).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds rows until a statement is full; tells which row is next.
-    fn push_rows(&mut self, batch: &RecordBatch, first: usize) -> Result<usize> {
-        let names = self.table.columns.iter().map(|column| column.field.name().as_str());
-        let rows = Rows::of(batch, names)?;
-        let mut values = String::new();
-        for row in first..batch.num_rows() {
-            let raw = rows.raw(row)?;
-            if !raw.is_empty() && !self.own {
-                let names: Vec<&str> = raw.keys().copied().collect();
-                let message = format!("SQLite held values in `{}` that no such column can hold", names.join("`, `"));
-                return Err(
-                    Error::new(Kind::Refused, message).hint("restore the day into a SQLite file, and correct it there")
-                );
-            }
-            let mut strict = true;
-            values.clear();
-            for (column, cells) in self.table.columns.iter().zip(rows.columns()) {
-                values.push(if values.is_empty() { '(' } else { ',' });
-                let decoding = &column.reading.decoding;
-                match cells.get(row) {
-                    Cell::Null if !raw.is_empty() => match raw.get(column.field.name().as_str()) {
-                        Some(bytes) => {
-                            strict &= literal::push_raw(&mut values, bytes, decoding)
-                                .at(format!("column `{}`, kept in `{RAW_COLUMN}`", column.field.name()))?;
-                        }
-                        None => values.push_str("NULL"),
-                    },
-                    cell => literal::push(&mut values, cell, decoding),
-                }
-            }
-            values.push(')');
-            let into = if strict { &mut self.statement } else { &mut self.odd };
-            into.push_str(if into.is_empty() { &self.head } else { "," });
-            into.push_str(&values);
-            if into.len() >= self.limit {
-                return Ok(row + 1);
-            }
-        }
-        Ok(batch.num_rows())
-    }
-
-    async fn send(&mut self, connection: &mut MySqlConnection) -> Result<()> {
-        if !self.statement.is_empty() {
-            execute(connection, &self.statement).await?;
-            no_warnings(connection, false).await?;
-            self.statement.clear();
-        }
-        Ok(())
-    }
-
-    async fn send_odd(&mut self, connection: &mut MySqlConnection) -> Result<()> {
-        if !self.odd.is_empty() {
-            self.any_odd = true;
-            execute(connection, LOOSE).await?;
-            execute(connection, &self.odd).await?;
-            no_warnings(connection, true).await?;
-            execute(connection, STRICT).await?;
-            self.odd.clear();
-        }
-        Ok(())
-    }
-
-    /// Sends the rest; tells whether there are values that only a lenient server takes.
-    async fn finish(&mut self, connection: &mut MySqlConnection) -> Result<bool> {
-        self.send(connection).await?;
-        self.send_odd(connection).await?;
-        Ok(self.any_odd)
-    }
-}
-
 #[async_trait]
 impl target::Target for MySqlTarget {
     fn describe(&self) -> String {
@@ -486,24 +311,54 @@ impl target::Target for MySqlTarget {
                 self.give_back(connection, done).await
             }
             Payload::Objects(objects) => {
-                dumped::restore(cx, &self.target.login, &self.options, objects).await?;
-                Ok(Restored::Written)
+                let done = dumped::restore(cx, &self.target.login, &self.options, objects).await;
+                self.seen.lock().await.checked.clear();
+                done.map(|()| Restored::Written)
             }
         }
     }
 
     async fn finish(&self, cx: &Context, restored: &[Manifest], _complete: bool) -> Result<Vec<String>> {
-        let days = restored.iter().filter(|manifest| manifest.unit.partition.day().is_some()).count();
+        let mut seen = std::mem::take(&mut *self.seen.lock().await);
+        if let Some(staged) = seen.staged {
+            // Also when we were asked to stop: nobody else would know what it is.
+            let cx = Context { cancel: CancellationToken::new(), ..cx.clone() };
+            let mut connection = self.take(&cx).await?;
+            let dropped = staged.drop(&mut connection).await;
+            self.give_back(connection, dropped).await?;
+        }
+        let remarks = &mut seen.remarks;
+        if restored.is_empty() || cx.check().is_err() {
+            return Ok(seen.remarks);
+        }
         let mut connection = self.take(cx).await?;
-        let announced = days > 0 && self.announces(&mut connection).await?;
+        let found = async {
+            if restored.iter().any(|manifest| manifest.holds() == Holding::Document) {
+                let orphans = orphans(&mut connection).await?;
+                if orphans > 0 {
+                    remarks.push(format!(
+                        "{orphans} rows of `{QUEUE}` are for jobs that the dump does not have, or has under another number: \
+                         delete them, and `replay` the days since the dump was saved"
+                    ));
+                }
+            }
+            let any_rows = restored.iter().any(|manifest| manifest.holds() == Holding::Rows);
+            if any_rows && self.options.no_announce {
+                remarks.push(
+                    "the application was not told which days were written: rate them again, or `replay` them"
+                        .to_owned(),
+                );
+            } else if any_rows && announces(&mut connection, &self.options).await? {
+                remarks.push(
+                    "every day that was written is announced to the application's jobs; totals that it keeps (reports, \
+                     cached costs, ar_cached_organization_info) are theirs to compute again: let them run, or rate the days again"
+                        .to_owned(),
+                );
+            }
+            Ok(())
+        };
+        let found = found.await;
         hang_up(connection).await;
-        Ok(announced
-            .then(|| {
-                "every day that was written is announced to the application's jobs; totals that it keeps (reports, \
-                 cached costs, ar_cached_organization_info) are theirs to compute again: let them run, or rate the days again"
-                    .to_owned()
-            })
-            .into_iter()
-            .collect())
+        found.map(|()| seen.remarks)
     }
 }

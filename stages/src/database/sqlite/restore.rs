@@ -34,11 +34,13 @@ pub(crate) struct SqliteTarget {
     path: PathBuf,
     /// The file under its temporary name.
     connection: Mutex<Option<SqliteConnection>>,
+    /// What makes its tables. The file itself is made when the first rows come.
+    tables: Mutex<Vec<String>>,
 }
 
 impl SqliteTarget {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, connection: Mutex::default() }
+        Self { path, connection: Mutex::default(), tables: Mutex::default() }
     }
 
     fn unfinished(&self) -> PathBuf {
@@ -56,6 +58,19 @@ impl SqliteTarget {
             .journal_mode(sqlx::sqlite::SqliteJournalMode::Memory)
             .row_buffer_size(512);
         options.connect().await.map_err(|error| explain(&format!("make {}", path.display()), error))
+    }
+
+    /// The new file, with its tables.
+    async fn make(&self) -> Result<SqliteConnection> {
+        // What an interrupted restore left.
+        durable::remove(&self.unfinished())?;
+        let mut connection = self.connect().await?;
+        // It is not a database until it has its name.
+        execute(&mut connection, "PRAGMA synchronous = OFF").await?;
+        for table in self.tables.lock().await.iter() {
+            execute(&mut connection, table).await?;
+        }
+        Ok(connection)
     }
 
     async fn restore_rows(
@@ -336,7 +351,7 @@ fn columns_of<'a>(manifests: &[&'a Manifest]) -> Vec<(&'a str, &'static str)> {
     columns
 }
 
-async fn make_table(connection: &mut SqliteConnection, name: &str, manifests: &[&Manifest]) -> Result<()> {
+fn create_table(name: &str, manifests: &[&Manifest]) -> String {
     let columns = columns_of(manifests);
     let mut parts: Vec<String> = columns.iter().map(|(name, kind)| format!("{} {kind}", quoted(name))).collect();
     // The date alone stands for "no key".
@@ -346,7 +361,7 @@ async fn make_table(connection: &mut SqliteConnection, name: &str, manifests: &[
         parts
             .push(format!("PRIMARY KEY ({})", info.key.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")));
     }
-    execute(connection, &format!("CREATE TABLE {} ({})", quoted(name), parts.join(", "))).await.map(drop)
+    format!("CREATE TABLE {} ({})", quoted(name), parts.join(", "))
 }
 
 #[async_trait]
@@ -375,15 +390,7 @@ impl Target for SqliteTarget {
             })?;
             tables.entry(&info.name).or_default().push(manifest);
         }
-        // What an interrupted restore left.
-        durable::remove(&self.unfinished())?;
-        let mut connection = self.connect().await?;
-        // It is not a database until it has its name.
-        execute(&mut connection, "PRAGMA synchronous = OFF").await?;
-        for (name, manifests) in tables {
-            make_table(&mut connection, name, &manifests).await?;
-        }
-        *self.connection.lock().await = Some(connection);
+        *self.tables.lock().await = tables.iter().map(|(name, manifests)| create_table(name, manifests)).collect();
         Ok(Vec::new())
     }
 
@@ -392,12 +399,19 @@ impl Target for SqliteTarget {
             return Err(Error::new(Kind::Refused, "files cannot be restored into a database"));
         };
         let mut kept = self.connection.lock().await;
+        if kept.is_none() {
+            *kept = Some(self.make().await?);
+        }
         let connection = kept.as_mut().ok_or_else(|| Error::failed("the new file is not open"))?;
         let done = self.restore_rows(cx, connection, manifest, rows).await;
         if done.is_err() {
             let _ = execute(connection, "ROLLBACK").await;
         }
         done.map(|()| Restored::Written)
+    }
+
+    fn keeps_parts(&self) -> bool {
+        false
     }
 
     async fn finish(&self, _cx: &Context, _restored: &[Manifest], complete: bool) -> Result<Vec<String>> {

@@ -1,0 +1,283 @@
+//! Tables that rows are loaded into before they count.
+
+use arrow_array::RecordBatch;
+use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
+use cdrvault_pipeline::raw::RAW_COLUMN;
+use sha2::{Digest as _, Sha256};
+use sqlx::{AssertSqlSafe, MySqlConnection};
+
+use super::columns::Reading;
+use super::connect::{execute, integer, query, query_integer, quoted, text};
+use super::error::explain;
+use super::literal::{self, Bound};
+use crate::cells::{Cell, Rows};
+use crate::database::tables::Table;
+
+/// Strict, so that nothing is cut or bent; dates as they were; ids 0 stay 0.
+pub(super) const STRICT: &str = "SET SESSION sql_mode = \
+     'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 50";
+/// The same without strictness, for the error value of an ENUM. The only warning that is then accepted is its own.
+pub(super) const LOOSE: &str =
+    "SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION'";
+/// "Data truncated for column".
+const TRUNCATED: i64 = 1265;
+
+/// A statement is sent at this length, or at a quarter of what the server takes.
+const STATEMENT_BYTES: usize = 1 << 20;
+
+/// What all names of such tables begin with. A dump leaves them out.
+pub(crate) const PREFIX: &str = "cdrvault_restore_";
+
+/// The longest name that the server takes, in characters.
+const NAME_CHARS: usize = 64;
+
+/// A table that rows are loaded into before they count.
+pub(super) struct Staging {
+    pub(super) name: String,
+    pub(super) temporary: bool,
+}
+
+impl Staging {
+    /// An empty table of the same form: a temporary one, where the engine has such. A strict server might refuse a form
+    /// that it once took.
+    pub(super) async fn make(connection: &mut MySqlConnection, table: &str) -> Result<Self> {
+        execute(connection, LOOSE).await?;
+        let made = async {
+            if let Some(staging) = Self::temporary(connection, table).await? {
+                return Ok(staging);
+            }
+            let name = name_of(table);
+            execute(connection, &format!("DROP TABLE IF EXISTS {}", quoted(&name))).await?;
+            execute(connection, &format!("CREATE TABLE {} LIKE {}", quoted(&name), quoted(table))).await?;
+            Ok(Self { name, temporary: false })
+        };
+        let made = made.await;
+        execute(connection, STRICT).await?;
+        made
+    }
+
+    /// `None` where the engine has no temporary tables.
+    pub(super) async fn temporary(connection: &mut MySqlConnection, table: &str) -> Result<Option<Self>> {
+        let name = name_of(table);
+        let (like, quoted_name) = (quoted(table), quoted(&name));
+        execute(connection, &format!("DROP TEMPORARY TABLE IF EXISTS {quoted_name}")).await?;
+        match execute(connection, &format!("CREATE TEMPORARY TABLE {quoted_name} LIKE {like}")).await {
+            Ok(_) => Ok(Some(Self { name, temporary: true })),
+            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Transient) => {
+                Err(error).at("staging needs the right to CREATE TEMPORARY TABLES")
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    pub(super) fn of(&self, table: &Table<Reading>) -> Table<Reading> {
+        let Table { date_column, date_nullable, columns, key, .. } = table;
+        Table::new(&self.name, date_column, *date_nullable, columns.clone(), key.clone())
+    }
+
+    pub(super) async fn drop(&self, connection: &mut MySqlConnection) -> Result<()> {
+        let temporary = if self.temporary { "TEMPORARY " } else { "" };
+        execute(connection, &format!("DROP {temporary}TABLE IF EXISTS {}", quoted(&self.name))).await.map(drop)
+    }
+}
+
+/// A long name is cut, and told from others by its hash.
+fn name_of(table: &str) -> String {
+    let whole = format!("{PREFIX}{table}");
+    if whole.chars().count() <= NAME_CHARS {
+        return whole;
+    }
+    let hash = hex::encode(Sha256::digest(table));
+    let hash = hash.get(..12).unwrap_or_default();
+    let kept: String = whole.chars().take(NAME_CHARS - hash.len() - 1).collect();
+    format!("{kept}_{hash}")
+}
+
+/// An error unless the last statement had no warning, or only that of an ENUM's error value.
+pub(super) async fn no_warnings(connection: &mut MySqlConnection, loose: bool) -> Result<()> {
+    if query_integer(connection, "SELECT @@warning_count").await? == Some(0) {
+        return Ok(());
+    }
+    for row in query(connection, "SHOW WARNINGS").await? {
+        if loose && integer(&row, 1)? == Some(TRUNCATED) {
+            continue;
+        }
+        let what = text(&row, 2)?.unwrap_or_default();
+        return Err(Error::new(Kind::Refused, format!("the server warns: {what}")));
+    }
+    Ok(())
+}
+
+/// Rows on their way into a table.
+pub(super) struct Loading<'a> {
+    table: &'a Table<Reading>,
+    head: String,
+    statement: String,
+    /// The rows that a strict server refuses.
+    odd: String,
+    any_odd: bool,
+    limit: usize,
+    /// What the server takes at once.
+    packet: usize,
+    /// A row whose values are too long for a literal, which would double them.
+    long: Option<Long>,
+    /// Whether `__raw` holds bytes of this kind of server.
+    own: bool,
+}
+
+struct Long {
+    statement: String,
+    bound: Vec<Bound>,
+    strict: bool,
+}
+
+impl<'a> Loading<'a> {
+    pub(super) async fn new(connection: &mut MySqlConnection, table: &'a Table<Reading>, own: bool) -> Result<Self> {
+        let packet = query_integer(connection, "SELECT @@max_allowed_packet").await?;
+        let packet = packet.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(STATEMENT_BYTES * 4);
+        let names: Vec<String> = table.columns.iter().map(|column| quoted(column.field.name())).collect();
+        let head = format!("INSERT INTO {} ({}) VALUES ", quoted(&table.name), names.join(", "));
+        let (statement, odd) = (String::new(), String::new());
+        let limit = (packet / 4).min(STATEMENT_BYTES);
+        Ok(Self { table, head, statement, odd, any_odd: false, limit, packet, long: None, own })
+    }
+
+    pub(super) async fn add(&mut self, connection: &mut MySqlConnection, batch: &RecordBatch) -> Result<()> {
+        let mut row = 0;
+        while row < batch.num_rows() {
+            row = self.push_rows(batch, row)?;
+            if self.statement.len() >= self.limit {
+                self.send(connection).await?;
+            }
+            if self.odd.len() >= self.limit {
+                self.send_odd(connection).await?;
+            }
+            if let Some(long) = self.long.take() {
+                self.send_long(connection, long).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds rows until a statement is full; tells which row is next.
+    fn push_rows(&mut self, batch: &RecordBatch, first: usize) -> Result<usize> {
+        let names = self.table.columns.iter().map(|column| column.field.name().as_str());
+        let rows = Rows::of(batch, names)?;
+        let mut values = String::new();
+        for row in first..batch.num_rows() {
+            let raw = rows.raw(row)?;
+            if !raw.is_empty() && !self.own {
+                let names: Vec<&str> = raw.keys().copied().collect();
+                let message = format!("SQLite held values in `{}` that no such column can hold", names.join("`, `"));
+                return Err(
+                    Error::new(Kind::Refused, message).hint("restore the day into a SQLite file, and correct it there")
+                );
+            }
+            let (mut strict, mut bound) = (true, Vec::new());
+            values.clear();
+            for (column, cells) in self.table.columns.iter().zip(rows.columns()) {
+                values.push(if values.is_empty() { '(' } else { ',' });
+                let decoding = &column.reading.decoding;
+                let cell = cells.get(row);
+                // Half of a statement, were it a literal.
+                let is_long = |length: usize| length >= self.limit / 4;
+                match (cell, raw.get(column.field.name().as_str())) {
+                    (Cell::Null, Some(bytes)) if is_long(bytes.len()) => {
+                        values.push('?');
+                        bound.push(Bound::Bytes(bytes.to_vec()));
+                    }
+                    (Cell::Null, Some(bytes)) => {
+                        strict &= literal::push_raw(&mut values, bytes, decoding)
+                            .at(format!("column `{}`, kept in `{RAW_COLUMN}`", column.field.name()))?;
+                    }
+                    (Cell::Text(text), _) if is_long(text.len()) => {
+                        values.push('?');
+                        bound.push(Bound::Text(text.to_owned()));
+                    }
+                    (Cell::Bytes(bytes), _) if is_long(bytes.len()) => {
+                        values.push('?');
+                        bound.push(Bound::Bytes(bytes.to_vec()));
+                    }
+                    (cell, _) => literal::push(&mut values, cell, decoding),
+                }
+            }
+            values.push(')');
+            if !bound.is_empty() {
+                self.long = Some(Long { statement: format!("{}{values}", self.head), bound, strict });
+                return Ok(row + 1);
+            }
+            let into = if strict { &mut self.statement } else { &mut self.odd };
+            into.push_str(if into.is_empty() { &self.head } else { "," });
+            into.push_str(&values);
+            if into.len() >= self.limit {
+                return Ok(row + 1);
+            }
+        }
+        Ok(batch.num_rows())
+    }
+
+    async fn send(&mut self, connection: &mut MySqlConnection) -> Result<()> {
+        if !self.statement.is_empty() {
+            execute(connection, &self.statement).await?;
+            no_warnings(connection, false).await?;
+            self.statement.clear();
+        }
+        Ok(())
+    }
+
+    async fn send_odd(&mut self, connection: &mut MySqlConnection) -> Result<()> {
+        if !self.odd.is_empty() {
+            self.any_odd = true;
+            execute(connection, LOOSE).await?;
+            execute(connection, &self.odd).await?;
+            no_warnings(connection, true).await?;
+            execute(connection, STRICT).await?;
+            self.odd.clear();
+        }
+        Ok(())
+    }
+
+    /// By the binary protocol, which sends bytes as they are.
+    async fn send_long(&mut self, connection: &mut MySqlConnection, long: Long) -> Result<()> {
+        let length: usize = long.bound.iter().map(Bound::len).sum();
+        // What else is in the packet: types and lengths.
+        if length + long.bound.len() * 16 + 64 > self.packet {
+            let message = format!("a row of {length} bytes is longer than `max_allowed_packet`, {} bytes", self.packet);
+            return Err(Error::new(Kind::Refused, message).hint("raise `max_allowed_packet` of the server"));
+        }
+        if !long.strict {
+            self.any_odd = true;
+            execute(connection, LOOSE).await?;
+        }
+        let mut insert = sqlx::query(AssertSqlSafe(long.statement)).persistent(false);
+        for value in long.bound {
+            insert = match value {
+                Bound::Text(text) => insert.bind(text),
+                Bound::Bytes(bytes) => insert.bind(bytes),
+            };
+        }
+        insert.execute(&mut *connection).await.map_err(|error| explain("load a long row", error))?;
+        no_warnings(connection, !long.strict).await?;
+        if long.strict { Ok(()) } else { execute(connection, STRICT).await.map(drop) }
+    }
+
+    /// Sends the rest; tells whether there are values that only a lenient server takes.
+    pub(super) async fn finish(&mut self, connection: &mut MySqlConnection) -> Result<bool> {
+        self.send(connection).await?;
+        self.send_odd(connection).await?;
+        Ok(self.any_odd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_stay_different_and_short_enough() {
+        assert_eq!(name_of("ar_cdr"), "cdrvault_restore_ar_cdr");
+        let (a, b) = ("ü".repeat(63) + "a", "ü".repeat(63) + "b");
+        assert_eq!(name_of(&a).chars().count(), 64);
+        assert_ne!(name_of(&a), name_of(&b));
+    }
+}
