@@ -511,7 +511,7 @@ fn certificates_that_are_expired_or_unknown_are_refused() {
 
 #[test]
 fn no_secret_is_seen_anywhere() {
-    let ((_server, site), ssh, s3) = (filled(101), Sshd::start(), Garage::start());
+    let ((server, site), ssh, s3) = (filled(101), Sshd::start(), Garage::start());
     let sections = remote::rsync(&ssh) + &remote::rdiff(&ssh) + &remote::s3(&s3, &site);
     remote::add(&site, &sections, &["mirror", "offsite", "bucket"]);
     let canaries = [s3.secret_key().to_owned(), services::mariadb::PASSWORD.to_owned()];
@@ -536,14 +536,35 @@ fn no_secret_is_seen_anywhere() {
     }
     assert!(run.wait().unwrap().success());
     assert!(looks > 20 && seen_rsync, "{looks} looks");
-    for path in files(site.home.path()) {
-        if path.ends_with("password") || path.ends_with("s3-secret") {
-            continue;
+    let clean =
+        |what: &str, text: &str| assert!(canaries.iter().all(|canary| !text.contains(canary)), "in {what}: {text}");
+    let look_at_files = || {
+        let mut spooled = 0;
+        for path in files(site.home.path()) {
+            if path.ends_with("password") || path.ends_with("s3-secret") {
+                continue;
+            }
+            spooled += u64::from(path.to_string_lossy().contains("/spool/"));
+            clean(&path.display().to_string(), &String::from_utf8_lossy(&std::fs::read(&path).unwrap()));
         }
-        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
-        assert!(canaries.iter().all(|canary| !text.contains(canary)), "in {}", path.display());
-    }
+        spooled
+    };
+    look_at_files();
     assert!(std::fs::metadata(site.path("log")).unwrap().len() > 0, "the log says nothing");
+    // The spool of a run that was stopped when everything was sealed, and the words of runs that fail.
+    rate_again(&server, "2026-01-01");
+    let stopped = site.with_failpoint("run", "after-seal=abort");
+    clean("what a stopped run says", &(stopped.out + &stopped.err));
+    assert!(look_at_files() > 0, "nothing was in the spool");
+    site.edit(&s3.endpoint(), "http://127.0.0.1:9");
+    site.edit("asterisell\"", "asterisk\"");
+    for more in [&["-vv"][..], &["--json"], &["--log-format", "json", "-vv"]] {
+        let failed = site.run("run", more);
+        assert_ne!(failed.status, 0);
+        clean("what a failing run says", &(failed.out + &failed.err));
+    }
+    let shown = site.run("validate", &["--connect", "-vv"]);
+    clean("what validate says", &(shown.out + &shown.err));
 }
 
 #[test]
