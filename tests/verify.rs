@@ -100,7 +100,7 @@ fn each_kind_of_damage_is_found_and_what_another_sink_holds_is_repaired() {
     assert_eq!(findings(&site, &["--repair"]), (0, repaired));
     assert_eq!(findings(&site, &[]), (0, vec![]));
 
-    // What cannot be repaired, because nobody else holds it, says so.
+    // A receipt comes back from another sink; what nobody else holds cannot be repaired, and says so.
     std::fs::write(day_of(&site.vault(), "2026-01-04").with_file_name("more.parquet"), "x").unwrap();
     let orphan = site.vault().join(format!(".cdrvault/objects/ab/ab{}", "0".repeat(62)));
     std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
@@ -108,9 +108,7 @@ fn each_kind_of_damage_is_found_and_what_another_sink_holds_is_repaired() {
     let receipt = site.vault().join(".cdrvault/manifests/ar_source_cdr/2026-01-02/g0001.json");
     flip(&receipt, 40);
     let odd = [
-        "vault behind ar_source_cdr 2026-01-02",
-        "vault damaged-receipt ar_source_cdr 2026-01-02",
-        "vault extra - -",
+        "vault damaged-receipt ar_source_cdr 2026-01-02 repaired",
         "vault extra - -",
         "vault orphaned - -",
     ];
@@ -207,6 +205,7 @@ db.commit()
             percent: 100.0,
             against_source: false,
             repair: false,
+            bare: false,
         };
         self.runtime.block_on(async {
             let report = verify::verify(&self.cx, &pipeline, &registry.decoders, &job).await.unwrap();
@@ -218,7 +217,7 @@ db.commit()
                     let into = format!("{into}{}", self.site.path("back").display());
                     let plugin = registry.targets.iter().find(|plugin| into.starts_with(plugin.scheme)).unwrap();
                     let target = (plugin.build)(&into, &TargetOptions::default())?;
-                    let wanted = Wanted { flows: vec![flow.to_owned()], days: DayRange::ALL, at: None };
+                    let wanted = Wanted { flows: vec![flow.to_owned()], days: DayRange::ALL, at: None, nearest: false };
                     let found = recovery::find(&self.cx, &sink, &wanted).await?;
                     let plan = restore::plan(&self.cx, &sink, found, &target, true).await?;
                     let done = restore::execute(&self.cx, &sink, &registry.decoders, &plan, &target).await?;
