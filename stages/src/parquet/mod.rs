@@ -6,6 +6,7 @@
 //! Format: <https://github.com/apache/parquet-format>.
 
 mod encoding;
+mod pages;
 mod reader;
 mod writer;
 
