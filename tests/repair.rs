@@ -189,7 +189,7 @@ fn what_cannot_be_read_takes_nothing_away_from_what_was_found() {
     assert_eq!((said.status, report(&said)["damage"].as_u64()), (4, Some(1)), "{}", said.err);
     std::fs::rename(site.path("gone"), site.path("billing.sqlite")).unwrap();
     let closed = live(&site.vault(), "2026-01-02");
-    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::File::open(&closed).is_ok() {
         eprintln!("skipped in part: root may read everything");
         return;
@@ -309,4 +309,25 @@ fn only_what_was_looked_at_is_remembered_as_verified() {
     assert_eq!(before["damage"], 1);
     assert_eq!(findings(&site, &["--day", "2026-01-01"]).0, 0);
     assert_eq!(status(), before, "another day says nothing of it");
+}
+
+#[test]
+fn a_body_that_many_snapshots_share_is_read_once() {
+    let site = site(&["vault"]);
+    std::fs::write(site.path("tree/large"), vec![7; 100_000]).unwrap();
+    for round in 0..3 {
+        std::fs::write(site.path("tree/file"), format!("round {round}")).unwrap();
+        site.ok("run", &[]);
+    }
+    let said = report(&site.ok("verify", &["--json"]));
+    assert_eq!(said["sinks"][0]["good"], 7, "{said}");
+    let stored = site.content().into_iter().filter(|(path, _)| {
+        path.starts_with(site.vault().join(".cdrvault/objects")) || path.extension().is_some_and(|end| end == "parquet")
+    });
+    let stored = stored.map(|(_, content)| content.len() as u64).sum::<u64>();
+    assert_eq!(said["sinks"][0]["bytes"].as_u64(), Some(stored));
+    // And it is missed once it is damaged, in each of them.
+    let large = site.content().into_iter().find(|(_, content)| content.len() == 100_000).unwrap().0;
+    flip(&large);
+    assert_eq!(findings(&site, &[]), (4, lines(&["vault damaged snapshot"; 3])));
 }

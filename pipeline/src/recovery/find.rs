@@ -44,7 +44,7 @@ pub struct Selection {
 
 /// What was live of a unit at a time.
 enum Then {
-    Live(Manifest),
+    Live(Box<Manifest>),
     NotYet,
     /// It was pruned, and this is what there is around it.
     Pruned(String),
@@ -88,7 +88,7 @@ pub async fn find(cx: &Context, sink: &Arc<dyn Sink>, wanted: &Wanted) -> Result
         }
         for (unit, then) in found {
             match then {
-                Then::Live(manifest) => selection.manifests.push(manifest),
+                Then::Live(manifest) => selection.manifests.push(*manifest),
                 Then::NotYet => selection.not_yet.push(unit),
                 Then::Pruned(around) => pruned.push(around),
             }
@@ -162,7 +162,7 @@ async fn live_then(
     while let Some(next) = later.pop().filter(|next| next.supersedes(&chosen)) {
         chosen = next;
     }
-    Ok(Then::Live(chosen))
+    Ok(Then::Live(Box::new(chosen)))
 }
 
 fn since(manifest: &Manifest) -> Timestamp {
