@@ -50,10 +50,16 @@ impl DayArgs {
 }
 
 /// `2026-01-15T10:00:00Z`, or without a zone in that of the pipeline: `2026-01-15 10:00`, or `2026-01-15` for its beginning.
-pub(crate) fn parse_time(text: &str, zone: &TimeZone) -> Result<Timestamp, Failure> {
+/// Where there is no pipeline, whose zone is meant cannot be known.
+pub(crate) fn parse_time(text: &str, zone: Option<&TimeZone>) -> Result<Timestamp, Failure> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
+    let Some(zone) = zone else {
+        return Err(Failure::Usage(format!(
+            "`{text}` is no time with a zone, which --vault needs: write 2026-01-15T10:00:00Z or 2026-01-15T10:00:00+01:00"
+        )));
+    };
     let civil = text
         .parse::<DateTime>()
         .or_else(|_| text.parse::<Date>().map(|date| date.to_datetime(jiff::civil::Time::midnight())));
@@ -102,10 +108,17 @@ mod tests {
     #[test]
     fn times_without_a_zone_are_those_of_the_pipeline() {
         let rome = TimeZone::get("Europe/Rome").unwrap();
-        let of = |text: &str| parse_time(text, &rome).ok().map(|time| time.to_string());
+        let of = |text: &str| parse_time(text, Some(&rome)).ok().map(|time| time.to_string());
         assert_eq!(of("2026-01-15").as_deref(), Some("2026-01-14T23:00:00Z"));
         assert_eq!(of("2026-07-15 10:30").as_deref(), Some("2026-07-15T08:30:00Z"));
         assert_eq!(of("2026-01-15T10:00:00Z").as_deref(), Some("2026-01-15T10:00:00Z"));
         assert_eq!(of("yesterday"), None);
+    }
+
+    #[test]
+    fn a_bare_vault_needs_a_zone() {
+        assert!(parse_time("2026-01-15 10:00", None).is_err());
+        let time = parse_time("2026-01-15T10:00:00+01:00", None).ok();
+        assert_eq!(time.map(|time| time.to_string()).as_deref(), Some("2026-01-15T09:00:00Z"));
     }
 }

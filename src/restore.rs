@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// As it was saved at that time, instead of now.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
+    /// Where what was live at that time was pruned, take the generation before it, or else the one after it.
+    #[arg(long, requires = "at")]
+    nearest: bool,
     /// Only this flow; may be given more than once. Otherwise every flow that the target can take.
     #[arg(long, value_name = "FLOW")]
     flow: Vec<String>,
@@ -93,10 +96,13 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         Some(vault) => bare::pipeline(vault)?,
         None => session::load(args.pipeline.as_deref(), globals)?,
     };
+    // A vault does not say in which zone its pipeline lives.
+    let zone = args.vault.is_none().then(|| pipeline.wall_clock());
     let wanted = Wanted {
         flows: args.flow.clone(),
         days: args.days.range()?.unwrap_or(DayRange::ALL),
-        at: args.at.as_deref().map(|at| parse_time(at, &pipeline.wall_clock())).transpose()?,
+        at: args.at.as_deref().map(|at| parse_time(at, zone.as_ref())).transpose()?,
+        nearest: args.nearest,
     };
     let (shown, interrupted) = session::runtime()?.block_on(async {
         let cx = session::context(&pipeline, progress::of(globals))?;

@@ -152,9 +152,15 @@ async fn list(
                 newest.entry(partition).or_default().insert(&open.name, held.generation);
                 let unit = Unit::new(&flow.name, partition);
                 let first = if all { 1 } else { held.generation };
-                for generation in first..=held.generation {
+                let mut successor: Option<Manifest> = None;
+                for generation in (first..=held.generation).rev() {
                     match sink.manifest(cx, &unit, generation).await {
+                        // What was read before the day ended is not kept: only its receipt is.
+                        Ok(manifest) if successor.as_ref().is_some_and(|later| later.supersedes(&manifest)) => {
+                            successor = Some(manifest);
+                        }
                         Ok(manifest) => {
+                            successor = Some(manifest.clone());
                             let received = manifest.received;
                             let entry = found.entry((partition, generation));
                             entry.or_insert_with(|| (manifest, BTreeMap::new())).1.insert(open.name.clone(), received);

@@ -84,6 +84,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         percent: args.sample,
         against_source: args.against_source,
         repair: args.repair,
+        bare: args.vault.is_some(),
     };
     let report = session::runtime()?.block_on(async {
         let cx = session::context(&pipeline, progress::of(globals))?;

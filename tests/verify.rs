@@ -100,20 +100,14 @@ fn each_kind_of_damage_is_found_and_what_another_sink_holds_is_repaired() {
     assert_eq!(findings(&site, &["--repair"]), (0, repaired));
     assert_eq!(findings(&site, &[]), (0, vec![]));
 
-    // What cannot be repaired, because nobody else holds it, says so.
+    // A receipt comes back from another sink; what nobody else holds cannot be repaired, and says so.
     std::fs::write(day_of(&site.vault(), "2026-01-04").with_file_name("more.parquet"), "x").unwrap();
     let orphan = site.vault().join(format!(".cdrvault/objects/ab/ab{}", "0".repeat(62)));
     std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
     std::fs::write(&orphan, "x").unwrap();
     let receipt = site.vault().join(".cdrvault/manifests/ar_source_cdr/2026-01-02/g0001.json");
     flip(&receipt, 40);
-    let odd = [
-        "vault behind ar_source_cdr 2026-01-02",
-        "vault damaged-receipt ar_source_cdr 2026-01-02",
-        "vault extra - -",
-        "vault extra - -",
-        "vault orphaned - -",
-    ];
+    let odd = ["vault damaged-receipt ar_source_cdr 2026-01-02 repaired", "vault extra - -", "vault orphaned - -"];
     assert_eq!(findings(&site, &["--repair"]), (4, odd.map(str::to_owned).to_vec()));
 }
 
@@ -207,6 +201,7 @@ db.commit()
             percent: 100.0,
             against_source: false,
             repair: false,
+            bare: false,
         };
         self.runtime.block_on(async {
             let report = verify::verify(&self.cx, &pipeline, &registry.decoders, &job).await.unwrap();
@@ -218,7 +213,7 @@ db.commit()
                     let into = format!("{into}{}", self.site.path("back").display());
                     let plugin = registry.targets.iter().find(|plugin| into.starts_with(plugin.scheme)).unwrap();
                     let target = (plugin.build)(&into, &TargetOptions::default())?;
-                    let wanted = Wanted { flows: vec![flow.to_owned()], days: DayRange::ALL, at: None };
+                    let wanted = Wanted { flows: vec![flow.to_owned()], days: DayRange::ALL, at: None, nearest: false };
                     let found = recovery::find(&self.cx, &sink, &wanted).await?;
                     let plan = restore::plan(&self.cx, &sink, found, &target, true).await?;
                     let done = restore::execute(&self.cx, &sink, &registry.decoders, &plan, &target).await?;
@@ -336,6 +331,21 @@ fn forged_vaults_are_refused() {
         std::fs::copy(&second, &first).unwrap();
     });
     assert!(error.contains("it is that of"), "{error}");
+    let error = refused("the receipt of another dataset", &|| {
+        forge(&first, |receipt| {
+            receipt["dataset"] = "other".into();
+            let path = live("2026-01-01").strip_prefix(&vault).unwrap().display().to_string();
+            receipt["content"]["object"]["path"] = path.replacen("ar_source_cdr", "other", 1).into();
+        });
+    });
+    assert!(error.contains("it is that of other"), "{error}");
+    let error = refused("a link to a good copy in the place of an object", &|| {
+        std::fs::remove_file(live("2026-01-01")).unwrap();
+        std::os::unix::fs::symlink(&outside, live("2026-01-01")).unwrap();
+    });
+    assert!(error.contains("is no regular file"), "{error}");
+    std::fs::remove_file(live("2026-01-01")).unwrap();
+    std::fs::copy(&outside, live("2026-01-01")).unwrap();
     // The object of another day under a receipt that says all that is true of it but its day.
     let other: serde_json::Value = serde_json::from_slice(&std::fs::read(&second).unwrap()).unwrap();
     let error = refused("the content of another day", &|| {
@@ -363,15 +373,64 @@ fn forged_vaults_are_refused() {
     assert!(error.contains("decompresses to more than its 7 bytes"), "{error}");
 
     let bomb = parquet_bomb();
-    let error = refused("a Parquet file that needs two gigabytes", &|| {
-        std::fs::write(live("2026-01-01"), &bomb).unwrap();
+    let forged = |bomb: &[u8]| {
+        std::fs::write(live("2026-01-01"), bomb).unwrap();
         forge(&first, |receipt| {
             let object = &mut receipt["content"]["object"];
-            (object["sha256"], object["bytes"]) = (sha256(&bomb).into(), bomb.len().into());
+            (object["sha256"], object["bytes"]) = (sha256(bomb).into(), bomb.len().into());
         });
-    });
+    };
+    let error = refused("a Parquet file that needs two gigabytes", &|| forged(&bomb));
     assert!(error.contains("more memory than any of ours"), "{error}");
+    let error = refused("one whose footer says that it is small", &|| forged(&with_lying_footer(&bomb)));
+    assert!(error.contains("more memory than any of ours"), "{error}");
+    let dictionary = dictionary_bomb();
+    refused("a long value that many rows name", &|| forged(&dictionary));
     assert!(peak_kib() < 512 << 10, "{} KiB", peak_kib());
+}
+
+/// The same pages under a footer that gives no bytes to any of them.
+fn with_lying_footer(file: &[u8]) -> Vec<u8> {
+    use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
+    let stored = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(stored.path(), file).unwrap();
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(stored.as_file()).unwrap();
+    let mut metadata = metadata.into_builder();
+    let groups = metadata.take_row_groups().into_iter().map(|group| {
+        let columns = group
+            .columns()
+            .iter()
+            .map(|column| column.clone().into_builder().set_total_uncompressed_size(1).build().unwrap());
+        let columns = columns.collect();
+        group.into_builder().set_column_metadata(columns).set_total_byte_size(1).build().unwrap()
+    });
+    let metadata = metadata.set_row_groups(groups.collect()).build();
+    let footer = usize::try_from(u32::from_le_bytes(file[file.len() - 8..file.len() - 4].try_into().unwrap())).unwrap();
+    let mut lying = file[..file.len() - 8 - footer].to_vec();
+    let mut writer = std::io::Cursor::new(&mut lying);
+    writer.set_position(u64::try_from(file.len() - 8 - footer).unwrap());
+    ParquetMetaDataWriter::new(writer, &metadata).finish().unwrap();
+    lying
+}
+
+/// Three gigabytes in 200 rows that are one value of 16 MB, stored once.
+fn dictionary_bomb() -> Vec<u8> {
+    use arrow_array::{DictionaryArray, Int32Array, RecordBatch, StringArray};
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::properties::WriterProperties;
+    let long = "0".repeat(16 << 20);
+    let column = DictionaryArray::new(Int32Array::from(vec![0; 200]), Arc::new(StringArray::from(vec![long.as_str()])));
+    let batch = RecordBatch::try_from_iter([("content", Arc::new(column) as arrow_array::ArrayRef)]).unwrap();
+    let properties = WriterProperties::builder()
+        .set_dictionary_page_size_limit(1 << 30)
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap()))
+        .build();
+    let options = parquet::arrow::arrow_writer::ArrowWriterOptions::new()
+        .with_properties(properties)
+        .with_skip_arrow_metadata(true);
+    let mut writer = parquet::arrow::ArrowWriter::try_new_with_options(Vec::new(), batch.schema(), options).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
 }
 
 /// Two gigabytes of zeros in one row group.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Notes};
 use crate::partition::{Partition, Unit};
 use crate::payload::ObjectStream;
@@ -67,11 +67,20 @@ pub trait Sink: Send + Sync {
     /// The stored objects of one generation, live or kept, their checksums checked while they stream.
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream>;
 
-    /// Every file of the datasets that have a receipt, and every body, by name: what a listing alone can tell.
-    async fn files(&self, cx: &Context) -> Result<BTreeSet<String>>;
+    /// Every file of these datasets, of those that have a receipt, and of whatever else looks like days of a dataset; and
+    /// every body. By name: what a listing alone can tell.
+    async fn files(&self, cx: &Context, datasets: &BTreeSet<String>) -> Result<BTreeSet<String>>;
 
-    /// Puts the objects of a generation back that has its receipt here: those that are missing or damaged.
+    /// Puts the objects of a generation back that are missing or damaged, then its receipt, if that is. A generation
+    /// without a receipt gets it only if its object is here: otherwise it was never published, or was removed.
     async fn mend(&self, cx: &Context, sealed: &Sealed) -> Result<()>;
+
+    /// Renames a receipt that cannot be understood and that nobody else has, so that no name of a receipt is left; gives
+    /// its new name. Its object stays.
+    async fn set_aside(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<String> {
+        let _ = (cx, unit, generation);
+        Err(Error::failed("it has the receipts of the vault that it mirrors; repair that one"))
+    }
 
     /// Removes a generation that is not live: its receipt, then its object. The bodies of a tree stay; see
     /// [`Sink::remove_body`].
@@ -189,7 +198,7 @@ pub struct Held {
 /// The live generation of a unit in one sink.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Live {
-    /// The newest receipt.
+    /// The newest receipt that can be understood.
     pub manifest: Option<Arc<Manifest>>,
     /// What lies under the live name.
     pub object: LiveObject,
@@ -204,9 +213,12 @@ impl Live {
         self.manifest.as_ref().filter(|_| self.object == LiveObject::Intact)
     }
 
-    /// The generation of the receipt, 0 where there is none.
+    /// The generation of the newest receipt, 0 where there is none.
     pub fn generation(&self) -> u32 {
-        self.manifest.as_ref().map_or(0, |manifest| manifest.generation)
+        match self.object {
+            LiveObject::Unknown { generation } => generation,
+            _ => self.manifest.as_ref().map_or(0, |manifest| manifest.generation),
+        }
     }
 }
 
@@ -217,6 +229,11 @@ pub enum LiveObject {
     Missing,
     /// The bytes that the receipt names.
     Intact,
+    /// Nobody knows what it should be: the newest receipt, of this generation, is damaged.
+    Unknown {
+        /// The number is used up.
+        generation: u32,
+    },
     /// Other bytes: damage, a foreign hand, or a run that ended between commit and receipt.
     Other {
         /// Their SHA-256, in hex.

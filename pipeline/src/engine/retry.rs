@@ -81,8 +81,12 @@ impl Sink for Retrying {
         retry(cx, || self.0.read(cx, manifest)).await
     }
 
-    async fn files(&self, cx: &Context) -> Result<BTreeSet<String>> {
-        retry(cx, || self.0.files(cx)).await
+    async fn files(&self, cx: &Context, datasets: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+        retry(cx, || self.0.files(cx, datasets)).await
+    }
+
+    async fn set_aside(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<String> {
+        retry(cx, || self.0.set_aside(cx, unit, generation)).await
     }
 
     async fn mend(&self, cx: &Context, sealed: &Sealed) -> Result<()> {

@@ -27,6 +27,8 @@ pub struct Wanted {
     pub days: DayRange,
     /// As it was then, instead of as it is now.
     pub at: Option<Timestamp>,
+    /// Where the generation that was live then was pruned: the one before it, or else the one after it.
+    pub nearest: bool,
 }
 
 /// What was found, in the order of dataset and partition.
@@ -36,6 +38,16 @@ pub struct Selection {
     pub manifests: Vec<Manifest>,
     /// Partitions in the range that had nothing yet at the time that was asked for.
     pub not_yet: Vec<Unit>,
+    /// Datasets that have nothing in the range.
+    pub empty: Vec<String>,
+}
+
+/// What was live of a unit at a time.
+enum Then {
+    Live(Box<Manifest>),
+    NotYet,
+    /// It was pruned, and this is what there is around it.
+    Pruned(String),
 }
 
 /// Opens one sink to read from it, whoever's vault it is. Nothing is locked or written.
@@ -57,28 +69,42 @@ pub async fn find(cx: &Context, sink: &Arc<dyn Sink>, wanted: &Wanted) -> Result
             .hint(format!("it holds: {}", if there.is_empty() { "nothing".to_owned() } else { names(&there) })));
     }
     let mut selection = Selection::default();
+    let mut pruned = Vec::new();
     for dataset in there.iter().filter(|name| wanted.flows.is_empty() || wanted.flows.contains(name)) {
         let history = sink.history(cx, dataset).await?;
+        let has_days = history.keys().any(|partition| partition.day().is_some());
         let units = history.into_iter().filter(|(partition, _)| is_in(wanted.days, *partition));
-        let found: Vec<(Unit, Option<Manifest>)> = stream::iter(units)
+        let found: Vec<(Unit, Then)> = stream::iter(units)
             .map(|(partition, generations)| async move {
                 let unit = Unit::new(dataset.clone(), partition);
-                let manifest = newest(cx, sink, &unit, &generations, wanted.at).await?;
-                Ok::<_, Error>((unit, manifest))
+                let then = live_then(cx, sink, &unit, &generations, wanted).await?;
+                Ok::<_, Error>((unit, then))
             })
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
-        for (unit, manifest) in found {
-            match manifest {
-                Some(manifest) => selection.manifests.push(manifest),
-                None => selection.not_yet.push(unit),
+        if found.is_empty() && has_days {
+            selection.empty.push(dataset.clone());
+        }
+        for (unit, then) in found {
+            match then {
+                Then::Live(manifest) => selection.manifests.push(*manifest),
+                Then::NotYet => selection.not_yet.push(unit),
+                Then::Pruned(around) => pruned.push(around),
             }
+        }
+        if !pruned.is_empty() {
+            continue;
         }
         let any = selection.manifests.iter().any(|manifest| manifest.unit.dataset == *dataset);
         if !any && wanted.flows.contains(dataset) {
             return Err(nothing(sink, &format!("of `{dataset}` "), wanted));
         }
+    }
+    if let (Some(first), Some(at)) = (pruned.first(), wanted.at) {
+        let more = if pruned.len() > 1 { format!(", and {} more", pruned.len() - 1) } else { String::new() };
+        return Err(Error::new(Kind::NotFound, format!("what was live at {at} was pruned: {first}{more}"))
+            .hint("name another time; with --nearest, the generation before it is taken, or the one after it"));
     }
     if selection.manifests.is_empty() { Err(nothing(sink, "", wanted)) } else { Ok(selection) }
 }
@@ -101,22 +127,44 @@ fn is_in(days: DayRange, partition: Partition) -> bool {
     }
 }
 
-/// The newest generation that the sink had at that time.
-async fn newest(
+/// The generation that was live in the sink at that time.
+async fn live_then(
     cx: &Context,
     sink: &Arc<dyn Sink>,
     unit: &Unit,
     generations: &[u32],
-    at: Option<Timestamp>,
-) -> Result<Option<Manifest>> {
-    let mut successor: Option<Manifest> = None;
+    wanted: &Wanted,
+) -> Result<Then> {
+    // From the newest down to the one that was here by then.
+    let mut later: Vec<Manifest> = Vec::new();
+    let mut chosen = None;
     for generation in generations.iter().rev() {
         let manifest = sink.manifest(cx, unit, *generation).await?;
-        if at.is_none_or(|at| manifest.received.unwrap_or(manifest.sealed) <= at) {
-            // What was read before the day ended is not kept: its successor has the same calls, and more.
-            return Ok(Some(successor.filter(|successor| successor.supersedes(&manifest)).unwrap_or(manifest)));
+        if wanted.at.is_none_or(|at| since(&manifest) <= at) {
+            chosen = Some(manifest);
+            break;
         }
-        successor = Some(manifest);
+        later.push(manifest);
     }
-    Ok(None)
+    let before = chosen.as_ref().map(|manifest| manifest.generation);
+    // What a receipt replaced was live until then; if its own is gone, that was pruned.
+    let pruned = later.last().and_then(|next| next.replaced).is_some_and(|replaced| Some(replaced) != before);
+    if pruned && !wanted.nearest {
+        let around = chosen.iter().chain(later.last());
+        let around: Vec<String> = around.map(|one| format!("g{:04} since {}", one.generation, since(one))).collect();
+        return Ok(Then::Pruned(format!("{unit} (there is {})", around.join(", "))));
+    }
+    if pruned && chosen.is_none() {
+        chosen = later.pop();
+    }
+    let Some(mut chosen) = chosen else { return Ok(Then::NotYet) };
+    // What was read before the day ended is not kept: its successor has the same calls, and more.
+    while let Some(next) = later.pop().filter(|next| next.supersedes(&chosen)) {
+        chosen = next;
+    }
+    Ok(Then::Live(Box::new(chosen)))
+}
+
+fn since(manifest: &Manifest) -> Timestamp {
+    manifest.received.unwrap_or(manifest.sealed)
 }

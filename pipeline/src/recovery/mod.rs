@@ -7,6 +7,7 @@
 //! | `content` | objects back into rows or files, and whether those are what the manifest says |
 //! | `restore` | content goes to a target |
 //! | `verify` | everything is read again, and compared with what it should be |
+//! | `look` | one sink, on its own: receipts, listing, every byte |
 //! | `source` | what is saved is compared with the database |
 //! | `repair` | what one sink lost comes back from another |
 //! | `record` | what was found good is remembered |
@@ -14,6 +15,7 @@
 mod content;
 mod fetch;
 mod find;
+mod look;
 mod record;
 mod repair;
 pub mod restore;

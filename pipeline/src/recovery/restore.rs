@@ -83,6 +83,7 @@ pub async fn plan(
 ) -> Result<Plan> {
     let mut left_out: Vec<String> =
         selection.not_yet.iter().map(|unit| format!("{unit} was not saved yet at that time")).collect();
+    left_out.extend(selection.empty.iter().map(|dataset| format!("{dataset}: nothing is saved in the range")));
     let (mut manifests, others): (Vec<_>, Vec<_>) =
         selection.manifests.into_iter().partition(|manifest| target.takes(manifest.holds()));
     if let (Some(other), true) = (others.first(), every || manifests.is_empty()) {

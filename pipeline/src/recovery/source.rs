@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use futures::TryStreamExt as _;
 
-use super::verify::{Finding, Held, Job, Problem, Report};
+use super::look::{Brief, Held};
+use super::verify::{Finding, Job, Problem, Report};
 use crate::config::Pipeline;
 use crate::context::Context;
 use crate::engine::Opened;
@@ -15,7 +16,7 @@ use crate::engine::retry::retry;
 use crate::engine::state::State;
 use crate::error::{At as _, Error, Kind, Result};
 use crate::facts::{FactGatherer, Facts};
-use crate::manifest::{Holding, Manifest};
+use crate::manifest::Holding;
 use crate::notice::Notices;
 use crate::partition::{DayRange, Partition, Unit};
 use crate::payload::Payload;
@@ -58,18 +59,18 @@ async fn compare_flow(
     all: &[Held],
     report: &mut Report,
 ) -> Result<()> {
-    let mut saved: BTreeMap<Partition, (&Held, &Manifest)> = BTreeMap::new();
+    let mut saved: BTreeMap<Partition, (&Held, u32, &Brief)> = BTreeMap::new();
     for held in all {
-        for (unit, generations) in held.manifests.iter().filter(|(unit, _)| unit.dataset == flow.name) {
-            let Some((_, manifest)) = generations.last_key_value() else { continue };
-            let newest = saved.entry(unit.partition).or_insert((held, manifest));
-            if newest.1.generation < manifest.generation {
-                *newest = (held, manifest);
+        for (unit, generations) in held.generations.iter().filter(|(unit, _)| unit.dataset == flow.name) {
+            let Some((generation, brief)) = generations.last_key_value() else { continue };
+            let newest = saved.entry(unit.partition).or_insert((held, *generation, brief));
+            if newest.1 < *generation {
+                *newest = (held, *generation, brief);
             }
         }
     }
     // Files change all the time, and a run compares them anyway.
-    if saved.values().any(|(_, manifest)| manifest.holds() != Holding::Rows) {
+    if saved.values().any(|(_, _, brief)| brief.holds != Holding::Rows) {
         return Ok(());
     }
     let listing = Ask { listing: Some(job.days), ..Ask::default() };
@@ -79,17 +80,18 @@ async fn compare_flow(
     let partitions: BTreeSet<Partition> = saved.keys().copied().filter(is_in).chain(there.iter().copied()).collect();
     for partition in partitions {
         cx.check()?;
-        let manifest = saved.get(&partition);
-        let detail = match (there.contains(&partition), manifest) {
+        let unit = Unit::new(&flow.name, partition);
+        let saved = saved.get(&partition);
+        let detail = match (there.contains(&partition), saved) {
             (true, None) => Some("it is in the database, and not saved".to_owned()),
-            (true, Some((_, manifest))) => {
+            (true, Some((_, _, brief))) => {
                 report.compared += 1;
                 let facts = retry(cx, || facts(cx, opened, flow, source, partition)).await?;
-                difference(&facts, manifest)
+                difference(&facts, brief)
             }
-            (false, Some((held, manifest))) if manifest.rows > 0 => {
-                let notes = held.sink.notes(cx, &manifest.unit).await?;
-                notes.gone.is_none().then(|| format!("the database has none of its {} rows any more", manifest.rows))
+            (false, Some((held, _, brief))) if brief.rows > 0 => {
+                let notes = held.sink.notes(cx, &unit).await?;
+                notes.gone.is_none().then(|| format!("the database has none of its {} rows any more", brief.rows))
             }
             (false, _) => None,
         };
@@ -98,11 +100,11 @@ async fn compare_flow(
             report.pending += 1;
             continue;
         }
-        let sink = manifest.map_or_else(String::new, |(held, _)| held.name.clone());
+        let sink = saved.map_or_else(String::new, |(held, ..)| held.name.clone());
         report.findings.push(Finding {
             sink,
-            unit: Some(Unit::new(&flow.name, partition)),
-            generation: manifest.map(|(_, manifest)| manifest.generation),
+            unit: Some(unit),
+            generation: saved.map(|(_, generation, _)| *generation),
             problem: Problem::SourceDiffers,
             detail,
             repaired: false,
@@ -111,7 +113,7 @@ async fn compare_flow(
     Ok(())
 }
 
-fn difference(found: &Facts, saved: &Manifest) -> Option<String> {
+fn difference(found: &Facts, saved: &Brief) -> Option<String> {
     if found.rows != saved.rows {
         return Some(format!("the database has {} rows, and {} are saved", found.rows, saved.rows));
     }

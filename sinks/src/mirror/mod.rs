@@ -421,7 +421,7 @@ impl<T: Transport> Sink for Mirror<T> {
         Ok(objects.map(opened).boxed())
     }
 
-    async fn files(&self, _cx: &Context) -> Result<BTreeSet<String>> {
+    async fn files(&self, _cx: &Context, _datasets: &BTreeSet<String>) -> Result<BTreeSet<String>> {
         // Some tell of directories, too.
         let is_directory = |name: &str, files: &Listing| {
             let below = format!("{name}/");

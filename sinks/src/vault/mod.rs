@@ -85,9 +85,12 @@ impl<S: Store> Sink for Vault<S> {
         reading::objects(Arc::clone(&self.0), manifest).await
     }
 
-    async fn files(&self, cx: &Context) -> Result<BTreeSet<String>> {
+    async fn files(&self, cx: &Context, datasets: &BTreeSet<String>) -> Result<BTreeSet<String>> {
         let mut files: BTreeSet<String> = self.0.tree(layout::OBJECTS).await?.into_keys().collect();
-        for dataset in self.datasets(cx).await? {
+        let mut datasets = datasets.clone();
+        datasets.extend(self.datasets(cx).await?);
+        datasets.extend(reading::days_in_sight(&*self.0).await?);
+        for dataset in datasets {
             for directory in
                 [layout::live_directory(&dataset)?, layout::manifests_of(&dataset)?, layout::versions_of(&dataset)?]
             {
@@ -99,6 +102,14 @@ impl<S: Store> Sink for Vault<S> {
 
     async fn mend(&self, _cx: &Context, sealed: &Sealed) -> Result<()> {
         publish::mend(&*self.0, sealed).await
+    }
+
+    async fn set_aside(&self, _cx: &Context, unit: &Unit, generation: u32) -> Result<String> {
+        let name = layout::manifest(unit, generation)?;
+        let aside = format!("{name}.damaged");
+        self.0.keep(&name, &aside).await?;
+        self.0.remove(&name).await?;
+        Ok(self.0.show(&aside))
     }
 
     async fn remove(&self, _cx: &Context, manifest: &Manifest) -> Result<()> {

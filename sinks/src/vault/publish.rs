@@ -42,12 +42,18 @@ pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) ->
     failpoint::hit("after-check")?;
     let receipt = Manifest {
         received: Some(Timestamp::now()),
-        replaced: now.manifest.as_ref().map(|manifest| manifest.generation),
+        replaced: Some(now.generation()).filter(|older| *older > 0 && *older < sealed.manifest.generation),
         ..sealed.manifest.clone()
     };
     let text =
         receipt.to_receipt().map_err(|error| Error::failed("cannot write a receipt as JSON").with_source(error))?;
-    match store.create(&layout::manifest(unit, receipt.generation)?, text).await {
+    let name = layout::manifest(unit, receipt.generation)?;
+    // What another sink holds under the number of the damaged receipt comes back with its receipt.
+    if now.object == (LiveObject::Unknown { generation: receipt.generation }) {
+        store.replace(&name, text).await?;
+        return Ok(receipt);
+    }
+    match store.create(&name, text).await {
         // Somebody else was faster, or we were ourselves, and never heard of it.
         Err(error) if error.kind() == Kind::Conflict => {
             let (now, _) = reading::live(store, unit).await?;
@@ -65,12 +71,31 @@ pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) ->
 /// See [`cdrvault_pipeline::sink::Sink::mend`].
 pub(super) async fn mend(store: &impl Store, sealed: &Sealed) -> Result<()> {
     let Manifest { unit, generation, content, .. } = &sealed.manifest;
+    let receipt = layout::manifest(unit, *generation)?;
+    let known = match store.small(&receipt).await? {
+        None => None,
+        Some(text) => match reading::parse_manifest(&store.show(&receipt), &text, unit, *generation) {
+            Err(error) if error.kind() != Kind::Damaged => return Err(error),
+            parsed => Some(parsed.is_ok()),
+        },
+    };
     let mut wanted = BTreeMap::new();
     match content {
         Content::Object(object) => {
-            let live = reading::generations(store, unit).await?.last() == Some(generation);
+            let live = reading::generations(store, unit).await?.last().is_none_or(|newest| newest <= generation);
             let kept = layout::version(unit, *generation, &object.sha256)?;
-            wanted.insert(if live { object.path.clone() } else { kept }, object.sha256.as_str());
+            let name = if live { object.path.clone() } else { kept };
+            let there = store.look(&name).await?.map(|there| there.sha256);
+            match there {
+                None if known.is_none() => return Err(not_here(unit, *generation)),
+                Some(other) if other != object.sha256 && known.is_none() => return Err(not_here(unit, *generation)),
+                // Without its receipt nobody knows whether it is damaged, or another content under the same number.
+                Some(other) if other != object.sha256 && known == Some(false) => {
+                    store.keep(&name, &layout::unattributed(unit, &other)?).await?;
+                }
+                _ => {}
+            }
+            wanted.insert(name, object.sha256.as_str());
         }
         Content::Tree { entries } => {
             for stored in reading::bodies_of(entries) {
@@ -85,7 +110,17 @@ pub(super) async fn mend(store: &impl Store, sealed: &Sealed) -> Result<()> {
             store.put(body, &name, sha256, there.as_ref()).await?;
         }
     }
-    Ok(())
+    if known == Some(true) {
+        return Ok(());
+    }
+    // With the times of the sink that it comes from: those of this one went with it.
+    let text = sealed.manifest.to_receipt();
+    let text = text.map_err(|error| Error::failed("cannot write a receipt as JSON").with_source(error))?;
+    store.replace(&receipt, text).await
+}
+
+fn not_here(unit: &Unit, generation: u32) -> Error {
+    Error::new(Kind::NotFound, format!("{unit} generation {generation} is not here")).hint("the next run brings it")
 }
 
 async fn put_content(store: &impl Store, sealed: &Sealed, now: &Live, seen: Option<Seen>) -> Result<()> {

@@ -27,9 +27,12 @@ pub(super) async fn index(store: &impl Store, dataset: &str) -> Result<BTreeMap<
         let object_there = if usual_path(&unit)?.is_some_and(|path| objects.contains_key(&path)) {
             true
         } else {
-            match manifest(store, &unit, generation).await?.content {
-                Content::Object(object) => objects.contains_key(&object.path),
-                Content::Tree { entries } => {
+            match manifest(store, &unit, generation).await.map(|manifest| manifest.content) {
+                // Nobody knows what it names. One damaged receipt must not stop the others.
+                Err(error) if error.kind() == Kind::Damaged => false,
+                Err(error) => return Err(error),
+                Ok(Content::Object(object)) => objects.contains_key(&object.path),
+                Ok(Content::Tree { entries }) => {
                     if bodies.is_none() {
                         bodies = Some(all_bodies(store).await?);
                     }
@@ -98,9 +101,26 @@ pub(super) async fn all_bodies(store: &impl Store) -> Result<BTreeMap<String, u6
     Ok(bodies.collect())
 }
 
+/// The directories that look like days of a dataset, whether or not there is a receipt.
+pub(super) async fn days_in_sight(store: &impl Store) -> Result<Vec<String>> {
+    let mut datasets = Vec::new();
+    for name in store.names("").await? {
+        if layout::live_directory(&name).is_err() {
+            continue;
+        }
+        match store.names(&name).await {
+            Ok(below) if below.iter().any(|name| name.starts_with("day=")) => datasets.push(name),
+            // A file, or a directory of somebody else's.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(datasets)
+}
+
 /// The newest receipt, and what lies under the live name, also as the store knows it.
 pub(super) async fn live(store: &impl Store, unit: &Unit) -> Result<(Live, Option<Seen>)> {
-    let Some(generation) = generations(store, unit).await?.pop() else {
+    let mut generations = generations(store, unit).await?;
+    let Some(generation) = generations.pop() else {
         // A first generation may have been made live and got no receipt.
         let seen = match usual_path(unit)? {
             Some(path) => store.look(&path).await?,
@@ -110,7 +130,10 @@ pub(super) async fn live(store: &impl Store, unit: &Unit) -> Result<(Live, Optio
             seen.as_ref().map_or(LiveObject::Missing, |seen| LiveObject::Other { sha256: seen.sha256.clone() });
         return Ok((Live { manifest: None, object }, seen));
     };
-    let manifest = manifest(store, unit, generation).await?;
+    let manifest = match manifest(store, unit, generation).await {
+        Err(error) if error.kind() == Kind::Damaged => return unknown(store, unit, generation, &generations).await,
+        other => other?,
+    };
     let (object, seen) = match &manifest.content {
         Content::Object(object) => state_of(store, object).await?,
         Content::Tree { entries } => {
@@ -120,6 +143,22 @@ pub(super) async fn live(store: &impl Store, unit: &Unit) -> Result<(Live, Optio
         }
     };
     Ok((Live { manifest: Some(Arc::new(manifest)), object }, seen))
+}
+
+/// The newest receipt is damaged: the next generation is published over it, and compared with the one before.
+async fn unknown(store: &impl Store, unit: &Unit, newest: u32, older: &[u32]) -> Result<(Live, Option<Seen>)> {
+    let mut before = None;
+    for generation in older.iter().rev() {
+        match manifest(store, unit, *generation).await {
+            Ok(manifest) => {
+                before = Some(Arc::new(manifest));
+                break;
+            }
+            Err(error) if error.kind() == Kind::Damaged => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((Live { manifest: before, object: LiveObject::Unknown { generation: newest } }, None))
 }
 
 pub(super) async fn state_of(store: &impl Store, object: &StoredObject) -> Result<(LiveObject, Option<Seen>)> {

@@ -7,6 +7,7 @@
 
 mod cuts;
 mod encoding;
+mod pages;
 mod reader;
 mod writer;
 

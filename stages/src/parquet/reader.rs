@@ -1,9 +1,12 @@
 //! A Parquet file of ours back into rows.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray as _;
+use arrow_array::{ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, StringArray};
+use arrow_schema::{DataType, Fields, Schema};
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::manifest::ColumnInfo;
 use cdrvault_pipeline::payload::{Body, Object, ObjectStream, Payload, RowStream, RowsAbout};
@@ -11,8 +14,8 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 
+use super::pages;
 use crate::blocking;
 
 /// Footer key: the columns that the application renumbers, by comma.
@@ -20,12 +23,15 @@ pub(super) const RENUMBERED: &str = "cdrvault.renumbered";
 /// Footer key: the columns as the database had them, as JSON.
 pub(super) const COLUMNS: &str = "cdrvault.columns";
 
-/// A batch has so many rows ...
 const BATCH_ROWS: usize = 8192;
-/// ... or about so many bytes, where rows are wide.
-const BATCH_BYTES: u64 = 8 << 20;
 
-/// No row group that we write is larger, decompressed.
+/// A batch that goes on has no more bytes of text than this, unless one row has.
+const BATCH_BYTES: usize = 16 << 20;
+
+/// The pages that a batch is read from should not have more than this.
+const PAGES_BYTES: usize = 64 << 20;
+
+/// No row group that we write is larger, decompressed: it ends at 64 MiB encoded.
 const ROW_GROUP_LIMIT: u64 = 1 << 30;
 
 /// The rows of the one file among `objects`. Its checksum must have been checked: the reader may panic on damaged
@@ -36,20 +42,12 @@ pub(super) async fn decode(mut objects: ObjectStream) -> Result<Payload> {
     let Some(Object { body: Body::File(path), .. }) = first else {
         return Err(Error::failed("`parquet` decodes a local file, and was given something else"));
     };
-    let open = || File::open(&path).map_err(|error| Error::io("open", &path, error));
-    let metadata = ArrowReaderMetadata::load(&open()?, ArrowReaderOptions::new()).map_err(explain)?;
-    for group in metadata.metadata().row_groups() {
-        if u64::try_from(group.total_byte_size()).unwrap_or(u64::MAX) > ROW_GROUP_LIMIT {
-            return Err(Error::new(Kind::Damaged, "the Parquet file would need more memory than any of ours")
-                .hint("it was not written by cdrvault; see how it came into the vault"));
-        }
-    }
-    let batch_rows = batch_rows(metadata.metadata().row_groups());
-    let schema = Arc::clone(metadata.schema());
+    let opening = tokio::task::spawn_blocking(move || open(&path));
+    let opened = opening.await.map_err(|died| damaged().with_source(died))??;
+    let Opened { file, metadata, batch_rows } = opened;
     let about = about(&metadata)?;
     // The reader adds the footer's keys to the schema; the rows' own schema has none.
-    let schema = Arc::new(arrow_schema::Schema::new(schema.fields().clone()));
-    let file = open()?;
+    let schema = Arc::new(arrow_schema::Schema::new(without_views(metadata.schema())));
     let nothing: BoxStream<'static, Result<()>> = stream::empty().boxed();
     let own = Arc::clone(&schema);
     let batches = blocking::work(nothing, move |_, outputs| {
@@ -59,25 +57,103 @@ pub(super) async fn decode(mut objects: ObjectStream) -> Result<Payload> {
             .map_err(explain)?;
         for batch in reader {
             let batch = batch.map_err(|error| damaged().with_source(error))?;
-            let batch = RecordBatch::try_new(Arc::clone(&own), batch.columns().to_vec());
-            outputs.send(batch.map_err(|error| damaged().with_source(error))?)?;
+            let mut rest = batch;
+            while rest.num_rows() > 0 {
+                let rows = rows_of(&rest, BATCH_BYTES);
+                outputs.send(copied(&own, &rest.slice(0, rows))?)?;
+                rest = rest.slice(rows, rest.num_rows() - rows);
+            }
         }
         Ok(())
     });
     Ok(Payload::Rows(RowStream { schema, about, batches }))
 }
 
-/// How many rows of the widest row group make a batch.
-fn batch_rows(groups: &[RowGroupMetaData]) -> usize {
-    let widths = groups.iter().map(|group| {
-        let count = |number: i64| u64::try_from(number).unwrap_or(0);
-        // What a dictionary holds once comes out many times.
-        let texts = group.columns().iter().filter_map(ColumnChunkMetaData::unencoded_byte_array_data_bytes);
-        let decoded = texts.map(count).sum::<u64>().max(count(group.total_byte_size()));
-        decoded / count(group.num_rows()).max(1)
+struct Opened {
+    file: File,
+    metadata: ArrowReaderMetadata,
+    batch_rows: usize,
+}
+
+/// Reads the footer and the headers of all pages. Text and bytes are read as views into their pages: of a dictionary with
+/// one long value, which every row names, no row has a copy.
+fn open(path: &Path) -> Result<Opened> {
+    let failed = |error| Error::io("read", path, error);
+    let file = File::open(path).map_err(failed)?;
+    let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(explain)?;
+    let mut batch_rows = BATCH_ROWS;
+    for group in metadata.metadata().row_groups() {
+        let bytes = pages::decompressed(&file, group).map_err(|error| damaged().with_source(error))?;
+        if bytes > ROW_GROUP_LIMIT {
+            return Err(Error::new(Kind::Damaged, "the Parquet file would need more memory than any of ours")
+                .hint("it was not written by cdrvault; see how it came into the vault"));
+        }
+        let rows = u64::try_from(group.num_rows()).unwrap_or(0).max(1);
+        // As many rows as the pages of a batch have room for, if all rows are alike.
+        let fit = (PAGES_BYTES as u64).saturating_mul(rows) / bytes.max(1);
+        batch_rows = batch_rows.min(usize::try_from(fit).unwrap_or(BATCH_ROWS)).max(1);
+    }
+    let views = metadata.schema().fields().iter().map(|field| {
+        let kind = match field.data_type() {
+            DataType::Utf8 => DataType::Utf8View,
+            DataType::Binary => DataType::BinaryView,
+            other => other.clone(),
+        };
+        field.as_ref().clone().with_data_type(kind)
     });
-    let widest = widths.max().unwrap_or(0).max(1);
-    usize::try_from(BATCH_BYTES / widest).unwrap_or(BATCH_ROWS).clamp(1, BATCH_ROWS)
+    let schema = Arc::new(Schema::new_with_metadata(views.collect::<Fields>(), metadata.schema().metadata().clone()));
+    let options = ArrowReaderOptions::new().with_schema(schema);
+    let metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options).map_err(explain)?;
+    Ok(Opened { file, metadata, batch_rows })
+}
+
+fn without_views(schema: &Schema) -> Fields {
+    let fields = schema.fields().iter().map(|field| {
+        let kind = match field.data_type() {
+            DataType::Utf8View => DataType::Utf8,
+            DataType::BinaryView => DataType::Binary,
+            other => other.clone(),
+        };
+        field.as_ref().clone().with_data_type(kind)
+    });
+    fields.collect()
+}
+
+/// How many of the first rows have no more than so many bytes of text and bytes; at least one.
+fn rows_of(batch: &RecordBatch, limit: usize) -> usize {
+    let lengths: Vec<_> = batch.columns().iter().filter_map(lengths).collect();
+    let mut bytes: usize = 0;
+    for row in 0..batch.num_rows() {
+        for lengths in &lengths {
+            // The low half of a view is the length of its value.
+            bytes = bytes.saturating_add((lengths[row] & u128::from(u32::MAX)) as usize);
+        }
+        if bytes > limit && row > 0 {
+            return row;
+        }
+    }
+    batch.num_rows()
+}
+
+fn lengths(column: &ArrayRef) -> Option<&[u128]> {
+    let text = column.as_string_view_opt().map(|views| views.views().as_ref());
+    text.or_else(|| column.as_binary_view_opt().map(|views| views.views().as_ref()))
+}
+
+/// The same rows in memory of their own, of the types that all others know.
+fn copied(schema: &Arc<Schema>, batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| -> ArrayRef {
+        if let Some(views) = column.as_string_view_opt() {
+            return Arc::new(views.iter().collect::<StringArray>());
+        }
+        if let Some(views) = column.as_binary_view_opt() {
+            return Arc::new(views.iter().collect::<BinaryArray>());
+        }
+        Arc::clone(column)
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let made = RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect(), &options);
+    made.map_err(|error| damaged().with_source(error))
 }
 
 fn about(metadata: &ArrowReaderMetadata) -> Result<RowsAbout> {
