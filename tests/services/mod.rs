@@ -11,6 +11,7 @@
 pub mod boto3;
 mod daemon;
 pub mod garage;
+pub mod gate;
 pub mod home;
 mod leftovers;
 pub mod mariadb;
