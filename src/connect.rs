@@ -39,7 +39,7 @@ pub(crate) fn all_good(checks: &[Check]) -> bool {
     checks.iter().all(|check| check.ok || check.optional)
 }
 
-/// Tries everything that a run would need, and changes nothing.
+/// Tries everything that a run would need, and changes nothing; a bucket gets a probe, since only writing tells.
 pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
     let runtime = session::runtime()?;
     runtime.block_on(async {
@@ -59,10 +59,7 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
                         None => "changes are announced to us".to_owned(),
                         Some(why) => format!("changes are found by comparing sums ({why})"),
                     };
-                    let clock = match found.clock_offset {
-                        Some(offset) if offset.abs() > 1 => format!("; its clock is {offset} s ahead of ours"),
-                        _ => String::new(),
-                    };
+                    let clock = clock(found.clock_offset);
                     checks.push(Check::good(what, format!("connected; {events}{clock}")));
                 }
                 Err(error) => checks.push(Check::bad(what, false, error)),
@@ -84,7 +81,15 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
                         Ok(None) | Err(_) => String::new(),
                     };
                     let vault = open.identity.as_ref().map_or("no vault", |_| "can be written");
-                    checks.push(Check::good(what, format!("{}: {vault}{room}", sink.describe())));
+                    let able = sink.capabilities();
+                    // A directory is locked instead, and a mirror has a writer of its own.
+                    let conditions = match able.conditional_put {
+                        _ if able.mirror || sink.root().is_some() => "",
+                        true => "; it honours conditional writes",
+                        false => "; it does not honour conditional writes, so nobody else may write there",
+                    };
+                    let clock = clock(sink.clock_offset());
+                    checks.push(Check::good(what, format!("{}: {vault}{room}{conditions}{clock}", sink.describe())));
                 }
                 Err(error) => checks.push(Check::bad(what, open.optional, error)),
             }
@@ -92,6 +97,13 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
         opened.close().await;
         Ok(checks)
     })
+}
+
+fn clock(offset: Option<i64>) -> String {
+    match offset {
+        Some(offset) if offset.abs() > 1 => format!("; its clock is {offset} s ahead of ours"),
+        _ => String::new(),
+    }
 }
 
 /// The checks for people.

@@ -13,6 +13,7 @@ pub mod chromium;
 mod daemon;
 pub mod fresh_root;
 pub mod garage;
+pub mod gate;
 pub mod home;
 mod leftovers;
 pub mod mariadb;

@@ -72,7 +72,11 @@ impl Store for Local {
     }
 
     async fn check_writable(&self) -> Result<()> {
-        let root = &self.place.root;
+        let mut root = self.place.root.as_path();
+        // The vault's own directory is still to be made.
+        if !root.exists() {
+            root = root.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        }
         rustix::fs::access(root, rustix::fs::Access::WRITE_OK)
             .map_err(|error| Error::io("write into the vault", root, error.into()))
     }

@@ -2,14 +2,18 @@
 
 mod failure;
 mod options;
+mod patience;
 mod profile;
 mod raw;
+mod reading;
 mod throttle;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path as LocalPath;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -20,17 +24,21 @@ use cdrvault_pipeline::payload::{Body, ByteStream};
 use cdrvault_pipeline::sink::Capabilities;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::aws::AmazonS3;
+use object_store::client::HttpConnector as _;
 use object_store::multipart::MultipartStore as _;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, ClientOptions, GetOptions, ObjectStore as _, ObjectStoreExt as _, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, UpdateVersion,
+    Attribute, Attributes, ClientOptions, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    UpdateVersion,
 };
 use sha2::{Digest as _, Sha256};
+use tokio::sync::OnceCell;
 
 use crate::vault::{Seen, Store};
-use raw::{NOTE, Raw};
+use patience::Patience;
+use raw::{NOTE, NOTE_OF_PARTS, Raw};
 use throttle::Throttle;
+use upload::{Source, Upload};
 
 pub(crate) use options::plugin;
 
@@ -40,41 +48,84 @@ const PART: u64 = 8 << 20;
 /// Parts in flight of one upload.
 const PARTS_AT_ONCE: usize = 3;
 
+/// What is larger is copied in parts of at least this size. One request copies 5 GB at most, and may only last so long.
+const COPIED_AT_ONCE: u64 = 64 << 20;
+
 /// The protocol allows 10,000.
 const MOST_PARTS: u64 = 9_000;
 
-/// Written to find out whether the bucket refuses to write it again.
+/// Written to find out whether we may write, and whether the bucket refuses to write it again.
 const PROBE: &str = ".cdrvault/probe";
 
 /// Where the vault lies, and how its objects are made.
 struct Bucket {
+    name: String,
     shown: String,
     prefix: Path,
     region: String,
     storage_class: Option<&'static str>,
+    /// Headers of everything that is written.
+    encryption: Vec<(&'static str, String)>,
     bandwidth: Option<u64>,
 }
+
+/// Makes the client whose credentials may delete: they are asked for when something is to be removed.
+type Deleting = Box<dyn Fn() -> Result<AmazonS3> + Send + Sync>;
 
 /// A bucket that holds a vault.
 pub(crate) struct S3 {
     bucket: Bucket,
     store: AmazonS3,
-    /// With the credentials that may delete, where there are others for it.
-    deletes: Option<AmazonS3>,
+    /// Where there are other credentials for it.
+    deleting: Option<Deleting>,
+    deletes: OnceLock<AmazonS3>,
     raw: Raw,
+    patience: Patience,
     throttle: Throttle,
-    /// Whether the bucket honours conditional writes; probed when the vault is opened.
-    conditional: AtomicBool,
+    /// Probed before anything is written.
+    conditions: OnceCell<Conditions>,
     /// Whether it keeps SHA-256 checksums; seen when something is written.
     checksums: AtomicBool,
 }
 
+/// Which conditional writes a bucket honours.
+#[derive(Debug, Clone, Copy, Default)]
+struct Conditions {
+    /// Only where there is nothing.
+    create: bool,
+    /// Only over what has this tag.
+    replace: bool,
+}
+
+/// What an object in parts will be, computed before it is sent.
+struct Planned {
+    size: u64,
+    parts: Vec<[u8; 32]>,
+    of_parts: String,
+}
+
 impl S3 {
-    fn new(bucket: Bucket, store: AmazonS3, deletes: Option<AmazonS3>, options: ClientOptions) -> Result<Self> {
-        let raw = Raw::new(&options, &bucket.region)?;
-        let throttle = Throttle::new(bucket.bandwidth);
-        let (conditional, checksums) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { bucket, store, deletes, raw, throttle, conditional, checksums })
+    fn new(
+        bucket: Bucket,
+        store: AmazonS3,
+        deleting: Option<Deleting>,
+        patience: Patience,
+        options: &ClientOptions,
+    ) -> Result<Self> {
+        let http = patience.connect(options);
+        let http = http.map_err(|error| Error::failed("cannot prepare HTTP requests").with_source(error))?;
+        let raw = Raw { http, store: store.clone(), region: bucket.region.clone() };
+        Ok(Self {
+            throttle: Throttle::new(bucket.bandwidth),
+            bucket,
+            store,
+            deleting,
+            deletes: OnceLock::new(),
+            raw,
+            patience,
+            conditions: OnceCell::new(),
+            checksums: AtomicBool::new(false),
+        })
     }
 
     /// The key of a name. What the vault's format allows needs no escape; the prefix is taken as it is written.
@@ -103,34 +154,41 @@ impl S3 {
         attributes
     }
 
-    /// Whether a second create-only write of the same object is refused.
-    async fn probe(&self) -> Result<bool> {
-        let create = || async {
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            self.store.put_opts(&self.key(PROBE), PutPayload::from_static(b"cdrvault\n"), options).await
-        };
-        for _ in 0..2 {
-            match create().await {
-                Ok(_) => {}
-                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                    return Ok(true);
-                }
+    fn honours(&self) -> Conditions {
+        self.conditions.get().copied().unwrap_or_default()
+    }
+
+    /// Writes, and finds out which conditions stop a write that they must stop.
+    async fn probe(&self) -> Result<Conditions> {
+        let write = |mode: PutMode| async {
+            let options = PutOptions { mode, ..PutOptions::default() };
+            match self.store.put_opts(&self.key(PROBE), PutPayload::from_static(b"cdrvault\n"), options).await {
+                Ok(_) => Ok(false),
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(true),
                 // It knows that there is such a thing, and not how to do it.
-                Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => {
-                    return Ok(false);
-                }
-                Err(error) if error.to_string().contains("NotImplemented") => return Ok(false),
-                Err(error) => return Err(self.told("write", PROBE)(error)),
+                Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => Ok(false),
+                Err(error) if error.to_string().contains("NotImplemented") => Ok(false),
+                Err(error) => Err(self.told("write", PROBE)(error)),
             }
+        };
+        // It may be there since an earlier run, and if not, it is there the second time.
+        let create = write(PutMode::Create).await? || write(PutMode::Create).await?;
+        // That of no content at all: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>
+        let another = UpdateVersion { e_tag: Some("\"00000000000000000000000000000000\"".to_owned()), version: None };
+        let replace = write(PutMode::Update(another)).await?;
+        if !create && !replace {
+            // Where conditions are not understood, nothing may have been written yet.
+            write(PutMode::Overwrite).await?;
         }
-        Ok(false)
+        Ok(Conditions { create, replace })
     }
 
     /// What an interrupted run had begun to upload. Only we write below this prefix, so all of it is left over.
     async fn abort_unfinished(&self) -> Result<()> {
         let prefix = self.key("");
         let prefix = if prefix.as_ref().is_empty() { String::new() } else { format!("{prefix}/") };
-        for upload in self.raw.unfinished(&self.store, &prefix).await? {
+        let unfinished = self.raw.unfinished(&prefix).await;
+        for upload in unfinished.map_err(self.told("list unfinished uploads in", ""))? {
             if !upload.key.starts_with(&prefix) {
                 continue;
             }
@@ -147,14 +205,21 @@ impl S3 {
     }
 
     fn mode(&self, over: Option<&Seen>) -> PutMode {
+        let honours = self.honours();
         match over {
-            _ if !self.conditional.load(Ordering::Relaxed) => PutMode::Overwrite,
-            None => PutMode::Create,
-            Some(Seen { tag: Some(tag), .. }) => {
+            None if honours.create => PutMode::Create,
+            Some(Seen { tag: Some(tag), .. }) if honours.replace => {
                 PutMode::Update(UpdateVersion { e_tag: Some(tag.clone()), version: None })
             }
-            Some(Seen { tag: None, .. }) => PutMode::Overwrite,
+            _ => PutMode::Overwrite,
         }
+    }
+
+    /// Whether a write that failed has arrived all the same: the reply to it, or to an earlier try, was lost.
+    async fn arrived(&self, name: &str, sha256: &str, error: &object_store::Error) -> bool {
+        use object_store::Error::{PermissionDenied, Unauthenticated};
+        !matches!(error, PermissionDenied { .. } | Unauthenticated { .. })
+            && matches!(self.look(name).await, Ok(Some(seen)) if seen.sha256 == sha256)
     }
 
     async fn put_at_once(&self, file: &LocalPath, name: &str, sha256: &str, over: Option<&Seen>) -> Result<()> {
@@ -165,70 +230,84 @@ impl S3 {
         self.throttle.take(content.len()).await;
         let options = PutOptions { mode: self.mode(over), attributes: self.attributes(), ..PutOptions::default() };
         match self.store.put_opts(&self.key(name), content.into(), options).await {
-            Ok(_) => Ok(()),
-            Err(error @ (object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })) => {
-                match self.look(name).await? {
-                    // The reply to an earlier try was lost: what is there is ours.
-                    Some(seen) if seen.sha256 == sha256 => Ok(()),
-                    _ => Err(self.told("write", name)(error)),
-                }
-            }
-            Err(error) => Err(self.told("write", name)(error)),
+            Err(error) if !self.arrived(name, sha256, &error).await => Err(self.told("write", name)(error)),
+            _ => Ok(()),
         }
     }
 
     /// Uploads in parts, and returns the SHA-256 of their SHA-256.
-    async fn put_in_parts(&self, file: &LocalPath, name: &str, sha256: &str, length: u64) -> Result<String> {
-        let mut attributes = self.attributes();
-        attributes.insert(Attribute::Metadata(NOTE.into()), sha256.to_owned().into());
-        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
-        let begun = self.store.put_multipart_opts(&self.key(name), options).await;
-        let mut upload = begun.map_err(self.told("write", name))?;
+    async fn put_in_parts(
+        &self,
+        file: &LocalPath,
+        name: &str,
+        sha256: &str,
+        length: u64,
+        over: Option<&Seen>,
+    ) -> Result<String> {
+        let planned = plan_parts(file, length, sha256).await?;
+        let mut headers = vec![
+            ("x-amz-checksum-algorithm", "SHA256".to_owned()),
+            (NOTE, sha256.to_owned()),
+            (NOTE_OF_PARTS, planned.of_parts.clone()),
+        ];
+        headers.extend(self.bucket.storage_class.map(|class| ("x-amz-storage-class", class.to_owned())));
+        headers.extend(self.bucket.encryption.iter().cloned());
+        let key = self.key(name);
+        let upload = Upload::begin(&self.raw, &key, &headers).await.map_err(self.told("write", name))?;
         let sending = async {
-            let part = PART.max(length.div_ceil(MOST_PARTS));
-            let (mut whole, mut of_parts) = (Sha256::new(), Sha256::new());
-            let mut in_flight = stream::FuturesUnordered::new();
-            let mut offset = 0;
-            while offset < length {
-                if in_flight.len() == PARTS_AT_ONCE
-                    && let Some(sent) = in_flight.next().await
-                {
-                    let sent: object_store::Result<()> = sent;
-                    sent.map_err(self.told("write", name))?;
-                }
-                let content = read_part(file, offset, part.min(length - offset)).await?;
-                if content.is_empty() {
+            let (upload, size) = (&upload, planned.size);
+            let sends = (1..).zip(planned.parts.iter().copied()).map(|(number, digest)| async move {
+                let offset = size * (number as u64 - 1);
+                let content = read_part(file, offset, size.min(length - offset)).await?;
+                if Sha256::digest(&content)[..] != digest {
                     return Err(damaged(file));
                 }
                 self.throttle.take(content.len()).await;
-                whole.update(&content);
-                of_parts.update(Sha256::digest(&content));
-                offset += content.len() as u64;
-                in_flight.push(upload.put_part(content.into()));
+                upload.send(number, content, &digest).await.map_err(self.told("write", name))
+            });
+            let parts: Vec<_> = stream::iter(sends).buffered(PARTS_AT_ONCE).try_collect().await?;
+            match upload.complete(&parts, &self.mode(over)).await {
+                Err(error) if !self.arrived(name, sha256, &error).await => Err(self.told("write", name)(error)),
+                _ => Ok(()),
             }
-            while let Some(sent) = in_flight.next().await {
-                sent.map_err(self.told("write", name))?;
-            }
-            if hex::encode(whole.finalize()) != sha256 {
-                return Err(damaged(file));
-            }
-            upload.complete().await.map_err(self.told("write", name))?;
-            Ok(hex::encode(of_parts.finalize()))
         };
         let sent = sending.await;
         if sent.is_err() {
-            // What this leaves behind costs money for ever; the next run tries it again.
-            let _ = upload.abort().await;
+            upload.abort().await;
         }
-        sent
+        sent.map(|()| planned.of_parts)
+    }
+
+    /// What one request does not copy.
+    async fn copy_in_parts(&self, from: &str, to: &str, length: u64, tag: Option<&str>) -> Result<()> {
+        let size = COPIED_AT_ONCE.max(length.div_ceil(MOST_PARTS));
+        let (source, key) = (self.key(from), self.key(to));
+        let source = Source { bucket: &self.bucket.name, path: &source, tag };
+        // Without an algorithm: what the server would compute is that of parts which nobody has hashed.
+        let begun = Upload::begin(&self.raw, &key, &self.bucket.encryption).await;
+        let upload = begun.map_err(self.told("keep a version as", to))?;
+        let copying = async {
+            let count = usize::try_from(length.div_ceil(size)).unwrap_or(usize::MAX);
+            let copies = (1..=count).map(|number| {
+                let first = size * (number as u64 - 1);
+                upload.copy(number, &source, first, (first + size).min(length) - 1)
+            });
+            let parts: Vec<_> = stream::iter(copies).buffered(PARTS_AT_ONCE).try_collect().await?;
+            upload.complete(&parts, &PutMode::Overwrite).await
+        };
+        let copied = copying.await;
+        if copied.is_err() {
+            upload.abort().await;
+        }
+        copied.map_err(self.told("keep a version as", to))
     }
 
     /// What the server holds must be what we sent.
     async fn check(&self, name: &str, sha256: &str, of_parts: Option<&str>) -> Result<()> {
-        let head = self.raw.head(&self.store, &self.key(name)).await.ok().flatten();
-        if let Some(kept) = head.and_then(|head| head.kept) {
+        let head = self.raw.head(&self.key(name)).await.ok().flatten();
+        if let Some(kept) = head.as_ref().and_then(raw::Head::kept) {
             self.checksums.store(true, Ordering::Relaxed);
-            if kept == sha256 || Some(kept.as_str()) == of_parts {
+            if kept == sha256 || Some(kept) == of_parts {
                 return Ok(());
             }
         }
@@ -239,16 +318,23 @@ impl S3 {
             .hint("another run may write into this vault; if none does, check the store"))
     }
 
+    /// Begins to read an object; `None` where there is none.
+    async fn read(&self, name: &str) -> Result<Option<ByteStream>> {
+        match reading::read(&self.store, self.key(name), &self.patience).await {
+            Ok(bytes) => {
+                let shown = self.show(name);
+                Ok(Some(bytes.map_err(move |error| failure::told("read", &shown, error)).boxed()))
+            }
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.told("read", name)(error)),
+        }
+    }
+
     /// Reads an object to its end, for servers that keep no checksum.
     async fn read_again(&self, name: &str) -> Result<Option<String>> {
-        let got = match self.store.get(&self.key(name)).await {
-            Ok(got) => got,
-            Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => return Err(self.told("read", name)(error)),
-        };
-        let mut bytes = got.into_stream();
+        let Some(mut bytes) = self.read(name).await? else { return Ok(None) };
         let mut hash = Sha256::new();
-        while let Some(chunk) = bytes.try_next().await.map_err(self.told("read", name))? {
+        while let Some(chunk) = bytes.try_next().await? {
             hash.update(&chunk);
         }
         Ok(Some(hex::encode(hash.finalize())))
@@ -261,6 +347,18 @@ impl S3 {
             Err(error) => Err(self.told("look at", name)(error)),
         }
     }
+
+    /// The client that removes.
+    fn deletes(&self) -> Result<&AmazonS3> {
+        match (&self.deleting, self.deletes.get()) {
+            (None, _) => Ok(&self.store),
+            (Some(_), Some(made)) => Ok(made),
+            (Some(make), None) => {
+                let made = make()?;
+                Ok(self.deletes.get_or_init(|| made))
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -271,7 +369,7 @@ impl Store for S3 {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            conditional_put: self.conditional.load(Ordering::Relaxed),
+            conditional_put: self.honours().create && self.honours().replace,
             checksum: self.checksums.load(Ordering::Relaxed),
             ..Capabilities::default()
         }
@@ -282,17 +380,17 @@ impl Store for S3 {
         listing.try_next().await.map(drop).map_err(self.told("list", ""))
     }
 
+    // Only writing tells.
     async fn check_writable(&self) -> Result<()> {
-        // Only writing would tell.
-        Ok(())
+        self.conditions.get_or_try_init(|| self.probe()).await.map(drop)
     }
 
     async fn begin(&self, _writer: &Writer) -> Result<()> {
-        let conditional = self.probe().await?;
-        self.conditional.store(conditional, Ordering::Relaxed);
-        if !conditional {
+        self.check_writable().await?;
+        let honours = self.honours();
+        if !honours.create || !honours.replace {
             tracing::info!(
-                "{} ignores conditional writes: it relies on one writer a prefix, and on reading again",
+                "{} does not honour all conditional writes: it relies on one writer a prefix, and on reading again",
                 self.describe()
             );
         }
@@ -334,12 +432,11 @@ impl Store for S3 {
     }
 
     async fn look(&self, name: &str) -> Result<Option<Seen>> {
-        if let Ok(head) = self.raw.head(&self.store, &self.key(name)).await {
+        if let Ok(head) = self.raw.head(&self.key(name)).await {
             let Some(head) = head else { return Ok(None) };
-            if let Some(kept) = head.kept {
+            if let Some(sha256) = head.sha256() {
                 self.checksums.store(true, Ordering::Relaxed);
-                // Only what went in parts has a note, which belongs to the very upload that the server has the checksum of.
-                return Ok(Some(Seen { sha256: head.noted.unwrap_or(kept), tag: head.tag }));
+                return Ok(Some(Seen { sha256: sha256.to_owned(), tag: head.tag }));
             }
         }
         // The tag first: what is read afterwards is that, or something newer, which a conditional write then refuses.
@@ -348,18 +445,20 @@ impl Store for S3 {
     }
 
     async fn small(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        match self.store.get(&self.key(name)).await {
-            Ok(got) => Ok(Some(got.bytes().await.map_err(self.told("read", name))?.to_vec())),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(self.told("read", name)(error)),
+        let Some(mut bytes) = self.read(name).await? else { return Ok(None) };
+        let mut content = Vec::new();
+        while let Some(chunk) = bytes.try_next().await? {
+            content.extend_from_slice(&chunk);
         }
+        Ok(Some(content))
     }
 
     async fn create(&self, name: &str, content: Vec<u8>) -> Result<()> {
-        if !self.conditional.load(Ordering::Relaxed) {
+        let is_there = || Error::new(Kind::Conflict, format!("{} is there already", self.show(name)));
+        if !self.honours().create {
             match self.small(name).await? {
                 Some(there) if there == content => return Ok(()),
-                Some(_) => return Err(Error::new(Kind::Conflict, format!("{} is there already", self.show(name)))),
+                Some(_) => return Err(is_there()),
                 None => {}
             }
         }
@@ -367,12 +466,9 @@ impl Store for S3 {
         let sha256 = hex::encode(Sha256::digest(&content));
         match self.store.put_opts(&self.key(name), content.into(), options).await {
             Ok(_) => self.check(name, &sha256, None).await,
+            Err(error) if self.arrived(name, &sha256, &error).await => Ok(()),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                match self.look(name).await? {
-                    // The reply to an earlier try was lost.
-                    Some(seen) if seen.sha256 == sha256 => Ok(()),
-                    _ => Err(Error::new(Kind::Conflict, format!("{} is there already", self.show(name)))),
-                }
+                Err(is_there())
             }
             Err(error) => Err(self.told("write", name)(error)),
         }
@@ -390,37 +486,43 @@ impl Store for S3 {
             self.put_at_once(file, name, sha256, over).await?;
             return self.check(name, sha256, None).await;
         }
-        let parts = self.put_in_parts(file, name, sha256, length).await?;
+        let parts = self.put_in_parts(file, name, sha256, length, over).await?;
         self.check(name, sha256, Some(&parts)).await
     }
 
     async fn keep(&self, from: &str, to: &str) -> Result<()> {
+        let old = self.store.head(&self.key(from)).await.map_err(self.told("look at", from))?;
         // By the server: nothing travels.
-        self.store.copy(&self.key(from), &self.key(to)).await.map_err(self.told("keep a version as", to))?;
-        let (old, new) = (self.length(from).await?, self.length(to).await?);
-        if old == new {
+        if old.size > COPIED_AT_ONCE {
+            self.copy_in_parts(from, to, old.size, old.e_tag.as_deref()).await?;
+        } else {
+            let copied = self.store.copy(&self.key(from), &self.key(to)).await;
+            copied.map_err(self.told("keep a version as", to))?;
+        }
+        if self.length(to).await? == Some(old.size) {
             return Ok(());
         }
         Err(Error::new(Kind::Damaged, format!("{} is no whole copy", self.show(to))))
     }
 
     async fn body(&self, name: &str, sha256: &str) -> Result<Body> {
-        let got = self.store.get_opts(&self.key(name), GetOptions::default()).await;
-        let got = got.map_err(self.told("read", name))?;
         let shown = self.show(name);
-        let failed = shown.clone();
-        let bytes = got.into_stream().map_err(move |error| failure::told("read", &failed, error)).boxed();
+        let bytes = self.read(name).await?;
+        let bytes = bytes.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no {shown}")))?;
         Ok(Body::Stream(hashed(bytes, sha256.to_owned(), shown)))
     }
 
     async fn remove(&self, name: &str) -> Result<()> {
-        let store = self.deletes.as_ref().unwrap_or(&self.store);
-        match store.delete(&self.key(name)).await {
+        match self.deletes()?.delete(&self.key(name)).await {
             Ok(()) => Ok(()),
             Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(self.told("remove", name)(error)
                 .hint("these credentials may not delete, or object lock holds the object; see prune-access-key-id")),
         }
+    }
+
+    fn clock_offset(&self) -> Option<i64> {
+        self.patience.clock_offset()
     }
 }
 
@@ -432,6 +534,28 @@ fn is_absent(error: &object_store::Error) -> bool {
 fn damaged(file: &LocalPath) -> Error {
     Error::new(Kind::Damaged, format!("{} is not what was sealed, and is not sent", file.display()))
         .hint("check the disk and the memory of this machine")
+}
+
+/// Hashes a file before any of it is sent, whole and in parts.
+async fn plan_parts(file: &LocalPath, length: u64, sha256: &str) -> Result<Planned> {
+    let size = PART.max(length.div_ceil(MOST_PARTS));
+    let (mut whole, mut of_parts, mut parts) = (Sha256::new(), Sha256::new(), Vec::new());
+    let mut offset = 0;
+    while offset < length {
+        let content = read_part(file, offset, size.min(length - offset)).await?;
+        if content.is_empty() {
+            return Err(damaged(file));
+        }
+        whole.update(&content);
+        let part = Sha256::digest(&content);
+        of_parts.update(part);
+        parts.push(part.into());
+        offset += content.len() as u64;
+    }
+    if hex::encode(whole.finalize()) != sha256 {
+        return Err(damaged(file));
+    }
+    Ok(Planned { size, parts, of_parts: hex::encode(of_parts.finalize()) })
 }
 
 async fn read_part(file: &LocalPath, offset: u64, length: u64) -> Result<Bytes> {

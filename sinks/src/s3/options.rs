@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cdrvault_pipeline::config::{Age, ByteSize, FilePath, Problem, Secret, Section, schema_of};
 use cdrvault_pipeline::error::{Error, Kind, Result};
@@ -16,8 +15,9 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::patience::Patience;
 use super::profile::{self, Profile};
-use super::{Bucket, S3};
+use super::{Bucket, Deleting, S3};
 use crate::vault::Vault;
 
 /// See [`super`].
@@ -141,6 +141,16 @@ enum Encryption {
     KmsDsse,
 }
 
+impl Encryption {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Aes256 => "AES256",
+            Self::Kms => "aws:kms",
+            Self::KmsDsse => "aws:kms:dsse",
+        }
+    }
+}
+
 fn ten_seconds() -> Age {
     Age::seconds(10)
 }
@@ -153,10 +163,11 @@ fn five_minutes() -> Age {
     Age::seconds(300)
 }
 
+#[derive(Clone)]
 struct BuildS3 {
     bucket: String,
     prefix: Path,
-    options: Options,
+    options: Arc<Options>,
 }
 
 fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
@@ -215,7 +226,7 @@ fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
         );
     }
     let (bucket, prefix) = url.ok().filter(|_| sound)?;
-    Some(Box::new(BuildS3 { bucket, prefix, options }))
+    Some(Box::new(BuildS3 { bucket, prefix, options: Arc::new(options) }))
 }
 
 fn bucket_and_prefix(text: &str) -> Result<(String, Path), String> {
@@ -243,20 +254,24 @@ impl BuildSink for BuildS3 {
 
     fn build(&self, _around: &Around) -> Result<Arc<dyn Sink>> {
         let options = &self.options;
+        // Objects are sent again as single requests, instead of whole uploads above.
+        let patience = Patience::new(options.retry_for.to_duration());
         let (id, secret) = (options.access_key_id.as_deref(), options.secret_access_key.as_ref());
-        let writes = self.client(id, secret, options.session_token.as_ref())?;
-        let deletes = match &options.prune_access_key_id {
-            Some(id) => Some(self.client(Some(id), options.prune_secret_access_key.as_ref(), None)?),
-            None => None,
-        };
+        let writes = self.client(id, secret, options.session_token.as_ref(), &patience)?;
+        let deleting = options.prune_access_key_id.clone().map(|id| -> Deleting {
+            let (build, patience) = (self.clone(), patience.clone());
+            Box::new(move || build.client(Some(&id), build.options.prune_secret_access_key.as_ref(), None, &patience))
+        });
         let bucket = Bucket {
+            name: self.bucket.clone(),
             shown: self.describe(),
             prefix: self.prefix.clone(),
             region: self.region()?,
             storage_class: options.storage_class.map(StorageClass::name),
+            encryption: self.encryption(),
             bandwidth: options.bandwidth.map(ByteSize::as_u64),
         };
-        Ok(Arc::new(Vault::new(S3::new(bucket, writes, deletes, self.client_options()?)?)))
+        Ok(Arc::new(Vault::new(S3::new(bucket, writes, deleting, patience, &self.client_options()?)?)))
     }
 }
 
@@ -293,7 +308,21 @@ impl BuildS3 {
         Ok(client)
     }
 
-    fn client(&self, id: Option<&str>, secret: Option<&Secret>, token: Option<&Secret>) -> Result<AmazonS3> {
+    /// Headers of everything that is written.
+    fn encryption(&self) -> Vec<(&'static str, String)> {
+        let mut headers = Vec::new();
+        headers.extend(self.options.encryption.map(|e| ("x-amz-server-side-encryption", e.name().to_owned())));
+        headers.extend(self.options.kms_key.clone().map(|key| ("x-amz-server-side-encryption-aws-kms-key-id", key)));
+        headers
+    }
+
+    fn client(
+        &self,
+        id: Option<&str>,
+        secret: Option<&Secret>,
+        token: Option<&Secret>,
+        patience: &Patience,
+    ) -> Result<AmazonS3> {
         let options = &self.options;
         let mut builder = match (id, self.profile()?) {
             (Some(id), _) => {
@@ -323,28 +352,20 @@ impl BuildS3 {
         }
         let path_style = options.path_style.unwrap_or(options.endpoint.is_some());
         if let Some(encryption) = options.encryption {
-            let name = match encryption {
-                Encryption::Aes256 => "AES256",
-                Encryption::Kms => "aws:kms",
-                Encryption::KmsDsse => "aws:kms:dsse",
-            };
-            builder = builder.with_config(config_key("aws_server_side_encryption")?, name);
+            builder = builder.with_config(config_key("aws_server_side_encryption")?, encryption.name());
             if let Some(kms_key) = &options.kms_key {
                 builder = builder.with_config(config_key("aws_sse_kms_key_id")?, kms_key);
             }
         }
-        // The one layer that tries again: single requests here, instead of whole uploads above.
-        let retry = RetryConfig {
-            max_retries: 10,
-            retry_timeout: options.retry_for.to_duration().max(Duration::from_secs(1)),
-            ..RetryConfig::default()
-        };
+        // There is one layer that tries again, and it is ours.
+        let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
         builder
             .with_bucket_name(&self.bucket)
             .with_region(self.region()?)
             .with_virtual_hosted_style_request(!path_style)
             .with_checksum_algorithm(Checksum::SHA256)
             .with_retry(retry)
+            .with_http_connector(patience.clone())
             .with_client_options(self.client_options()?)
             .build()
             .map_err(|error| Error::new(Kind::Config, format!("cannot prepare {}", self.describe())).with_source(error))

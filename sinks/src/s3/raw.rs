@@ -1,132 +1,215 @@
-//! The requests that `object_store` does not know: the checksum that the server keeps, and unfinished uploads.
+//! The requests that `object_store` does not know: the checksum that the server keeps, unfinished uploads, and uploads in
+//! parts that end under a condition.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use cdrvault_pipeline::error::{Error, Result};
-use http::{Method, StatusCode};
-use object_store::ClientOptions;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
 use object_store::aws::{AmazonS3, AwsAuthorizer};
-use object_store::client::{HttpClient, HttpConnector as _, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpClient, HttpRequest};
 use object_store::path::Path;
 use object_store::signer::Signer as _;
+use object_store::{Error, Result};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use url::Url;
-
-use super::failure;
 
 /// Sends requests of our own with the credentials of a client.
 #[derive(Debug)]
 pub(super) struct Raw {
-    http: HttpClient,
-    region: String,
+    pub(super) http: HttpClient,
+    pub(super) store: AmazonS3,
+    pub(super) region: String,
+}
+
+/// One request.
+pub(super) struct Ask<'a> {
+    pub(super) method: Method,
+    pub(super) path: &'a Path,
+    pub(super) query: &'a [(&'a str, &'a str)],
+    pub(super) headers: &'a [(&'a str, String)],
+    pub(super) body: Bytes,
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn new(method: Method, path: &'a Path) -> Self {
+        Self { method, path, query: &[], headers: &[], body: Bytes::new() }
+    }
+}
+
+/// The answer to one that was granted.
+pub(super) struct Answer {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        self.headers.get(name)?.to_str().ok().map(str::to_owned)
+    }
+
+    pub(super) fn xml<T: DeserializeOwned>(&self) -> Result<T> {
+        quick_xml::de::from_str(&String::from_utf8_lossy(&self.body)).map_err(failed)
+    }
 }
 
 /// What a HEAD tells of an object.
 pub(super) struct Head {
-    /// What the server computed while it was uploaded, in hex: SHA-256 of its bytes, or of the SHA-256 of its parts.
-    pub(super) kept: Option<String>,
-    /// The SHA-256 that we noted at the beginning of the upload.
-    pub(super) noted: Option<String>,
+    kept: Option<Kept>,
+    /// The SHA-256 of its bytes, and of the SHA-256 of its parts, that we noted at the beginning of the upload.
+    noted: Option<String>,
+    noted_of_parts: Option<String>,
     pub(super) tag: Option<String>,
 }
 
-/// Where we note the SHA-256 of an object that is uploaded in parts.
-pub(super) const NOTE: &str = "cdrvault-sha256";
+/// The SHA-256 that the server computed while an object was uploaded, in hex.
+struct Kept {
+    sha256: String,
+    /// It is that of the SHA-256 of its parts.
+    of_parts: bool,
+}
+
+impl Head {
+    /// What the server computed, whatever of.
+    pub(super) fn kept(&self) -> Option<&str> {
+        self.kept.as_ref().map(|kept| kept.sha256.as_str())
+    }
+
+    /// The SHA-256 of the bytes, if the server vouches for it. A note alone is none: it was written before the bytes.
+    pub(super) fn sha256(&self) -> Option<&str> {
+        let kept = self.kept.as_ref()?;
+        match &self.noted {
+            Some(noted) if *noted == kept.sha256 || self.noted_of_parts.as_ref() == Some(&kept.sha256) => Some(noted),
+            Some(_) => None,
+            None if kept.of_parts => None,
+            None => Some(&kept.sha256),
+        }
+    }
+}
+
+/// Where we note what an object that is uploaded in parts will be.
+pub(super) const NOTE: &str = "x-amz-meta-cdrvault-sha256";
+pub(super) const NOTE_OF_PARTS: &str = "x-amz-meta-cdrvault-sha256-of-parts";
 
 /// An upload that was never finished.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Upload {
+pub(super) struct Unfinished {
     pub(super) key: String,
     pub(super) upload_id: String,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Uploads {
     #[serde(rename = "Upload", default)]
-    uploads: Vec<Upload>,
+    uploads: Vec<Unfinished>,
+    #[serde(default)]
+    is_truncated: bool,
+    #[serde(default)]
+    next_key_marker: String,
+    #[serde(default)]
+    next_upload_id_marker: String,
 }
 
 impl Raw {
-    pub(super) fn new(options: &ClientOptions, region: &str) -> Result<Self> {
-        let http = ReqwestConnector::default()
-            .connect(options)
-            .map_err(|error| Error::failed("cannot prepare HTTP requests").with_source(error))?;
-        Ok(Self { http, region: region.to_owned() })
-    }
-
     /// What the server keeps of an object; `None` where there is none. Fails where the server does not like the question.
-    pub(super) async fn head(&self, store: &AmazonS3, path: &Path) -> Result<Option<Head>> {
-        let url = self.url(store, path).await?;
-        let request = http::Request::head(url.as_str()).header("x-amz-checksum-mode", "ENABLED");
-        let response = self.send(store, request).await?;
-        match response.status() {
-            StatusCode::NOT_FOUND => return Ok(None),
-            status if !status.is_success() => {
-                return Err(Error::failed(format!("the server answered {status} when it was asked for a checksum")));
-            }
-            _ => {}
-        }
-        let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+    pub(super) async fn head(&self, path: &Path) -> Result<Option<Head>> {
+        let headers = [("x-amz-checksum-mode", "ENABLED".to_owned())];
+        let answer = match self.ask(Ask { headers: &headers, ..Ask::new(Method::HEAD, path) }).await {
+            Ok(answer) => answer,
+            Err(Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         Ok(Some(Head {
-            kept: header("x-amz-checksum-sha256").and_then(|text| kept(&text)),
-            noted: header(&format!("x-amz-meta-{NOTE}")),
-            tag: header("etag"),
+            kept: answer.header("x-amz-checksum-sha256").and_then(|text| kept(&text)),
+            noted: answer.header(NOTE),
+            noted_of_parts: answer.header(NOTE_OF_PARTS),
+            tag: answer.header("etag"),
         }))
     }
 
     /// The uploads below a prefix that were begun and neither finished nor aborted.
-    pub(super) async fn unfinished(&self, store: &AmazonS3, prefix: &str) -> Result<Vec<Upload>> {
-        let object = self.url(store, &Path::from("x")).await?;
-        let mut url = object;
-        let root = url.path().strip_suffix("/x").unwrap_or("").to_owned();
-        url.set_path(if root.is_empty() { "/" } else { &root });
-        url.query_pairs_mut().append_pair("prefix", prefix).append_pair("uploads", "");
-        let response = self.send(store, http::Request::get(url.as_str())).await?;
-        let status = response.status();
-        let body = response.into_body().bytes().await;
-        let body = body.map_err(|error| Error::failed("cannot list unfinished uploads").with_source(error))?;
-        if !status.is_success() {
-            return Err(Error::failed(format!(
-                "the server answered {status} when it was asked for unfinished uploads"
-            )));
+    pub(super) async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>> {
+        let mut found = Vec::new();
+        let mut marker: Option<(String, String)> = None;
+        loop {
+            let mut url = self.url(&Path::from("x")).await?;
+            let root = url.path().strip_suffix("/x").unwrap_or("").to_owned();
+            url.set_path(if root.is_empty() { "/" } else { &root });
+            if let Some((key, upload)) = &marker {
+                url.query_pairs_mut().append_pair("key-marker", key);
+                url.query_pairs_mut().append_pair("upload-id-marker", upload);
+            }
+            url.query_pairs_mut().append_pair("prefix", prefix).append_pair("uploads", "");
+            let page: Uploads = self.send(Method::GET, &url, &[], Bytes::new()).await?.xml()?;
+            found.extend(page.uploads);
+            let next = (page.next_key_marker, page.next_upload_id_marker);
+            // A server that gives the same page for ever is not listened to for ever.
+            if !page.is_truncated || next.0.is_empty() || marker.as_ref() == Some(&next) {
+                return Ok(found);
+            }
+            marker = Some(next);
         }
-        let text = String::from_utf8_lossy(&body);
-        let uploads: Uploads = quick_xml::de::from_str(&text)
-            .map_err(|error| Error::failed("the list of unfinished uploads is no XML").with_source(error))?;
-        Ok(uploads.uploads)
+    }
+
+    pub(super) async fn ask(&self, ask: Ask<'_>) -> Result<Answer> {
+        let mut url = self.url(ask.path).await?;
+        for (name, value) in ask.query {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        self.send(ask.method, &url, ask.headers, ask.body).await
     }
 
     /// The address of an object, as the client would write it: that of a signed one, without its signature.
-    async fn url(&self, store: &AmazonS3, path: &Path) -> Result<Url> {
-        let signed = store.signed_url(Method::HEAD, path, Duration::from_mins(1)).await;
-        let mut url = signed.map_err(|error| failure::told("find", path.as_ref(), error))?;
+    async fn url(&self, path: &Path) -> Result<Url> {
+        let mut url = self.store.signed_url(Method::HEAD, path, Duration::from_mins(1)).await?;
         url.set_query(None);
         Ok(url)
     }
 
-    async fn send(
-        &self,
-        store: &AmazonS3,
-        request: http::request::Builder,
-    ) -> Result<http::Response<object_store::client::HttpResponseBody>> {
-        let credential = store.credentials().get_credential().await;
-        let credential = credential.map_err(|error| failure::told("get credentials for", "the bucket", error))?;
-        let mut request: HttpRequest = request
-            .body(HttpRequestBody::empty())
-            .map_err(|error| Error::failed("cannot write an HTTP request").with_source(error))?;
+    async fn send(&self, method: Method, url: &Url, headers: &[(&str, String)], body: Bytes) -> Result<Answer> {
+        let credential = self.store.credentials().get_credential().await?;
+        let mut request = http::Request::builder().method(method).uri(url.as_str());
+        request = request.header(http::header::CONTENT_LENGTH, body.len());
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let mut request: HttpRequest = request.body(body.into()).map_err(failed)?;
         AwsAuthorizer::new(&credential, "s3", &self.region).authorize(&mut request, None);
-        let sent = self.http.execute(request).await;
-        sent.map_err(|error| Error::failed("the server did not answer").with_source(error))
+        let response = self.http.execute(request).await.map_err(failed)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.into_body().bytes().await.map_err(failed)?;
+        if status.is_success() { Ok(Answer { headers, body }) } else { Err(refused(status, url, &body)) }
+    }
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Generic { store: "S3", source: Box::new(error) }
+}
+
+/// The error that `object_store` would make of this answer.
+fn refused(status: StatusCode, url: &Url, body: &[u8]) -> Error {
+    let said = String::from_utf8_lossy(body);
+    let source = if said.trim().is_empty() { status.to_string() } else { said.into_owned() }.into();
+    let path = url.path().to_owned();
+    match status {
+        StatusCode::NOT_FOUND => Error::NotFound { path, source },
+        StatusCode::PRECONDITION_FAILED => Error::Precondition { path, source },
+        StatusCode::CONFLICT => Error::AlreadyExists { path, source },
+        StatusCode::FORBIDDEN => Error::PermissionDenied { path, source },
+        StatusCode::UNAUTHORIZED => Error::Unauthenticated { path, source },
+        _ => Error::Generic { store: "S3", source },
     }
 }
 
 /// `BASE64` of an object that was sent at once, `BASE64-N` of one that was sent in N parts; some leave the `-N` out.
-fn kept(text: &str) -> Option<String> {
-    let digest = text.split_once('-').map_or(text, |(digest, _)| digest);
-    STANDARD.decode(digest).ok().filter(|bytes| bytes.len() == 32).map(hex::encode)
+fn kept(text: &str) -> Option<Kept> {
+    let (digest, of_parts) = text.split_once('-').map_or((text, false), |(digest, _)| (digest, true));
+    let bytes = STANDARD.decode(digest).ok().filter(|bytes| bytes.len() == 32)?;
+    Some(Kept { sha256: hex::encode(bytes), of_parts })
 }
 
 #[cfg(test)]
@@ -138,10 +221,34 @@ mod tests {
         // SHA-256 of nothing.
         let text = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(kept(text).as_deref(), Some(hex));
-        assert_eq!(kept(&format!("{text}-3")).as_deref(), Some(hex));
+        assert_eq!(kept(text).map(|kept| (kept.sha256, kept.of_parts)), Some((hex.to_owned(), false)));
+        assert_eq!(kept(&format!("{text}-3")).map(|kept| (kept.sha256, kept.of_parts)), Some((hex.to_owned(), true)));
         for odd in ["", "AAAA", "nothing"] {
-            assert_eq!(kept(odd), None, "{odd}");
+            assert!(kept(odd).is_none(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_note_is_believed_only_with_the_checksum_of_the_same_upload() {
+        let head = |kept: Option<(&str, bool)>, noted: Option<&str>, noted_of_parts: Option<&str>| Head {
+            kept: kept.map(|(sha256, of_parts)| Kept { sha256: sha256.to_owned(), of_parts }),
+            noted: noted.map(str::to_owned),
+            noted_of_parts: noted_of_parts.map(str::to_owned),
+            tag: None,
+        };
+        let parts = Some(("parts", true));
+        for (head, sha256) in [
+            (head(Some(("whole", false)), None, None), Some("whole")),
+            (head(parts, Some("whole"), Some("parts")), Some("whole")),
+            (head(Some(("parts", false)), Some("whole"), Some("parts")), Some("whole")),
+            // A copy at once of what was sent in parts has the checksum of the whole.
+            (head(Some(("whole", false)), Some("whole"), Some("parts")), Some("whole")),
+            (head(Some(("others", true)), Some("whole"), Some("parts")), None),
+            (head(parts, Some("whole"), None), None),
+            (head(parts, None, None), None),
+            (head(None, Some("whole"), Some("parts")), None),
+        ] {
+            assert_eq!(head.sha256(), sha256);
         }
     }
 }

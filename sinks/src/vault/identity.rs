@@ -14,7 +14,15 @@ use super::Store;
 /// What [`check`] found, and what [`make`] has to write.
 pub(super) struct Checked {
     pub(super) identity: Identity,
-    write: bool,
+    write: Write,
+}
+
+enum Write {
+    Nothing,
+    /// There is none yet.
+    New,
+    /// In the place of another one.
+    Adopted,
 }
 
 /// Looks at the vault; an error if we may not write there. Changes nothing.
@@ -32,25 +40,30 @@ pub(super) async fn check(store: &impl Store, writer: &Writer, expect: &Expected
             return Err(no_vault(&store.describe()));
         }
         may_make(store, expect).await?;
-        return Ok(Checked { identity: ours(new_id()?, Timestamp::now()), write: true });
+        if expect.probe_write {
+            store.check_writable().await?;
+        }
+        return Ok(Checked { identity: ours(new_id()?, Timestamp::now()), write: Write::New });
     };
     let found = parse(&store.show(layout::IDENTITY), &text)?;
     if expect.reading {
-        return Ok(Checked { identity: found, write: false });
+        return Ok(Checked { identity: found, write: Write::Nothing });
     }
     let expected = ours(found.vault.clone(), found.created);
-    if expect.probe_write {
-        store.check_writable().await?;
-    }
-    match difference(&found, &expected) {
-        None => Ok(Checked { identity: found, write: false }),
-        Some(_) if expect.adopt => Ok(Checked { identity: expected, write: true }),
-        Some(difference) => Err(Error::new(
+    let checked = match difference(&found, &expected) {
+        None => Checked { identity: found, write: Write::Nothing },
+        Some(_) if expect.adopt => Checked { identity: expected, write: Write::Adopted },
+        Some(difference) => return Err(Error::new(
             Kind::Refused,
             format!("the vault in {} is not this pipeline's: {difference}", store.describe()),
         )
         .hint("give each pipeline, host and copy of a host a vault of its own; if this one is to be taken over, run once with --adopt-vault")),
+    };
+    // What is somebody else's is not even probed.
+    if expect.probe_write {
+        store.check_writable().await?;
     }
+    Ok(checked)
 }
 
 /// There is nothing to read.
@@ -61,12 +74,23 @@ pub(crate) fn no_vault(place: &str) -> Error {
 
 /// Writes the identity, and makes the place of the vault where it is missing.
 pub(super) async fn make(store: &impl Store, checked: &Checked) -> Result<()> {
-    if !checked.write {
-        return Ok(());
+    let text = || {
+        serde_json::to_vec_pretty(&checked.identity)
+            .map_err(|error| Error::failed("cannot write the vault's identity as JSON").with_source(error))
+    };
+    match checked.write {
+        Write::Nothing => Ok(()),
+        Write::Adopted => store.replace(layout::IDENTITY, text()?).await,
+        // A place without a lock may have got a vault since it was looked at.
+        Write::New => store.create(layout::IDENTITY, text()?).await.map_err(|error| match error.kind() {
+            Kind::Conflict => Error::new(
+                Kind::Refused,
+                format!("another run is making a vault in {} at this very moment", store.describe()),
+            )
+            .hint("see which, and give each pipeline a vault of its own"),
+            _ => error,
+        }),
     }
-    let text = serde_json::to_vec_pretty(&checked.identity)
-        .map_err(|error| Error::failed("cannot write the vault's identity as JSON").with_source(error))?;
-    store.replace(layout::IDENTITY, text).await
 }
 
 /// The identity that a `vault.json` tells, if we know its format.

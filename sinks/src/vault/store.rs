@@ -28,7 +28,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// An error when no vault could be made here: the directory above is missing, there is no such bucket.
     async fn check_place(&self) -> Result<()>;
 
-    /// An error when we may read here but not write; writes nothing.
+    /// An error when we may not write here, also where there is no vault yet; writes a probe at most.
     async fn check_writable(&self) -> Result<()>;
 
     /// Makes the place where it is missing, takes the lock, probes, and removes what an interrupted run left.
