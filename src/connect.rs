@@ -80,8 +80,13 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
                         Ok(Some(bytes)) => format!(", {} free", output::size(bytes)),
                         Ok(None) | Err(_) => String::new(),
                     };
-                    let vault = open.identity.as_ref().map_or("no vault", |_| "can be written");
                     let able = sink.capabilities();
+                    let vault = match &open.identity {
+                        None => "no vault",
+                        // Only a transfer could tell, and it would leave something there.
+                        Some(_) if able.mirror => "can be read; whether it can be written was not tried",
+                        Some(_) => "can be written",
+                    };
                     // A directory is locked instead, and a mirror has a writer of its own.
                     let conditions = match able.conditional_put {
                         _ if able.mirror || sink.root().is_some() => "",

@@ -105,14 +105,14 @@ fn show(shown: &Shown, args: &Args, globals: &Globals) {
                     version.reason.clone(),
                 ]);
             }
-            if let Some(seconds) = sink.history_older_than {
-                let age = output::ago(i64::try_from(seconds).unwrap_or(i64::MAX));
+            if let Some(before) = sink.history_before {
+                let age = output::ago(Timestamp::now().duration_since(before).as_secs());
                 rows.push(vec![
                     sink.sink.clone(),
                     "its own history".to_owned(),
                     String::new(),
                     "remove".to_owned(),
-                    format!("what is older than {age}"),
+                    format!("what was replaced more than {age} ago"),
                 ]);
             }
         }

@@ -159,12 +159,13 @@ async fn list(
                         Ok(manifest) if successor.as_ref().is_some_and(|later| later.supersedes(&manifest)) => {
                             successor = Some(manifest);
                         }
-                        Ok(manifest) => {
+                        Ok(manifest) if generation == held.generation || sink.still_has(cx, &manifest).await? => {
                             successor = Some(manifest.clone());
                             let received = manifest.received;
                             let entry = found.entry((partition, generation));
                             entry.or_insert_with(|| (manifest, BTreeMap::new())).1.insert(open.name.clone(), received);
                         }
+                        Ok(_) => {}
                         Err(error) if error.kind() == Kind::NotFound => {}
                         Err(error) => unreachable.push(error.one_line()),
                     }

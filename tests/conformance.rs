@@ -36,6 +36,7 @@ use services::Random;
 use services::garage::Garage;
 use services::moto::Moto;
 use services::proxy::{Fault, Proxy};
+use services::rsyncd::Rsyncd;
 use services::sshd::Sshd;
 
 /// A sink under test.
@@ -48,6 +49,12 @@ struct Subject {
     mirror: bool,
     /// Each publishing is a session of seconds.
     slow: bool,
+    /// What was written there tells what time it is there.
+    tells_time: bool,
+    /// It is held to 40 MiB a second.
+    limited: bool,
+    /// The longest object.
+    largest: usize,
     _servers: Vec<Box<dyn Any>>,
 }
 
@@ -112,7 +119,17 @@ impl Subject {
         let flow = |name: &str| format!("[flow.\"{name}\"]\nsource.files = {{ path = \"in\" }}\nsinks = {listed}\n");
         let text = format!("name = \"conformance\"\nstate = \"state\"\n{sinks}\n{}{}", flow("data"), flow(ODD));
         std::fs::write(home.path().join("pipeline.toml"), text).unwrap();
-        Self { home, far, fault: None, mirror, slow: false, _servers: servers }
+        Self {
+            home,
+            far,
+            fault: None,
+            mirror,
+            slow: false,
+            tells_time: false,
+            limited: false,
+            largest: 200 << 20,
+            _servers: servers,
+        }
     }
 
     fn context(&self) -> Context {
@@ -130,8 +147,13 @@ impl Subject {
     }
 
     async fn open(&self) -> Result<Place> {
+        self.open_in(self.home.path()).await
+    }
+
+    /// The same from another directory: another vault that is mirrored, and the same far end.
+    async fn open_in(&self, home: &Path) -> Result<Place> {
         let cx = self.context();
-        let pipeline = config::open(&self.home.path().join("pipeline.toml"), &cdrvault::registry())?;
+        let pipeline = config::open(&home.join("pipeline.toml"), &cdrvault::registry())?;
         let mut mirrored = None;
         let mut identity = None;
         if self.mirror {
@@ -265,18 +287,7 @@ fn bytes(seed: u64, length: usize) -> Vec<u8> {
 
 async fn round_trip_of_many_sizes(subject: &Subject) {
     let place = subject.open().await.unwrap();
-    let sizes = [
-        0,
-        1,
-        511,
-        65_536,
-        (8 << 20) - 1,
-        8 << 20,
-        (8 << 20) + 1,
-        24 << 20,
-        25_000_001,
-        if subject.slow { 1 } else { 200 << 20 },
-    ];
+    let sizes = [0, 1, 511, 65_536, (8 << 20) - 1, 8 << 20, (8 << 20) + 1, 24 << 20, 25_000_001, subject.largest];
     let first: Date = "2026-01-01".parse().unwrap();
     let units: Vec<Unit> = (0..sizes.len())
         .map(|index| Unit::new("data", Partition::Day(first + jiff::Span::new().days(i64::try_from(index).unwrap()))))
@@ -340,6 +351,10 @@ async fn a_receipt_is_written_once(subject: &Subject) {
     let unit = day("data", "2026-02-02");
     let sealed = subject.sealed(&unit, 1, b"one");
     place.publish(&sealed, &Live::NOTHING).await.unwrap();
+    if subject.tells_time {
+        let offset = place.sink.clock_offset().expect("it tells what time it is");
+        assert!(offset.abs() < 60, "this very machine is {offset} s ahead");
+    }
     place.publish(&sealed, &Live::NOTHING).await.expect("the same again is no conflict");
     let other = place.note(&subject.sealed(&unit, 1, b"another"), &Live::NOTHING).await;
     assert_eq!(other.unwrap_err().kind(), Kind::Conflict);
@@ -491,6 +506,66 @@ async fn five_thousand_days_are_listed(subject: &Subject) {
     place.close().await;
 }
 
+/// Size and whole seconds are what rsync and rdiff-backup go by.
+async fn what_looks_unchanged_is_sent(subject: &Subject) {
+    let Far::Directory(far) = &subject.far else { return };
+    let place = subject.open().await.unwrap();
+    let Some(vault) = &place.mirrored else { return place.close().await };
+    let unit = day("data", "2026-02-08");
+    let path = live_path(&unit);
+    let here = vault.root().unwrap().join(&path);
+    let time = || std::fs::metadata(&here).unwrap().modified().unwrap();
+    let note = |generation, content: &'static [u8]| {
+        let sealed = subject.sealed(&unit, generation, content);
+        let place = &place;
+        async move {
+            place.note(&sealed, &Live::NOTHING).await.unwrap();
+            // rdiff-backup looks at hard links, too.
+            std::fs::remove_file(sealed.bodies.values().next().unwrap()).unwrap();
+        }
+    };
+    note(1, b"these calls").await;
+    place.sink.flush(&place.cx).await.unwrap();
+    let before = time();
+    note(2, b"other calls").await;
+    let seconds = |time: std::time::SystemTime| time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(seconds(time()) > seconds(before), "a new generation has a later second");
+    std::fs::File::open(&here).unwrap().set_modified(before).unwrap();
+
+    // What others would do with it.
+    let copies = tempfile::tempdir().unwrap();
+    let copy = copies.path().join("copy");
+    let run = |program: &str, arguments: &[&Path]| {
+        let done = std::process::Command::new(program).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    run("cp", &[Path::new("-a"), far, &copy]);
+    if place.sink.capabilities().native_history {
+        // Its sessions have steps of a second.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        run("rdiff-backup", &[Path::new("backup"), vault.root().unwrap(), &copy]);
+    } else {
+        run("rsync", &[Path::new("-a"), &vault.root().unwrap().join(""), &copy.join("")]);
+    }
+    assert_eq!(std::fs::read(copy.join(&path)).unwrap(), b"these calls", "it looks changed: nothing is proved here");
+
+    place.sink.flush(&place.cx).await.unwrap();
+    assert_eq!(subject.far.get(&path).await.unwrap(), b"other calls");
+    place.close().await;
+}
+
+/// How long it takes beyond that is up to the machine.
+async fn a_limit_takes_its_time(subject: &Subject) {
+    if !subject.limited {
+        return;
+    }
+    let place = subject.open().await.unwrap();
+    let began = std::time::Instant::now();
+    place.publish_next(&subject.sealed(&day("data", "2026-02-09"), 1, &bytes(9, 80_000_000))).await.unwrap();
+    assert!(began.elapsed() > Duration::from_secs(1), "80 MB at 40 MiB a second took {:?}", began.elapsed());
+    place.close().await;
+}
+
 async fn notes_and_removal(subject: &Subject) {
     let place = subject.open().await.unwrap();
     let unit = day("data", "2026-02-06");
@@ -533,6 +608,22 @@ async fn notes_and_removal(subject: &Subject) {
 
 async fn two_writers_do_not_mix(subject: &Subject) {
     let unit = day("data", "2026-02-07");
+    if subject.mirror {
+        // The vault that is mirrored has a lock; at the far end, the copy of one vault is no other's.
+        let before = subject.far.names().await;
+        let other = tempfile::tempdir().unwrap();
+        let pipeline = std::fs::read_to_string(subject.home.path().join("pipeline.toml")).unwrap();
+        std::fs::write(other.path().join("pipeline.toml"), &pipeline).unwrap();
+        for name in std::fs::read_dir(subject.home.path()).unwrap().map(|entry| entry.unwrap().file_name()) {
+            if name == "password" {
+                std::fs::copy(subject.home.path().join(&name), other.path().join(&name)).unwrap();
+            }
+        }
+        let refused = subject.open_in(other.path()).await.map(drop).unwrap_err();
+        assert_eq!(refused.kind(), Kind::Refused, "{refused}");
+        assert!(refused.one_line().contains("is a copy of another vault"), "{refused}");
+        assert_eq!(subject.far.names().await, before);
+    }
     let first = subject.open().await.unwrap();
     first.publish(&subject.sealed(&unit, 1, b"one"), &Live::NOTHING).await.unwrap();
     match subject.open().await {
@@ -564,6 +655,8 @@ fn conforms(subject: Subject) {
         a_replacement_is_whole_or_invisible(&subject).await;
         a_receipt_is_written_once(&subject).await;
         what_is_not_what_was_sealed_never_becomes_live(&subject).await;
+        what_looks_unchanged_is_sent(&subject).await;
+        a_limit_takes_its_time(&subject).await;
         a_publishing_that_is_given_up_does_no_harm(&subject).await;
         an_error_halfway_does_no_harm(&subject).await;
         notes_and_removal(&subject).await;
@@ -585,11 +678,13 @@ fn directory() -> tempfile::TempDir {
 fn local() -> Subject {
     let far = directory();
     let path = far.path().join("vault");
-    Subject::new(
+    let mut subject = Subject::new(
         &format!("[sink.subject.local]\npath = \"{}\"\n", path.display()),
         Far::Directory(path),
         vec![Box::new(far)],
-    )
+    );
+    subject.tells_time = true;
+    subject
 }
 
 const MIRRORED: &str = "[sink.vault.local]\npath = \"vault\"\n";
@@ -625,6 +720,42 @@ fn over_ssh(kind: &str, colon: &str, more: &str, force: Option<&dyn Fn(&Path) ->
     let mut subject = Subject::new(&sinks, Far::Directory(root.join("far")), vec![Box::new(server)]);
     subject.fault = Some(Box::new(move |cut| proxy.set(if cut { Fault::CutAfter(5_000_000) } else { Fault::None })));
     subject.slow = true;
+    subject.tells_time = kind == "rsync";
+    subject
+}
+
+/// A module of a daemon; the way to it can be cut.
+fn to_daemon() -> Subject {
+    let server = Rsyncd::start();
+    let proxy = Arc::new(Proxy::start(([127, 0, 0, 1], server.port()).into()));
+    let sinks = format!(
+        "{MIRRORED}[sink.subject.rsync]\nmirror = \"vault\"\nto = \"rsync://cdr@127.0.0.1:{}/locked/far\"\n\
+         password = {{ file = \"password\" }}\n",
+        proxy.address().port()
+    );
+    let far = Far::Directory(server.module().join("far"));
+    let mut subject = Subject::new(&sinks, far, vec![Box::new(server)]);
+    std::fs::write(subject.home.path().join("password"), services::rsyncd::PASSWORD).unwrap();
+    subject.fault = Some(Box::new(move |cut| proxy.set(if cut { Fault::CutAfter(5_000_000) } else { Fault::None })));
+    subject.slow = true;
+    subject
+}
+
+/// A mirror in another directory of this machine.
+fn to_directory(kind: &str) -> Subject {
+    let disk = directory();
+    let far = disk.path().join("far");
+    let sinks = format!("{MIRRORED}[sink.subject.{kind}]\nmirror = \"vault\"\nto = \"{}\"\n", far.display());
+    let mut subject = Subject::new(&sinks, Far::Directory(far), vec![Box::new(disk)]);
+    subject.slow = true;
+    subject.tells_time = kind == "rsync";
+    subject
+}
+
+/// What is sent at 40 MiB a second.
+fn limited(mut subject: Subject) -> Subject {
+    subject.largest = 1;
+    subject.limited = true;
     subject
 }
 
@@ -712,9 +843,12 @@ conformance! {
     a_directory: local();
     rsync_over_ssh: rsync();
     rsync_with_rrsync: rrsync();
-    rsync_with_a_limit: over_ssh("rsync", ":", "bandwidth = \"300MiB\"\n", None);
+    rsync_with_a_limit: limited(over_ssh("rsync", ":", "bandwidth = \"40MiB\"\n", None));
+    rsync_to_a_daemon: to_daemon();
+    rsync_to_a_directory: to_directory("rsync");
     rdiff_over_ssh: rdiff();
+    rdiff_to_a_directory: to_directory("rdiff");
     s3_that_ignores_conditions: garage("");
-    s3_with_a_limit: garage("bandwidth = \"300MiB\"\n");
+    s3_with_a_limit: limited(garage("bandwidth = \"40MiB\"\n"));
     s3_that_honours_conditions: moto();
 }

@@ -246,7 +246,9 @@ fn each_mirror_keeps_by_its_own_rule() {
     assert_eq!(kept(&ssh.directory().join("rsync"), "2026-01-01"), ["g0003"]);
     std::thread::sleep(Duration::from_millis(1200));
     site.ok("prune", &[]);
-    let increments = std::fs::read_dir(ssh.directory().join("rdiff/rdiff-backup-data/increments")).unwrap().count();
+    // rdiff-backup may remove the directory with the last of them.
+    let increments = std::fs::read_dir(ssh.directory().join("rdiff/rdiff-backup-data/increments"));
+    let increments = increments.into_iter().flatten().count();
     assert_eq!(increments, 0, "old increments are gone");
     // What was pruned there does not come back with the next transfer.
     rate_again(&server, "2026-01-01");

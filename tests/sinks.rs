@@ -272,15 +272,37 @@ fn kill(pid: u32) {
     let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
-/// Re-rates, begins a run, and has something killed at a random moment; in the end everything is everywhere.
-fn killed(site: &Site, server: &MariaDb, seed: u64, mut hit: impl FnMut(u32), vault: impl Fn() -> PathBuf) {
+/// Re-rates, changes a file, begins a run, and has something killed at a random moment; in the end everything is
+/// everywhere. `hit` says whether it killed something that a run was at work with: only such a round counts.
+fn killed(
+    site: &Site,
+    server: &MariaDb,
+    seed: u64,
+    sink: &str,
+    mut hit: impl FnMut(u32) -> bool,
+    vault: impl Fn() -> PathBuf,
+) {
+    remote::add_files_and_dump(site, server, &["vault", sink]);
     let mut random = Random(seed);
     let mut rating = Rating::new(seed, 4, 40);
-    for round in 0..kills() {
+    // How long a run takes that nobody disturbs.
+    let (mut round, mut hits, mut longest) = (0, 0, Duration::from_secs(5));
+    while hits < kills() {
+        round += 1;
+        assert!(round <= kills() * 5, "only {hits} of {round} kills hit anything");
         rating.step(server);
+        std::fs::write(site.path("etc/asterisk.conf"), format!("round {round}")).unwrap();
         let mut run = site.start("");
-        std::thread::sleep(Duration::from_millis(random.below(1200)));
-        hit(run.id());
+        let began = std::time::Instant::now();
+        let moment = Duration::from_millis(random.below(u64::try_from(longest.as_millis()).unwrap()));
+        while began.elapsed() < moment && run.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if run.try_wait().unwrap().is_none() {
+            hits += u64::from(hit(run.id()));
+        } else {
+            longest = began.elapsed();
+        }
         let status = run.wait().unwrap();
         // What is live over there can be read to its end; what is not there yet is still owed.
         let far = vault();
@@ -291,7 +313,18 @@ fn killed(site: &Site, server: &MariaDb, seed: u64, mut hit: impl FnMut(u32), va
     }
     site.ok("run", &[]);
     let far = vault();
-    whole(&far, kills());
+    whole(&far, round);
+    site.ok("verify", &[]);
+    let left = |path: &PathBuf| {
+        // rdiff-backup's own notes have names of their own.
+        if path.starts_with(far.join("rdiff-backup-data")) {
+            return false;
+        }
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with('.') && name.len() > 8 || name.contains("rdiff-backup.tmp")
+    };
+    let left: Vec<PathBuf> = files(&far).into_iter().filter(left).collect();
+    assert!(left.is_empty(), "left over there: {left:?}");
     python::compare(server, &far, true).unwrap();
     python::compare(server, &site.vault(), true).unwrap();
     assert_eq!(owed(server), 0);
@@ -326,69 +359,96 @@ fn filled(seed: u64) -> (MariaDb, Site) {
     (server, site)
 }
 
-#[test]
-fn rsync_survives_kills_of_the_program_and_of_rsync() {
-    let ((server, site), ssh) = (filled(11), Sshd::start());
+/// Kills the run itself.
+fn the_program(run: u32) -> bool {
+    kill(run);
+    true
+}
+
+/// Kills what a run has started; whether there was any.
+fn below_it(run: u32, name: &str) -> bool {
+    let found = below(run, name);
+    found.iter().copied().for_each(kill);
+    !found.is_empty()
+}
+
+/// Kills the server that a run is logged in to; whether it was.
+fn sshd(ssh: &mut Sshd, run: u32) -> bool {
+    let logged_in = !below(run, "ssh").is_empty();
+    ssh.kill();
+    ssh.restart();
+    logged_in
+}
+
+fn with_rsync(seed: u64) -> (MariaDb, Site, Sshd) {
+    let ((server, site), ssh) = (filled(seed), Sshd::start());
     remote::add(&site, &remote::rsync(&ssh), &["mirror"]);
-    let mut both = Random(5);
-    let hit = |run| match both.below(2) {
-        0 => kill(run),
-        _ => below(run, "rsync").into_iter().for_each(kill),
-    };
-    killed(&site, &server, 12, hit, || ssh.directory().join("rsync"));
+    (server, site, ssh)
+}
+
+fn with_rdiff(seed: u64) -> (MariaDb, Site, Sshd) {
+    let ((server, site), ssh) = (filled(seed), Sshd::start());
+    remote::add(&site, &remote::rdiff(&ssh), &["offsite"]);
+    (server, site, ssh)
+}
+
+#[test]
+fn rsync_survives_kills_of_the_program() {
+    let (server, site, ssh) = with_rsync(11);
+    killed(&site, &server, 12, "mirror", the_program, || ssh.directory().join("rsync"));
+}
+
+#[test]
+fn rsync_survives_kills_of_rsync() {
+    let (server, site, ssh) = with_rsync(13);
+    killed(&site, &server, 14, "mirror", |run| below_it(run, "rsync"), || ssh.directory().join("rsync"));
 }
 
 #[test]
 fn rsync_survives_kills_of_sshd() {
-    let ((server, site), mut ssh) = (filled(21), Sshd::start());
-    remote::add(&site, &remote::rsync(&ssh), &["mirror"]);
+    let (server, site, mut ssh) = with_rsync(21);
     let far = ssh.directory().join("rsync");
-    let hit = |_| {
-        ssh.kill();
-        ssh.restart();
-    };
-    killed(&site, &server, 22, hit, || far.clone());
+    killed(&site, &server, 22, "mirror", |run| sshd(&mut ssh, run), || far.clone());
 }
 
 #[test]
-fn rdiff_survives_kills_of_the_program_and_of_rdiff_backup() {
-    let ((server, site), ssh) = (filled(31), Sshd::start());
-    remote::add(&site, &remote::rdiff(&ssh), &["offsite"]);
-    let mut both = Random(6);
-    let hit = |run| match both.below(2) {
-        0 => kill(run),
-        _ => below(run, "rdiff-backup").into_iter().for_each(kill),
-    };
-    killed(&site, &server, 32, hit, || ssh.directory().join("rdiff"));
+fn rdiff_survives_kills_of_the_program() {
+    let (server, site, ssh) = with_rdiff(31);
+    killed(&site, &server, 32, "offsite", the_program, || ssh.directory().join("rdiff"));
+}
+
+#[test]
+fn rdiff_survives_kills_of_rdiff_backup() {
+    let (server, site, ssh) = with_rdiff(33);
+    killed(&site, &server, 34, "offsite", |run| below_it(run, "rdiff-backup"), || ssh.directory().join("rdiff"));
 }
 
 #[test]
 fn rdiff_survives_kills_of_sshd() {
-    let ((server, site), mut ssh) = (filled(41), Sshd::start());
-    remote::add(&site, &remote::rdiff(&ssh), &["offsite"]);
+    let (server, site, mut ssh) = with_rdiff(41);
     let far = ssh.directory().join("rdiff");
-    let hit = |_| {
-        ssh.kill();
-        ssh.restart();
-    };
-    killed(&site, &server, 42, hit, || far.clone());
+    killed(&site, &server, 42, "offsite", |run| sshd(&mut ssh, run), || far.clone());
 }
 
 #[test]
-fn s3_survives_kills_of_the_program_and_of_the_server() {
-    let ((server, site), s3) = (filled(51), std::cell::RefCell::new(Garage::start()));
+fn s3_survives_kills_of_the_program() {
+    let ((server, site), s3) = (filled(51), Garage::start());
+    remote::add(&site, &remote::s3(&s3, &site), &["bucket"]);
+    let back = site.path("back");
+    killed(&site, &server, 52, "bucket", the_program, || remote::download(&s3, &back));
+}
+
+#[test]
+fn s3_survives_kills_of_the_server() {
+    let ((server, site), s3) = (filled(53), std::cell::RefCell::new(Garage::start()));
     remote::add(&site, &remote::s3(&s3.borrow(), &site), &["bucket"]);
-    let mut both = Random(7);
-    let hit = |run| {
-        if both.below(2) == 0 {
-            kill(run);
-        } else {
-            s3.borrow_mut().kill();
-            s3.borrow_mut().restart();
-        }
+    let hit = |_| {
+        s3.borrow_mut().kill();
+        s3.borrow_mut().restart();
+        true
     };
     let back = site.path("back");
-    killed(&site, &server, 52, hit, || remote::download(&s3.borrow(), &back));
+    killed(&site, &server, 54, "bucket", hit, || remote::download(&s3.borrow(), &back));
 }
 
 /// Runs what must fail in one sink only: the vault gets the day, the debt stays.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -98,9 +97,24 @@ pub trait Sink: Send + Sync {
     /// Replaces what is noted of a unit.
     async fn put_notes(&self, cx: &Context, unit: &Unit, notes: &Notes) -> Result<()>;
 
-    /// Drops the history that the place itself keeps, as far as it is older; only for sinks with `native_history`.
-    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
-        let _ = (cx, older_than);
+    /// Whether a generation that has its receipt here can still be read. Only a place with `native_history` may have
+    /// dropped a superseded one while its receipt stays.
+    async fn still_has(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
+        let _ = (cx, manifest);
+        Ok(true)
+    }
+
+    /// From now on the receipts count, too, that were here at this time: a place with `native_history` has them although
+    /// they are gone since.
+    async fn look_back(&self, cx: &Context, at: jiff::Timestamp) -> Result<()> {
+        let _ = (cx, at);
+        Ok(())
+    }
+
+    /// Drops from the history that the place itself keeps what was replaced before this time; what was live at this time
+    /// stays. Only for sinks with `native_history`.
+    async fn forget_history(&self, cx: &Context, before: jiff::Timestamp) -> Result<()> {
+        let _ = (cx, before);
         Ok(())
     }
 

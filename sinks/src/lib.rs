@@ -2,6 +2,7 @@
 //!
 //! [`register`] is the only way in. What every sink must do is in [`cdrvault_pipeline::sink::Sink`].
 
+mod clock;
 mod local;
 mod mirror;
 mod s3;

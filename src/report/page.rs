@@ -288,9 +288,8 @@ fn planned(facts: &Facts, plan: &SinkPlan, keep: &str) -> Markup {
     html! {
         p {
             "Keeps " (keep) ". "
-            @if let Some(seconds) = plan.history_older_than {
-                "It keeps history by itself, and drops what is older than "
-                (output::ago(i64::try_from(seconds).unwrap_or(i64::MAX))) "."
+            @if let Some(before) = plan.history_before {
+                "It keeps history by itself, and drops what was replaced before " (moment(facts, before)) "."
             } @else {
                 span.going { (count(going.len() as u64)) } " would go, " span.staying { (count(staying.len() as u64)) } " would stay."
             }

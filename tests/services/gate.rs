@@ -181,20 +181,17 @@ async fn serve(client: TcpStream, port: u16, judge: &Mutex<Judge>, noted: &Mutex
             _ => {}
         }
         client.get_mut().write_all(&raw).await?;
-        match length {
-            Some(length) => drop(tokio::io::copy(&mut server.take(length), client.get_mut()).await?),
-            // In chunks, or until the end: both end with the connection, which is not used again.
-            None => {
-                let chunked =
-                    headers(&text).iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
-                if chunked {
-                    chunks(&mut server, &mut client).await?;
-                } else {
-                    tokio::io::copy(&mut server, client.get_mut()).await?;
-                    return Ok(());
-                }
-            }
+        if let Some(length) = length {
+            tokio::io::copy(&mut server.take(length), client.get_mut()).await?;
+            continue;
         }
+        // In chunks, or until the end, with which the connection ends.
+        let chunked = headers(&text).iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+        if !chunked {
+            tokio::io::copy(&mut server, client.get_mut()).await?;
+            return Ok(());
+        }
+        chunks(&mut server, &mut client).await?;
     }
     Ok(())
 }

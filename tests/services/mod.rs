@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod python;
 pub mod rating;
 pub mod remote;
+pub mod rsyncd;
 pub mod sshd;
 mod template;
 pub mod tls;

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use super::garage::Garage;
 use super::home::{Site, said};
+use super::mariadb::MariaDb;
 use super::sshd::Sshd;
 
 /// The account and the keys, as options of a sink that is reached by ssh.
@@ -47,6 +48,19 @@ pub fn add(site: &Site, sections: &str, names: &[&str]) {
     site.edit("[flow.ar_cdr]", &format!("{sections}[flow.ar_cdr]"));
     let list = names.iter().map(|name| format!(", \"{name}\"")).collect::<String>();
     site.edit("sinks = [\"vault\"", &format!("sinks = [\"vault\"{list}"));
+}
+
+/// Adds a flow of each kind that is no table: `etc`, a tree of files, and `configurations`, a dump.
+pub fn add_files_and_dump(site: &Site, server: &MariaDb, sinks: &[&str]) {
+    server.app("GRANT SHOW VIEW, TRIGGER, EVENT ON asterisell.* TO cdrvault@'127.0.0.1'");
+    std::fs::create_dir(site.path("etc")).unwrap();
+    std::fs::write(site.path("etc/asterisk.conf"), "one").unwrap();
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    site.pipeline(&format!(
+        "{text}\n[flow.etc]\nsource.files = {{ path = \"etc\" }}\ntransforms = [\"incremental\"]\nsinks = {sinks:?}\n\
+         [flow.configurations]\nsource.dump = {{ database = \"billing\", tables = \"configuration\" }}\n\
+         transforms = [\"incremental\", {{ compress = \"zstd(3)\" }}]\nsinks = {sinks:?}\n"
+    ));
 }
 
 /// Everything below the prefix of [`s3`], in a new directory.

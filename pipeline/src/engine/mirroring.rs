@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::group::Shop;
 use super::report::{Failure, Report, UnitResult};
+use crate::failpoint;
 use crate::partition::Unit;
 
 /// So long the far end may stay behind.
@@ -27,27 +28,42 @@ impl<'a> Mirroring<'a> {
 
     /// Flushes when it is time, and settles what that delivered.
     pub(super) async fn flush_if_due(&mut self, report: &mut Report) -> Vec<Unit> {
-        if self.flushed.elapsed() < AT_LEAST_EVERY {
+        if self.flushed.elapsed() < AT_LEAST_EVERY && failpoint::hit("flush-is-not-due").is_ok() {
             return Vec::new();
         }
-        self.flush(report).await
-    }
-
-    /// Flushes every mirror that was told of something, and settles what that delivered.
-    pub(super) async fn flush(&mut self, report: &mut Report) -> Vec<Unit> {
-        let cx = &self.shop.cx;
-        let awaiting = std::mem::take(&mut self.awaiting);
         for (open, sink) in self.shop.opened.mirrors() {
-            // What failed before would fail again, and take as long.
+            // What failed before would fail again, and take as long: once more at the end is enough.
             if self.failed.contains(&open.name) {
                 continue;
             }
+            if let Err(error) = sink.flush(&self.shop.cx).await {
+                let again = "it is tried again at the end of the run";
+                report.warnings.push(format!("sink `{}`: {}; {again}", open.name, error.one_line()));
+                self.failed.insert(open.name.clone());
+            }
+        }
+        self.flushed = Instant::now();
+        let late = |awaits: &[String]| awaits.iter().any(|name| self.failed.contains(name));
+        let (late, delivered): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.awaiting).into_iter().partition(|(_, awaits)| late(awaits));
+        self.awaiting = late;
+        let delivered = delivered.into_iter().map(|(unit, _)| unit).collect();
+        let mut settled = Vec::new();
+        self.shop.settle_or_warn(delivered, &mut settled, &mut report.warnings).await;
+        settled
+    }
+
+    /// Flushes every mirror that was told of something, at the end, and settles what that delivered.
+    pub(super) async fn flush(&mut self, report: &mut Report) -> Vec<Unit> {
+        let cx = &self.shop.cx;
+        let awaiting = std::mem::take(&mut self.awaiting);
+        self.failed.clear();
+        for (open, sink) in self.shop.opened.mirrors() {
             if let Err(error) = sink.flush(cx).await {
                 report.failures.push(Failure::of(&open.name, &error).counting(!open.optional));
                 self.failed.insert(open.name.clone());
             }
         }
-        self.flushed = Instant::now();
         for unit in &mut report.units {
             if let UnitResult::Published { sinks, missing, .. } = &mut unit.result
                 && awaiting.iter().any(|(awaiting, _)| *awaiting == unit.unit)

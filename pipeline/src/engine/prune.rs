@@ -39,9 +39,9 @@ pub struct SinkPlan {
     pub sink: String,
     /// Every superseded version, in order.
     pub versions: Vec<Version>,
-    /// The place keeps history itself, and drops what is older than this many seconds.
+    /// The place keeps history itself, and drops what was replaced before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub history_older_than: Option<u64>,
+    pub history_before: Option<Timestamp>,
     /// Why somebody has to say yes first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needs_yes: Option<String>,
@@ -148,17 +148,13 @@ async fn plan_sink(
     state: &State,
     now: Timestamp,
 ) -> Result<SinkPlan> {
-    let mut planned =
-        SinkPlan { sink: name.to_owned(), versions: Vec::new(), history_older_than: None, needs_yes: None };
+    let mut planned = SinkPlan { sink: name.to_owned(), versions: Vec::new(), history_before: None, needs_yes: None };
     let applied = Applied::from(keep);
     if sink.capabilities().native_history {
-        planned.history_older_than = match (applied.superseded, oldest_pin(cx, opened, sink, name).await?) {
-            // A pinned version is in the history that ends before its pin.
-            (Some(limit), Some(pin)) => {
-                Some(limit.max(u64::try_from(now.duration_since(pin).as_secs()).unwrap_or(0) + 86_400))
-            }
-            (limit, _) => limit,
-        };
+        if let Some(limit) = applied.superseded {
+            let limit = now.checked_sub(std::time::Duration::from_secs(limit)).unwrap_or(Timestamp::MIN);
+            planned.history_before = oldest_needed(cx, opened, sink, name).await?.into_iter().chain([limit]).min();
+        }
     } else {
         let lacking = Lacking::of(cx, opened, name).await?;
         for flow in &opened.flows {
@@ -177,7 +173,7 @@ async fn plan_sink(
     let removed = planned.removals().count();
     if removed * 2 > planned.versions.len() && planned.versions.len() >= MANY {
         planned.needs_yes = Some(format!("it would remove {removed} of {} versions", planned.versions.len()));
-    } else if removed > 0 || planned.history_older_than.is_some() {
+    } else if removed > 0 || planned.history_before.is_some() {
         planned.needs_yes = match state.kept.get(name) {
             Some(Some(before)) if applied.shorter_than(*before) => Some("its `keep` got shorter".to_owned()),
             Some(None) => Some("it had no `keep` until now, and kept everything".to_owned()),
@@ -187,16 +183,29 @@ async fn plan_sink(
     Ok(planned)
 }
 
-/// Since when the oldest pin of a sink's units stands.
-async fn oldest_pin(cx: &Context, opened: &Opened, sink: &Arc<dyn Sink>, name: &str) -> Result<Option<Timestamp>> {
+/// When the oldest version was live that is pinned, or was the last to be verified, in a place with a history of its own.
+async fn oldest_needed(cx: &Context, opened: &Opened, sink: &Arc<dyn Sink>, name: &str) -> Result<Option<Timestamp>> {
     let mut oldest: Option<Timestamp> = None;
     for flow in &opened.flows {
         if !opened.spec(flow).sinks.iter().any(|index| opened.sinks[*index].name == name) {
             continue;
         }
-        for partition in sink.history(cx, &flow.name).await?.into_keys() {
-            let notes = sink.notes(cx, &Unit::new(&flow.name, partition)).await?;
-            oldest = notes.pins.iter().map(|pin| pin.since).chain(oldest).min();
+        for (partition, generations) in sink.history(cx, &flow.name).await? {
+            let unit = Unit::new(&flow.name, partition);
+            let notes = sink.notes(cx, &unit).await?;
+            // It is pinned before its successor is published.
+            let mut times: Vec<Timestamp> = notes.pins.iter().map(|pin| pin.since).collect();
+            let verified = notes.verified.map(|verified| verified.generation);
+            if let Some(verified) = verified.filter(|verified| generations.last() != Some(verified)) {
+                match sink.manifest(cx, &unit, verified).await {
+                    Ok(manifest) => times.extend(manifest.received),
+                    Err(error) if error.kind() == Kind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // A state of the same second may have been made just after that.
+            let before = times.into_iter().filter_map(|at| at.checked_sub(std::time::Duration::from_secs(1)).ok());
+            oldest = before.chain(oldest).min();
         }
     }
     Ok(oldest)
@@ -345,8 +354,8 @@ pub async fn execute(cx: &Context, opened: &Opened, plan: &PrunePlan, yes: bool,
 }
 
 async fn execute_sink(cx: &Context, sink: &Arc<dyn Sink>, planned: &SinkPlan) -> Result<u64> {
-    if let Some(seconds) = planned.history_older_than {
-        sink.forget_history(cx, std::time::Duration::from_secs(seconds)).await?;
+    if let Some(before) = planned.history_before {
+        sink.forget_history(cx, before).await?;
         return Ok(0);
     }
     let (mut removed, mut trees) = (0, false);

@@ -113,8 +113,16 @@ impl Sink for Retrying {
         retry(cx, || self.0.put_notes(cx, unit, notes)).await
     }
 
-    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
-        retry(cx, || self.0.forget_history(cx, older_than)).await
+    async fn still_has(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
+        retry(cx, || self.0.still_has(cx, manifest)).await
+    }
+
+    async fn look_back(&self, cx: &Context, at: jiff::Timestamp) -> Result<()> {
+        retry(cx, || self.0.look_back(cx, at)).await
+    }
+
+    async fn forget_history(&self, cx: &Context, before: jiff::Timestamp) -> Result<()> {
+        retry(cx, || self.0.forget_history(cx, before)).await
     }
 
     fn is_made(&self) -> bool {

@@ -62,6 +62,9 @@ pub async fn open(cx: &Context, spec: &SinkSpec) -> Result<(Arc<dyn Sink>, Ident
 
 /// Finds the generations in a sink. An error when a dataset has none, or a receipt cannot be read.
 pub async fn find(cx: &Context, sink: &Arc<dyn Sink>, wanted: &Wanted) -> Result<Selection> {
+    if let Some(at) = wanted.at {
+        sink.look_back(cx, at).await?;
+    }
     let there: BTreeSet<String> = sink.datasets(cx).await?.into_iter().collect();
     let names = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
     if let Some(unknown) = wanted.flows.iter().find(|name| !there.contains(*name)) {

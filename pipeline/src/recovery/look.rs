@@ -309,7 +309,12 @@ impl<'a> Looking<'a> {
         let mut manifests = Vec::new();
         for (unit, generation, ..) in portion {
             match self.held.sink.manifest(self.cx, unit, *generation).await {
-                Ok(manifest) => manifests.push(self.unread(manifest)),
+                Ok(manifest) => match self.still_has(&manifest).await {
+                    Ok(true) => manifests.push(self.unread(manifest)),
+                    // A place that keeps history by itself has dropped it, and its receipt stays.
+                    Ok(false) => {}
+                    Err(error) => self.failed(unit, *generation, error)?,
+                },
                 // Pruned since it was listed.
                 Err(error) if error.kind() == Kind::NotFound => {}
                 Err(error) => self.failed(unit, *generation, error)?,
@@ -344,6 +349,11 @@ impl<'a> Looking<'a> {
             }
         }
         Ok(())
+    }
+
+    async fn still_has(&self, manifest: &Manifest) -> Result<bool> {
+        let newest = self.held.generations.get(&manifest.unit).and_then(|all| all.keys().next_back());
+        Ok(newest == Some(&manifest.generation) || self.held.sink.still_has(self.cx, manifest).await?)
     }
 
     /// A tree without the bodies that were read before; a receipt whose entries are not what it tells stays as it is.

@@ -33,11 +33,17 @@ pub(crate) struct Local {
     /// Held from `begin` to `end`.
     lock: Mutex<Option<lock::Guard>>,
     spool: Mutex<Option<PathBuf>>,
+    clock_offset: Mutex<Option<i64>>,
 }
 
 impl Local {
     fn new(root: PathBuf, how: How) -> Self {
-        Self { place: Arc::new(Place::new(root, how)), lock: Mutex::default(), spool: Mutex::default() }
+        Self {
+            place: Arc::new(Place::new(root, how)),
+            lock: Mutex::default(),
+            spool: Mutex::default(),
+            clock_offset: Mutex::default(),
+        }
     }
 
     /// Runs work that blocks where it may.
@@ -83,17 +89,18 @@ impl Store for Local {
 
     async fn begin(&self, writer: &Writer) -> Result<()> {
         let spool = layout::spool(&writer.id)?;
-        let (guard, spool) = self
+        let (guard, spool, offset) = self
             .blocking(move |place| {
                 let guard = lock::acquire(&place.make(layout::LOCK)?)?;
                 place.probe_links()?;
-                tidy::after_unclean_end(place)?;
+                let offset = tidy::after_unclean_end(place)?;
                 let spool = place.make(&format!("{spool}/x"))?;
-                Ok((guard, spool.parent().map(Path::to_owned)))
+                Ok((guard, spool.parent().map(Path::to_owned), offset))
             })
             .await?;
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
         *self.spool.lock().unwrap_or_else(PoisonError::into_inner) = spool;
+        *self.clock_offset.lock().unwrap_or_else(PoisonError::into_inner) = offset;
         Ok(())
     }
 
@@ -201,6 +208,10 @@ impl Store for Local {
 
     fn spool(&self) -> Option<PathBuf> {
         self.spool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn clock_offset(&self) -> Option<i64> {
+        *self.clock_offset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn free_space(&self) -> Result<Option<u64>> {

@@ -9,20 +9,23 @@ use cdrvault_pipeline::manifest::{Content, Manifest};
 use cdrvault_pipeline::{durable, layout};
 
 use super::place::{Place, names_in, read_small};
+use crate::clock;
 
 /// A version without a receipt is collected after this time: its run may have been about to write one.
 const COLLECT_AFTER: Duration = Duration::from_hours(24);
 
 /// Removes leftovers if the last run ended uncleanly, and marks the vault for this one. We hold the lock, so every
-/// temporary file is a leftover.
-pub(super) fn after_unclean_end(place: &Place) -> Result<()> {
+/// temporary file is a leftover. The mark tells how far the place's clock is ahead of ours: a share has another one.
+pub(super) fn after_unclean_end(place: &Place) -> Result<Option<i64>> {
     let mark = place.at(layout::DIRTY)?;
     if mark.exists() {
         remove_temporaries(&place.root)?;
         collect_versions(place)?;
-        return Ok(());
     }
-    durable::replace(&mark, &place.how, |file| file.write_all(b""))
+    let before = SystemTime::now();
+    durable::replace(&mark, &place.how, |file| file.write_all(b""))?;
+    let written = std::fs::symlink_metadata(&mark).and_then(|found| found.modified());
+    Ok(written.ok().and_then(|written| clock::offset(before, SystemTime::now(), written)))
 }
 
 /// This run ended well.

@@ -1,6 +1,7 @@
 //! Mirrors: a copy of a local vault at a far end. What is published is only noted; one transfer at the end of a run
 //! brings it there. The local vault says what a generation is, the far end says what it has.
 
+mod past;
 mod process;
 mod rdiff;
 mod rsync;
@@ -11,7 +12,6 @@ mod transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
@@ -24,11 +24,14 @@ use cdrvault_pipeline::plugin::Around;
 use cdrvault_pipeline::sink::{Capabilities, Expected, Held, Identity, Live, LiveObject, Sealed, Sink};
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 
 use crate::{local, vault};
 
+use past::Moment;
 pub(crate) use rdiff::plugin as rdiff_plugin;
 pub(crate) use rsync::plugin as rsync_plugin;
+pub(crate) use transport::Found;
 use transport::{Listing, Parcel, Transport};
 
 /// A copy of a local vault.
@@ -47,10 +50,18 @@ struct State {
     /// What is to be removed there.
     removals: Vec<String>,
     identity_differs: bool,
+    /// What was expected of the far end when it was opened.
+    expect: Expected,
     /// Receipts that only the far end has, by name.
     receipts: BTreeMap<String, Vec<u8>>,
-    /// A vault with the objects that were brought here to be read.
-    prefetched: Option<Arc<tempfile::TempDir>>,
+    /// Vaults with objects that were brought here to be read. They stay as long as somebody reads from them.
+    ahead: Vec<Arc<tempfile::TempDir>>,
+    /// The sessions of a far end that keeps history itself, until there is a new one.
+    sessions: Option<Arc<Vec<i64>>>,
+    /// What was there after some of them.
+    past: BTreeMap<i64, Arc<Listing>>,
+    /// Those whose receipts count beside those of now.
+    remembered: BTreeMap<i64, Arc<Listing>>,
 }
 
 impl<T: Transport> Mirror<T> {
@@ -74,7 +85,26 @@ impl<T: Transport> Mirror<T> {
 
     fn history_of(&self, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>> {
         let receipts = layout::manifests_of(dataset)?;
-        Ok(self.listed(|files| vault::history_of(files.keys().filter_map(|name| name.strip_prefix(&receipts)))))
+        let mut history = self.with(|state| {
+            let remembered = state.remembered.values().map(|files| &**files);
+            let all = state.listing.iter().chain(remembered);
+            vault::history_of(all.flat_map(|files| below(files, &receipts)))
+        });
+        for generations in history.values_mut() {
+            generations.dedup();
+        }
+        Ok(history)
+    }
+
+    /// In which state of the far end a receipt is: that of now, or one that is remembered.
+    fn moment_of(&self, name: &str) -> Option<Moment> {
+        self.with(|state| {
+            if state.listing.as_ref().is_some_and(|files| files.contains_key(name)) {
+                return Some(Moment::Now);
+            }
+            let remembered = state.remembered.iter().find(|(_, files)| files.contains_key(name));
+            remembered.map(|(session, _)| Moment::After(*session))
+        })
     }
 
     /// Whether the objects of a generation are there, by their names and, where they are told, their lengths.
@@ -94,24 +124,24 @@ impl<T: Transport> Mirror<T> {
         })
     }
 
-    /// A receipt, from the local vault where it has it; they are the same bytes.
+    /// A receipt, from the local vault where it has it whole; they are the same bytes.
     async fn receipt(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
+        let mut here = self.has_not(unit, generation);
         if let Some(mirrored) = &self.around.mirrored {
             match mirrored.manifest(cx, unit, generation).await {
-                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Damaged) => here = error,
                 other => return other,
             }
         }
         let name = layout::manifest(unit, generation)?;
-        if !self.listed(|files| files.contains_key(&name)) {
-            return Err(self.has_not(unit, generation));
-        }
+        let Some(moment) = self.moment_of(&name) else { return Err(here) };
         self.fetch_receipts(cx, &unit.dataset).await?;
-        let known = self.with(|state| state.receipts.get(&name).cloned());
-        let text = match known {
-            Some(text) => text,
-            None => self.fetch_small(cx, &name).await?,
-        };
+        let known = || self.with(|state| state.receipts.get(&name).cloned());
+        if known().is_none() {
+            let text = self.fetch_small(cx, &name, moment).await?;
+            self.with(|state| state.receipts.insert(name.clone(), text));
+        }
+        let text = known().unwrap_or_default();
         vault::parse_manifest(&format!("{}/{name}", self.describe()), &text, unit, generation)
     }
 
@@ -138,79 +168,53 @@ impl<T: Transport> Mirror<T> {
         if names.is_empty() {
             return Ok(());
         }
-        let directory = scratch()?;
-        self.transport.fetch(cx, &names, directory.path(), None).await?;
+        let mut by_moment: BTreeMap<Moment, Vec<String>> = BTreeMap::new();
         for name in names {
-            let path = directory.path().join(&name);
-            let text = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
-            self.with(|state| state.receipts.insert(name, text));
+            if let Some(moment) = self.moment_of(&name) {
+                by_moment.entry(moment).or_default().push(name);
+            }
+        }
+        for (moment, names) in by_moment {
+            let directory = scratch()?;
+            self.transport.fetch(cx, &names, directory.path(), moment.session()).await?;
+            for name in names {
+                let path = directory.path().join(&name);
+                let text = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+                self.with(|state| state.receipts.insert(name, text));
+            }
         }
         Ok(())
     }
 
-    /// The objects of a generation. Where the place keeps history itself, an older one is in the last session before its
-    /// successor came. Sessions and receipts are told apart by the second: so the session before is asked, too.
-    async fn fetch_objects(
-        &self,
-        cx: &Context,
-        manifest: &Manifest,
-        names: &[String],
-    ) -> Result<(tempfile::TempDir, ObjectStream)> {
-        let (unit, generation) = (&manifest.unit, manifest.generation);
-        let generations = self.history_of(&unit.dataset)?.remove(&unit.partition).unwrap_or_default();
-        let successor = generations.into_iter().find(|other| *other > generation);
-        let mut times = vec![None];
-        if let (Some(successor), true) = (successor, self.capabilities().native_history)
-            && let Some(replaced) = self.receipt(cx, unit, successor).await?.received
-        {
-            times = [0, 1].map(|earlier| Some(replaced.as_second() - earlier)).to_vec();
-        }
-        let mut failed = None;
-        for at in times {
-            let directory = scratch()?;
-            let fetching = async {
-                self.transport.fetch(cx, names, directory.path(), at).await?;
-                local::vault_in(directory.path()).read(cx, manifest).await
-            };
-            match fetching.await {
-                Ok(objects) => return Ok((directory, objects)),
-                Err(error) => failed = Some(error),
-            }
-        }
-        Err(failed.unwrap_or_else(|| Error::failed("nothing was fetched")))
-    }
-
-    async fn fetch_small(&self, cx: &Context, name: &str) -> Result<Vec<u8>> {
+    async fn fetch_small(&self, cx: &Context, name: &str, moment: Moment) -> Result<Vec<u8>> {
         let directory = scratch()?;
-        self.transport.fetch(cx, &[name.to_owned()], directory.path(), None).await?;
+        self.transport.fetch(cx, &[name.to_owned()], directory.path(), moment.session()).await?;
         let path = directory.path().join(name);
         std::fs::read(&path).map_err(|error| Error::io("read", &path, error))
     }
 
-    /// The names under which the objects of a generation may be.
-    fn names_of(&self, manifest: &Manifest) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        match &manifest.content {
-            Content::Object(object) => {
-                let kept = layout::version(&manifest.unit, manifest.generation, &object.sha256)?;
-                let both = [object.path.clone(), kept].into_iter();
-                names.extend(both.filter(|name| self.listed(|files| files.contains_key(name))));
-            }
-            Content::Tree { entries } => {
-                for stored in entries.iter().filter_map(|entry| entry.stored.as_ref()) {
-                    names.push(layout::object(&stored.sha256)?);
-                }
-                names.sort();
-                names.dedup();
-            }
-        }
-        Ok(names)
-    }
-
     /// The identity of the vault over there.
     async fn identity(&self, cx: &Context) -> Result<Identity> {
-        let text = self.fetch_small(cx, layout::IDENTITY).await?;
+        let text = self.fetch_small(cx, layout::IDENTITY, Moment::Now).await?;
         vault::parse_identity(&format!("{}/{}", self.describe(), layout::IDENTITY), &text)
+    }
+
+    /// Undoing a transfer that was cut off changes the far end: only where that is ours. Where that cannot be read any
+    /// more, it is if we have written there before.
+    async fn check_may_heal(&self, cx: &Context, expect: &Expected) -> Result<()> {
+        let (_, root) = self.mirrored()?;
+        let ours = expect.adopt || self.transport.was_same(cx, root, layout::IDENTITY).await?.unwrap_or(expect.known);
+        if ours {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Refused,
+            format!(
+                "a transfer into {} was cut off, and nothing says that it is a copy of this vault",
+                self.describe()
+            ),
+        )
+        .hint("correct the place; if it is the right one, run once with --adopt-vault: the transfer is undone there"))
     }
 
     /// Whether the far end is a copy of what is mirrored, as it is now.
@@ -264,10 +268,13 @@ impl<T: Transport> Sink for Mirror<T> {
     }
 
     async fn open(&self, cx: &Context, expect: &Expected, dry_run: bool) -> Result<Identity> {
-        if !dry_run {
+        let mut found = self.transport.list(cx).await?;
+        if found.interrupted && !dry_run {
+            self.check_may_heal(cx, expect).await?;
             self.transport.heal(cx).await?;
+            found = self.transport.list(cx).await?;
         }
-        let mut listing = self.transport.list(cx).await?;
+        let mut listing = found.listing;
         if expect.reading {
             if !listing.as_ref().is_some_and(|listing| listing.contains_key(layout::IDENTITY)) {
                 return Err(vault::no_vault(&self.describe()));
@@ -280,8 +287,7 @@ impl<T: Transport> Sink for Mirror<T> {
             let mut leftovers = self.transport.leftovers(listing);
             // Nothing but ours is touched in a place that others use, too.
             let private = format!("{}/", layout::PRIVATE);
-            let ours =
-                |name: &str| self.around.datasets.iter().any(|dataset| name.starts_with(&format!("{dataset}/day=")));
+            let ours = |name: &str| self.around.datasets.iter().any(|dataset| name.starts_with(&format!("{dataset}/")));
             leftovers.retain(|name| name.starts_with(&private) || ours(name));
             if !leftovers.is_empty() && !dry_run {
                 self.transport.remove(cx, &leftovers).await?;
@@ -291,8 +297,13 @@ impl<T: Transport> Sink for Mirror<T> {
         self.with(|state| {
             state.listing = listing;
             state.identity_differs = !same;
+            state.expect = expect.clone();
         });
         expect.mirrored.clone().ok_or_else(|| Error::failed("what this mirrors has no identity"))
+    }
+
+    fn clock_offset(&self) -> Option<i64> {
+        self.transport.clock_offset()
     }
 
     fn is_made(&self) -> bool {
@@ -311,10 +322,11 @@ impl<T: Transport> Sink for Mirror<T> {
     }
 
     async fn datasets(&self, _cx: &Context) -> Result<Vec<String>> {
-        let prefix = format!("{}/", layout::MANIFESTS);
-        let of = |name: &String| name.strip_prefix(&prefix)?.split_once('/').map(|(dataset, _)| dataset.to_owned());
-        let names: BTreeSet<String> = self.listed(|files| files.keys().filter_map(of).collect());
-        Ok(names.into_iter().filter(|name| layout::manifests_of(name).is_ok()).collect())
+        let names: BTreeSet<String> = self.with(|state| {
+            let remembered = state.remembered.values().map(|files| &**files);
+            state.listing.iter().chain(remembered).flat_map(datasets_in).collect()
+        });
+        Ok(Vec::from_iter(names))
     }
 
     async fn history(&self, _cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>> {
@@ -322,10 +334,7 @@ impl<T: Transport> Sink for Mirror<T> {
     }
 
     async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live> {
-        let Some(generation) = self.history_of(&unit.dataset)?.remove(&unit.partition).and_then(|mut all| all.pop())
-        else {
-            return Ok(Live::NOTHING);
-        };
+        let Some(generation) = self.listed(|files| past::newest_in(files, unit))? else { return Ok(Live::NOTHING) };
         let manifest = self.receipt(cx, unit, generation).await?;
         // Its bytes were compared when they were sent.
         let object = if self.has_objects(&manifest)? { LiveObject::Intact } else { LiveObject::Missing };
@@ -333,8 +342,7 @@ impl<T: Transport> Sink for Mirror<T> {
     }
 
     async fn manifest(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
-        let there = self.history_of(&unit.dataset)?.remove(&unit.partition).unwrap_or_default();
-        if !there.contains(&generation) {
+        if self.moment_of(&layout::manifest(unit, generation)?).is_none() {
             return Err(self.has_not(unit, generation));
         }
         self.receipt(cx, unit, generation).await
@@ -355,8 +363,17 @@ impl<T: Transport> Sink for Mirror<T> {
         if !queue.is_empty() || differs {
             let (_, root) = self.mirrored()?;
             let sending = async {
+                if differs {
+                    // It may be another vault's by now.
+                    let expect = self.with(|state| state.expect.clone());
+                    self.check_identity(cx, &expect, self.transport.list(cx).await?.listing.as_ref()).await?;
+                }
                 self.check_source(cx).await?;
+                if self.capabilities().native_history {
+                    self.check_untouched(cx, &queue).await?;
+                }
                 let parcel = self.parcel(cx, &queue).await?;
+                self.with(|state| state.sessions = None);
                 self.transport.send(cx, root, &parcel).await?;
                 Ok(parcel)
             };
@@ -383,31 +400,18 @@ impl<T: Transport> Sink for Mirror<T> {
         Ok(())
     }
 
-    /// One transfer for all that is there now; what only the place's own history has is fetched when it is read.
     async fn prefetch(&self, cx: &Context, manifests: &[Manifest]) -> Result<()> {
-        let mut names = BTreeSet::new();
-        for manifest in manifests {
-            names.extend(self.names_of(manifest)?);
-        }
-        names.retain(|name| self.listed(|files| files.contains_key(name)));
-        let directory = scratch()?;
-        if !names.is_empty() {
-            self.transport.fetch(cx, &Vec::from_iter(names), directory.path(), None).await?;
-        }
-        self.with(|state| state.prefetched = Some(Arc::new(directory)));
-        Ok(())
+        self.fetch_ahead(cx, manifests).await
     }
 
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
-        let prefetched = self.with(|state| state.prefetched.clone());
-        if let Some(here) = prefetched
-            && let Ok(objects) = local::vault_in(here.path()).read(cx, manifest).await
-        {
-            // It stays as long as this sink.
-            return Ok(objects);
+        for here in self.with(|state| state.ahead.clone()) {
+            if let Ok(objects) = local::vault_in(here.path()).read(cx, manifest).await {
+                // It stays as long as this sink.
+                return Ok(objects);
+            }
         }
-        let names = self.names_of(manifest)?;
-        let (directory, objects) = self.fetch_objects(cx, manifest, &names).await?;
+        let (directory, objects) = self.fetch_objects(cx, manifest).await?;
         let opened = move |object: Result<Object>| {
             // Opened now: the directory goes with the stream.
             let _ = &directory;
@@ -435,6 +439,11 @@ impl<T: Transport> Sink for Mirror<T> {
         self.check_source(cx).await?;
         let (_, root) = self.mirrored()?;
         let unit = &sealed.manifest.unit;
+        if self.moment(cx, &sealed.manifest).await? != Some(Moment::Now) {
+            let message =
+                format!("{unit} generation {} is in its history, which nobody can change", sealed.manifest.generation);
+            return Err(Error::new(Kind::Refused, message));
+        }
         let mut parcel = self.parcel(cx, &BTreeSet::from([unit.clone()])).await?;
         match &sealed.manifest.content {
             Content::Object(object) => {
@@ -484,22 +493,33 @@ impl<T: Transport> Sink for Mirror<T> {
         Ok(())
     }
 
-    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
+    async fn still_has(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
+        Ok(self.moment(cx, manifest).await?.is_some())
+    }
+
+    async fn look_back(&self, cx: &Context, at: Timestamp) -> Result<()> {
+        if self.capabilities().native_history { self.remember(cx, at).await } else { Ok(()) }
+    }
+
+    async fn forget_history(&self, cx: &Context, before: Timestamp) -> Result<()> {
         self.check_source(cx).await?;
-        self.transport.forget_history(cx, older_than).await
+        self.forget(cx, before).await
     }
 
     /// Those of the local vault, with which they travel; those of the far end, where the local vault was lost.
     async fn notes(&self, cx: &Context, unit: &Unit) -> Result<Notes> {
-        let here = match &self.around.mirrored {
-            Some(mirrored) => mirrored.notes(cx, unit).await?,
-            None => Notes::default(),
-        };
         let name = layout::notes(unit)?;
-        if here != Notes::default() || !self.listed(|files| files.contains_key(&name)) {
-            return Ok(here);
+        if let Ok((mirrored, root)) = self.mirrored() {
+            let here = mirrored.notes(cx, unit).await?;
+            // Notes that say nothing any more are notes, too: a pin was released.
+            if root.join(&name).exists() || here != Notes::default() {
+                return Ok(here);
+            }
         }
-        let text = self.fetch_small(cx, &name).await?;
+        if !self.listed(|files| files.contains_key(&name)) {
+            return Ok(Notes::default());
+        }
+        let text = self.fetch_small(cx, &name, Moment::Now).await?;
         serde_json::from_slice(&text).map_err(|error| {
             Error::new(Kind::Damaged, format!("{}/{name} is damaged", self.describe())).with_source(error)
         })
@@ -509,6 +529,18 @@ impl<T: Transport> Sink for Mirror<T> {
         self.with(|state| state.queue.insert(unit.clone()));
         Ok(())
     }
+}
+
+/// What the names in a listing that begin like this go on with.
+fn below<'a>(files: &'a Listing, start: &'a str) -> impl Iterator<Item = &'a str> {
+    files.range(start.to_owned()..).map_while(move |(name, _)| name.strip_prefix(start))
+}
+
+/// The datasets that have a receipt.
+fn datasets_in(files: &Listing) -> BTreeSet<String> {
+    let prefix = format!("{}/", layout::MANIFESTS);
+    let of = |name: &String| name.strip_prefix(&prefix)?.split_once('/').map(|(dataset, _)| dataset.to_owned());
+    files.keys().filter_map(of).filter(|name| layout::manifests_of(name).is_ok()).collect()
 }
 
 fn scratch() -> Result<tempfile::TempDir> {

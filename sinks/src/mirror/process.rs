@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::error::{Error, Kind, Result};
@@ -16,6 +17,8 @@ pub(super) struct Program {
     arguments: Vec<OsString>,
     secret: Option<(&'static str, SecretString)>,
     input: Vec<u8>,
+    stall: Option<Duration>,
+    utc: bool,
 }
 
 /// What a program came to.
@@ -27,12 +30,12 @@ pub(super) struct Outcome {
     pub(super) complaints: String,
 }
 
-/// More complaints than this are cut at their beginning.
-const COMPLAINTS: usize = 64 << 10;
+/// More complaints than this are cut at their beginning. rdiff-backup may have one for each file.
+const COMPLAINTS: usize = 4 << 20;
 
 impl Program {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, arguments: Vec::new(), secret: None, input: Vec::new() }
+        Self { name, arguments: Vec::new(), secret: None, input: Vec::new(), stall: None, utc: false }
     }
 
     pub(super) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -46,13 +49,25 @@ impl Program {
     }
 
     /// A secret travels in the environment, which nobody else can read, and never among the arguments.
-    pub(super) fn secret(mut self, name: &'static str, secret: Option<SecretString>) -> Self {
-        self.secret = secret.map(|secret| (name, secret));
+    pub(super) fn secret(mut self, name: &'static str, secret: SecretString) -> Self {
+        self.secret = Some((name, secret));
         self
     }
 
     pub(super) fn input(mut self, input: Vec<u8>) -> Self {
         self.input = input;
+        self
+    }
+
+    /// Has it tell times in UTC.
+    pub(super) fn utc(mut self) -> Self {
+        self.utc = true;
+        self
+    }
+
+    /// Gives it up when it neither reads nor writes anything for so long.
+    pub(super) fn stall(mut self, limit: Duration) -> Self {
+        self.stall = Some(limit);
         self
     }
 
@@ -71,6 +86,9 @@ impl Program {
             // Its ssh ends with it.
             .process_group(0)
             .kill_on_drop(true);
+        if self.utc {
+            command.env("TZ", "UTC0");
+        }
         if let Some((variable, secret)) = &self.secret {
             command.env(variable, secret.expose_secret());
         }
@@ -79,6 +97,7 @@ impl Program {
             made.hint(format!("install {name} on this machine"))
         })?;
         let _group = Group(child.id());
+        let stalling = stalled(name, child.id(), self.stall);
         let (mut stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let input = self.input;
         let feeding = async {
@@ -97,7 +116,32 @@ impl Program {
                 complaints: String::from_utf8_lossy(&complaints).into_owned(),
             })
         };
-        cx.unless_cancelled(work).await
+        let unless_stalled = async {
+            tokio::select! {
+                done = work => done,
+                error = stalling => Err(error),
+            }
+        };
+        cx.unless_cancelled(unless_stalled).await
+    }
+}
+
+/// Ends with an error when a process has moved nothing for so long: the kernel counts what it reads and writes, proc(5).
+/// Nothing ends where there is no limit, or nobody counts.
+async fn stalled(name: &'static str, pid: Option<u32>, limit: Option<Duration>) -> Error {
+    let (Some(pid), Some(limit)) = (pid, limit) else { return std::future::pending().await };
+    let path = format!("/proc/{pid}/io");
+    let mut last = (Instant::now(), String::new());
+    loop {
+        let Ok(moved) = tokio::fs::read_to_string(&path).await else { return std::future::pending().await };
+        if moved != last.1 {
+            last = (Instant::now(), moved);
+        } else if last.0.elapsed() >= limit {
+            let message = format!("`{name}` is given up: nothing moved for {} s", limit.as_secs());
+            return Error::new(Kind::Transient, message)
+                .hint("see whether the program on the other side is still at work; `ssh.stall-timeout` is the limit");
+        }
+        tokio::time::sleep(limit / 10).await;
     }
 }
 

@@ -1,5 +1,6 @@
 //! `rdiff`: a mirror of a local vault by rdiff-backup, which keeps old versions itself, as reverse deltas.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use serde::Deserialize;
 
 use super::process::{Outcome, Program};
 use super::ssh::{self, Ssh};
-use super::{Listing, Mirror, Parcel, Transport};
+use super::{Found, Listing, Mirror, Parcel, Transport};
 
 /// See [`super`].
 pub(crate) fn plugin() -> Plugin<dyn BuildSink> {
@@ -117,7 +118,7 @@ const WARNED: i32 = 2;
 
 impl Rdiff {
     fn program(&self) -> Program {
-        let program = Program::new("rdiff-backup");
+        let program = Program::new("rdiff-backup").stall(self.ssh.stall_timeout);
         if self.to.starts_with('/') {
             return program;
         }
@@ -129,7 +130,9 @@ impl Rdiff {
         if matches!(outcome.status, 0 | WARNED) {
             return Ok(outcome.output.clone());
         }
-        if let Some(error) = ssh::complaint(outcome, &self.to) {
+        if !self.to.starts_with('/')
+            && let Some(error) = ssh::complaint(outcome, &self.to)
+        {
             return Err(error);
         }
         if outcome.says("is still running") {
@@ -140,7 +143,10 @@ impl Rdiff {
             _ if outcome.says("No space left") || outcome.says("Disk quota exceeded") => {
                 (Kind::NoSpace, "free some space there; what is not delivered stays owed")
             }
-            _ if outcome.says("Permission denied") || outcome.says("Read-only file system") => {
+            _ if outcome.says("Permission denied")
+                || outcome.says("Read-only file system")
+                || outcome.says("Unable to delete and/or create directory") =>
+            {
                 (Kind::Denied, "give the remote user the right to write there")
             }
             _ if outcome.says("rdiff-backup: not found") || outcome.says("rdiff-backup: command not found") => {
@@ -154,7 +160,7 @@ impl Rdiff {
     }
 
     async fn session(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
-        loop {
+        for _ in 0..PATIENCE {
             let program =
                 self.program().args(["backup", "--include-globbing-filelist-stdin"]).input(selection(root, parcel)?);
             let outcome = program.arg(root).arg(&self.to).run(cx).await?;
@@ -169,30 +175,64 @@ impl Rdiff {
             }
             return self.good(&outcome, "write into").map(drop);
         }
+        Err(Error::new(Kind::Refused, format!("{}: its last session is of a time that has not come yet", self.to))
+            .hint("set the clock of this machine; if it was wrong then, nothing can be sent until that time"))
     }
 
-    /// The files of which the other side holds other bytes, or none.
-    async fn differing(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<Vec<String>> {
+    /// The files of which the other side holds other bytes, or none, or does not know what it holds.
+    async fn differing(&self, cx: &Context, root: &Path, sent: &[&str]) -> Result<Vec<String>> {
+        let mut found = self.compare(cx, root, sent, "now").await?;
+        found.different.append(&mut found.unknown);
+        Ok(Vec::from_iter(found.different))
+    }
+
+    /// Compares files by hash with what the other side noted of them at a time.
+    async fn compare(&self, cx: &Context, root: &Path, sent: &[&str], at: &str) -> Result<Compared> {
         let mut list = Vec::new();
-        for name in parcel.objects.iter().chain(&parcel.receipts) {
+        for name in sent {
             list.extend_from_slice(&glob(&root.join(name)));
             list.push(b'\n');
         }
         list.extend_from_slice(b"- ");
         list.extend_from_slice(&glob(root));
         list.extend_from_slice(b"/**\n");
-        let program =
-            self.program().args(["compare", "--method", "hash", "--include-globbing-filelist-stdin"]).input(list);
+        let program = self.program().args(["compare", "--method", "hash", "--at", at]);
+        let program = program.arg("--include-globbing-filelist-stdin").input(list);
         let outcome = program.arg(root).arg(&self.to).run(cx).await?;
         let output = String::from_utf8_lossy(&outcome.output).into_owned();
         // What is not selected here is told as deleted: that alone makes it fail, and is no failure.
         if outcome.status != 0 && complaint(&outcome.complaints) != "Action compare failed on step run" {
             self.good(&outcome, "compare")?;
         }
-        let sent = || parcel.objects.iter().chain(&parcel.receipts);
-        let named = |line: &str| sent().find(|name| line.ends_with(&format!(": {name}"))).cloned();
-        Ok(output.lines().filter(|line| !line.starts_with("deleted: ")).filter_map(named).collect())
+        let told = output.lines().filter(|line| !line.starts_with("deleted: "));
+        let told = told.filter_map(|line| line.rsplit_once(": ").map(|(_, name)| name.to_owned()));
+        let sent: BTreeSet<&str> = sent.iter().copied().collect();
+        let asked = |name: &String| sent.contains(name.as_str());
+        Ok(Compared {
+            different: told.filter(asked).collect(),
+            unknown: without_digest(&outcome.complaints).into_iter().filter(asked).collect(),
+        })
     }
+}
+
+/// What a comparison by hash found.
+struct Compared {
+    different: BTreeSet<String>,
+    unknown: BTreeSet<String>,
+}
+
+/// The other side says nothing while it works through its history: so much longer it may be silent then.
+const SILENT: u32 = 12;
+
+/// So often, with a second in between, a session is begun anew that has the same second as the one before.
+const PATIENCE: u32 = 10;
+
+/// What a first session brought that was cut off gets no hash from the next one, and is passed over when hashes are
+/// compared.
+fn without_digest(complaints: &str) -> Vec<String> {
+    let text = complaints.split_whitespace().collect::<Vec<_>>().join(" ");
+    let named = text.split("has no digest for mirror file ").skip(1);
+    named.filter_map(|rest| Some(rest.split_once(", unable to compare")?.0.to_owned())).collect()
 }
 
 /// The first error, or else the last line. Its messages go on in lines that begin with spaces.
@@ -247,11 +287,27 @@ fn glob(path: &Path) -> Vec<u8> {
     escaped
 }
 
-/// There is nothing there yet that rdiff-backup knows.
+/// There is nothing there yet that rdiff-backup knows, or only what a first session left that was cut off: rdiff-backup
+/// can neither read nor regress that, and begins anew by itself.
 fn is_absent(outcome: &Outcome) -> bool {
     outcome.status == 1
         && (outcome.says("couldn't be identified as being within an existing backup repository")
-            || outcome.says("does not exist"))
+            || outcome.says("does not exist")
+            || outcome.says("Could not get time of current mirror"))
+}
+
+/// The names of a listing, with those of directories.
+fn names(output: &[u8]) -> Listing {
+    let names = String::from_utf8_lossy(output).into_owned();
+    names.lines().filter(|name| *name != ".").map(|name| (name.to_owned(), None)).collect()
+}
+
+/// The times in a list of increments: `1786911714 directory`. What was cut off has the time -1.
+fn times(output: &[u8]) -> Vec<i64> {
+    let text = String::from_utf8_lossy(output);
+    let mut times: Vec<i64> = text.split_whitespace().filter_map(|word| word.parse().ok()).filter(|t| *t > 0).collect();
+    times.sort_unstable();
+    times
 }
 
 #[async_trait]
@@ -265,22 +321,50 @@ impl Transport for Rdiff {
     }
 
     async fn heal(&self, cx: &Context) -> Result<()> {
-        // Its own `verify` finds nothing wrong with a session that was cut off; this does, and does nothing otherwise.
-        let outcome = self.program().arg("regress").arg(&self.to).run(cx).await?;
-        if is_absent(&outcome) {
-            return Ok(());
-        }
+        let program = self.program().stall(self.ssh.stall_timeout * SILENT).arg("regress");
+        let outcome = program.arg(&self.to).run(cx).await?;
         self.good(&outcome, "repair").map(drop)
     }
 
-    async fn list(&self, cx: &Context) -> Result<Option<Listing>> {
+    async fn was_same(&self, cx: &Context, root: &Path, name: &str) -> Result<Option<bool>> {
+        let before = async {
+            let Some(session) = self.sessions(cx).await?.pop() else { return Ok::<_, Error>(None) };
+            if !self.list_at(cx, session).await?.contains_key(name) {
+                return Ok(Some(false));
+            }
+            let found = self.compare(cx, root, &[name], &session.to_string()).await?;
+            Ok(if found.unknown.is_empty() { Some(found.different.is_empty()) } else { None })
+        };
+        match before.await {
+            // The files in which it would be written may be those that were cut off.
+            Err(error) if error.kind() == Kind::Failed => Ok(None),
+            other => other,
+        }
+    }
+
+    async fn list(&self, cx: &Context) -> Result<Found> {
         let outcome = self.program().args(["list", "files", "--at", "now"]).arg(&self.to).run(cx).await?;
         if is_absent(&outcome) {
-            return Ok(None);
+            return Ok(Found::default());
         }
-        let output = self.good(&outcome, "list")?;
-        let names = String::from_utf8_lossy(&output).into_owned();
-        Ok(Some(names.lines().filter(|name| *name != ".").map(|name| (name.to_owned(), None)).collect()))
+        // Its own `verify` finds nothing wrong with a session that was cut off; but whoever reads is warned.
+        let interrupted = outcome.says("Two different times for current mirror");
+        Ok(Found { listing: Some(names(&self.good(&outcome, "list")?)), interrupted })
+    }
+
+    async fn sessions(&self, cx: &Context) -> Result<Vec<i64>> {
+        let program = self.program().arg("--parsable-output").args(["list", "increments"]);
+        let outcome = program.arg(&self.to).run(cx).await?;
+        if is_absent(&outcome) {
+            return Ok(Vec::new());
+        }
+        Ok(times(&self.good(&outcome, "list the sessions of")?))
+    }
+
+    async fn list_at(&self, cx: &Context, session: i64) -> Result<Listing> {
+        let program = self.program().args(["list", "files", "--at", &session.to_string()]);
+        let outcome = program.arg(&self.to).run(cx).await?;
+        Ok(names(&self.good(&outcome, "list")?))
     }
 
     async fn fetch(&self, cx: &Context, names: &[String], into: &Path, at: Option<i64>) -> Result<()> {
@@ -310,7 +394,9 @@ impl Transport for Rdiff {
 
     async fn send(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
         self.session(cx, root, parcel).await?;
-        let missed = self.differing(cx, root, parcel).await?;
+        let sent: Vec<&str> =
+            parcel.identity.iter().chain(&parcel.objects).chain(&parcel.receipts).map(String::as_str).collect();
+        let missed = self.differing(cx, root, &sent).await?;
         if missed.is_empty() {
             return Ok(());
         }
@@ -319,7 +405,7 @@ impl Transport for Rdiff {
             make_later(&root.join(name))?;
         }
         self.session(cx, root, parcel).await?;
-        match self.differing(cx, root, parcel).await?.first() {
+        match self.differing(cx, root, &sent).await?.first() {
             None => Ok(()),
             Some(name) => {
                 Err(Error::new(Kind::Damaged, format!("{} holds other bytes than were sent: {name}", self.to))
@@ -341,13 +427,10 @@ impl Transport for Rdiff {
         Ok(())
     }
 
-    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
-        let age = format!("{}s", older_than.as_secs());
-        let program = self.program().arg("--force").args(["remove", "increments", "--older-than"]);
-        let outcome = program.arg(age).arg(&self.to).run(cx).await?;
-        if is_absent(&outcome) {
-            return Ok(());
-        }
+    async fn forget_before(&self, cx: &Context, session: i64) -> Result<()> {
+        let program = self.program().stall(self.ssh.stall_timeout * SILENT).arg("--force");
+        let program = program.args(["remove", "increments", "--older-than"]);
+        let outcome = program.arg(session.to_string()).arg(&self.to).run(cx).await?;
         self.good(&outcome, "remove old increments from").map(drop)
     }
 }
@@ -389,6 +472,21 @@ mod tests {
         let text = "NOTE:    One\nERROR:   Path '/a' couldn't be identified as being within an\n         existing backup repository\nERROR:   More\n";
         assert_eq!(complaint(text), "Path '/a' couldn't be identified as being within an existing backup repository");
         assert_eq!(complaint("Fatal:   broken\n"), "Fatal: broken");
+    }
+
+    #[test]
+    fn times_of_sessions_are_seconds() {
+        assert_eq!(
+            times(b"-1 directory\n1786911714 directory\n1795465314 directory\n"),
+            [1_786_911_714, 1_795_465_314]
+        );
+        assert_eq!(times(b"0 directory\n"), [0; 0]);
+    }
+
+    #[test]
+    fn what_has_no_hash_is_known() {
+        let text = "WARNING: Metadata file has no digest for mirror\n         file a/b-1.json, unable to compare.\nERROR: Action compare failed on step run\n";
+        assert_eq!(without_digest(text), ["a/b-1.json"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `rsync`: a mirror of a local vault on another host, in another directory, or in a module of an rsync daemon.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use cdrvault_pipeline::config::{ByteSize, Problem, Reference, Secret, Section, schema_of};
@@ -16,7 +17,8 @@ use serde::Deserialize;
 
 use super::process::{Outcome, Program};
 use super::ssh::{self, Ssh};
-use super::{Listing, Mirror, Parcel, Transport};
+use super::{Found, Listing, Mirror, Parcel, Transport};
+use crate::clock;
 
 /// See [`super`].
 pub(crate) fn plugin() -> Plugin<dyn BuildSink> {
@@ -118,6 +120,18 @@ impl Target {
         format!("{}/", self.text())
     }
 
+    /// What is read from, and how names begin there: what is before `/./` is not made here. A daemon of rsync 3.5.0 gives
+    /// no file of a list out that lies below another directory than its module's own.
+    fn source(&self) -> (String, String) {
+        let module = |text: &str| {
+            let (host, path) = text.strip_prefix("rsync://")?.split_once('/')?;
+            let (module, below) = path.split_once('/')?;
+            Some((format!("rsync://{host}/{module}/"), format!("{below}/./")))
+        };
+        let below = if let Self::Daemon(text) = self { module(text) } else { None };
+        below.unwrap_or_else(|| (self.inside(), String::new()))
+    }
+
     fn text(&self) -> &str {
         match self {
             Self::Ssh(text) | Self::Daemon(text) | Self::Directory(text) => text,
@@ -173,6 +187,7 @@ impl BuildSink for BuildRsync {
             password: self.password.as_ref().map(Secret::resolve).transpose()?,
             bandwidth: self.bandwidth.map(ByteSize::as_u64),
             fsync: self.fsync,
+            clock_offset: Mutex::default(),
         };
         Ok(Arc::new(Mirror::new(transport, around)))
     }
@@ -184,37 +199,41 @@ struct Rsync {
     password: Option<SecretString>,
     bandwidth: Option<u64>,
     fsync: bool,
+    clock_offset: Mutex<Option<i64>>,
 }
 
 impl Rsync {
     fn program(&self) -> Program {
-        let mut program = Program::new("rsync")
-            .arg(format!("--timeout={}", self.ssh.stall_timeout.as_secs().max(1)))
-            .secret("RSYNC_PASSWORD", self.password.clone());
+        let mut program = Program::new("rsync").arg(format!("--timeout={}", self.ssh.stall_timeout.as_secs().max(1)));
         match self.to {
             Target::Ssh(_) => program = program.arg("--rsh").arg(self.ssh.command()),
-            Target::Daemon(_) => program = program.arg("--contimeout=30"),
+            Target::Daemon(_) => {
+                // Without one, rsync would ask for it on the terminal, and wait.
+                let password = self.password.clone().unwrap_or_default();
+                program = program.arg("--contimeout=30").secret("RSYNC_PASSWORD", password);
+            }
             Target::Directory(_) => {}
         }
         program
     }
 
-    /// Files of `from`, which may be removed there where they are missing here.
+    /// The files with these names.
     fn files(&self, names: &[String]) -> Program {
         let mut list = Vec::new();
         for name in names {
             list.extend_from_slice(name.as_bytes());
             list.push(0);
         }
-        // Names are the vault's own: each is compared by its checksum, whatever its size and time.
-        self.program().args(["--files-from=-", "--from0", "--checksum"]).input(list)
+        self.program().args(["--files-from=-", "--from0"]).input(list)
     }
 
-    async fn transfer(&self, cx: &Context, root: &Path, names: &[String]) -> Result<()> {
+    /// Writes files; gives those that were not there, or were other.
+    async fn transfer(&self, cx: &Context, root: &Path, names: &[String], more: &[&str]) -> Result<Vec<String>> {
         if names.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let mut program = self.files(names).args(["--times", "--perms", "--omit-dir-times"]);
+        // Names are the vault's own: each is compared by its checksum, whatever its size and time.
+        let mut program = self.files(names).args(["--checksum", "--perms", "--itemize-changes"]).args(more);
         if self.fsync {
             program = program.arg("--fsync");
         }
@@ -223,7 +242,8 @@ impl Rsync {
             program = program.arg(format!("--bwlimit={}", limit.div_ceil(1024).max(1)));
         }
         let outcome = program.arg("--").arg(inside(root)).arg(self.to.inside()).run(cx).await?;
-        self.good(&outcome, "write into").map(drop)
+        let output = self.good(&outcome, "write into")?;
+        Ok(String::from_utf8_lossy(&output).lines().filter_map(transferred).map(str::to_owned).collect())
     }
 
     /// What the other side holds must be what we sent.
@@ -231,28 +251,49 @@ impl Rsync {
         if names.is_empty() {
             return Ok(());
         }
-        let program = self.files(names).args(["--dry-run", "--itemize-changes"]);
+        let program = self.files(names).args(["--checksum", "--dry-run", "--itemize-changes"]);
         let outcome = program.arg("--").arg(inside(root)).arg(self.to.inside()).run(cx).await?;
-        let differing = String::from_utf8_lossy(&self.good(&outcome, "compare")?).into_owned();
-        match differing.lines().find(|line| line.starts_with(['<', '>']) && line.as_bytes().get(1) == Some(&b'f')) {
-            None => Ok(()),
-            Some(line) => Err(Error::new(
-                Kind::Damaged,
-                format!(
-                    "{} holds other bytes than were sent: {}",
-                    self.to.text(),
-                    line.split_once(' ').map_or(line, |(_, name)| name)
-                ),
-            )
-            .hint("see whether somebody else writes there; if nobody does, check its disk")),
+        let output = self.good(&outcome, "compare")?;
+        self.no_difference(String::from_utf8_lossy(&output).lines().find_map(transferred))
+    }
+
+    /// The same, asked from the other end, which also tells when the files were written by its clock. Those in `new` were
+    /// written since `before`.
+    async fn confirm_and_date(
+        &self,
+        cx: &Context,
+        root: &Path,
+        names: &[String],
+        new: &[String],
+        before: SystemTime,
+    ) -> Result<()> {
+        let after = SystemTime::now();
+        let program = self.files(names).args(["--checksum", "--dry-run", "-ii", "--out-format=%i %M %n"]).utc();
+        let outcome = program.arg("--").arg(self.to.inside()).arg(inside(root)).run(cx).await?;
+        let output = self.good(&outcome, "compare")?;
+        let text = String::from_utf8_lossy(&output);
+        let dated: Vec<_> = text.lines().filter_map(dated).collect();
+        self.no_difference(dated.iter().find(|(differs, ..)| *differs).map(|(_, _, name)| *name))?;
+        let written = dated.iter().rfind(|(_, _, name)| new.iter().any(|new| new == name)).map(|(_, time, _)| *time);
+        if let Some(offset) = written.and_then(|written| clock::offset(before, after, written)) {
+            *self.clock_offset.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
         }
+        Ok(())
+    }
+
+    fn no_difference(&self, first: Option<&str>) -> Result<()> {
+        let Some(name) = first else { return Ok(()) };
+        Err(Error::new(Kind::Damaged, format!("{} holds other bytes than were sent: {name}", self.to.text()))
+            .hint("see whether somebody else writes there; if nobody does, check its disk"))
     }
 
     fn good(&self, outcome: &Outcome, doing: &str) -> Result<Vec<u8>> {
         if outcome.status == 0 {
             return Ok(outcome.output.clone());
         }
-        if let Some(error) = ssh::complaint(outcome, self.to.text()) {
+        if matches!(self.to, Target::Ssh(_))
+            && let Some(error) = ssh::complaint(outcome, self.to.text())
+        {
             return Err(error);
         }
         let (kind, hint) = match outcome.status {
@@ -270,6 +311,8 @@ impl Rsync {
             12 if outcome.says("rrsync error") => {
                 (Kind::Config, "make the directory there: rrsync lets us into nothing but what exists below its own")
             }
+            // What it said over there may be lost with the connection.
+            11 => (Kind::Failed, "give the remote user the right to write there, or see what is wrong with its disk"),
             127 => (Kind::Config, "install rsync on the other side"),
             10 | 12 | 30 | 35 => (Kind::Transient, "see whether the other side still answers"),
             _ => (Kind::Failed, "what is not delivered stays owed; the next run tries it again"),
@@ -301,15 +344,16 @@ impl Transport for Rsync {
         Capabilities { checksum: true, ..Capabilities::default() }
     }
 
-    async fn list(&self, cx: &Context) -> Result<Option<Listing>> {
+    async fn list(&self, cx: &Context) -> Result<Found> {
         let program = self.program().args(["--list-only", "--recursive", "--no-human-readable", "--"]);
         let outcome = program.arg(self.to.inside()).run(cx).await?;
         // Another directory that is missing is another error.
         if matches!(outcome.status, 3 | 23) && outcome.says("No such file or directory") {
-            return Ok(None);
+            return Ok(Found::default());
         }
         let output = self.good(&outcome, "list")?;
-        Ok(Some(String::from_utf8_lossy(&output).lines().filter_map(listed).collect()))
+        let listing = String::from_utf8_lossy(&output).lines().filter_map(listed).collect();
+        Ok(Found { listing: Some(listing), interrupted: false })
     }
 
     fn leftovers(&self, listing: &Listing) -> Vec<String> {
@@ -317,19 +361,31 @@ impl Transport for Rsync {
     }
 
     async fn fetch(&self, cx: &Context, names: &[String], into: &Path, _at: Option<i64>) -> Result<()> {
-        let program = self.files(names).arg("--times");
-        let outcome = program.arg("--").arg(self.to.inside()).arg(inside(into)).run(cx).await?;
+        let (from, below) = self.to.source();
+        let names: Vec<String> = names.iter().map(|name| format!("{below}{name}")).collect();
+        let program = self.files(&names).arg("--times");
+        let outcome = program.arg("--").arg(from).arg(inside(into)).run(cx).await?;
         self.good(&outcome, "read from").map(drop)
     }
 
     async fn send(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
-        self.transfer(cx, root, &parcel.identity).await?;
+        let dated = ["--times", "--omit-dir-times"];
+        self.transfer(cx, root, &parcel.identity, &dated).await?;
         self.confirm(cx, root, &parcel.identity).await?;
         // A receipt says that its object is there: so it travels when that was found to be so.
-        self.transfer(cx, root, &parcel.objects).await?;
+        self.transfer(cx, root, &parcel.objects, &dated).await?;
         self.confirm(cx, root, &parcel.objects).await?;
-        self.transfer(cx, root, &parcel.receipts).await?;
-        self.confirm(cx, root, &parcel.receipts).await
+        // Receipts get the time of the other side.
+        let before = SystemTime::now();
+        let new = self.transfer(cx, root, &parcel.receipts, &[]).await?;
+        if new.is_empty() || matches!(self.to, Target::Daemon(_)) {
+            return self.confirm(cx, root, &parcel.receipts).await;
+        }
+        self.confirm_and_date(cx, root, &parcel.receipts, &new, before).await
+    }
+
+    fn clock_offset(&self) -> Option<i64> {
+        *self.clock_offset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn remove(&self, cx: &Context, names: &[String]) -> Result<()> {
@@ -342,6 +398,22 @@ impl Transport for Rsync {
         let outcome = program.arg("--").arg(inside(nothing.path())).arg(self.to.inside()).run(cx).await?;
         self.good(&outcome, "remove from").map(drop)
     }
+}
+
+/// The file of a line of `--itemize-changes`, if its bytes travel: `<f+++++++++ ar_cdr/day=2026-01-15/...`
+fn transferred(line: &str) -> Option<&str> {
+    let (change, name) = line.split_once(' ')?;
+    (change.starts_with(['<', '>']) && change.as_bytes().get(1) == Some(&b'f')).then_some(name)
+}
+
+/// Whether the bytes of a file differ, when it was written, and its name:
+/// `.f..t...... 2026/01/15-03:00:00 .cdrvault/manifests/ar_cdr/2026-01-15/g0001.json`
+fn dated(line: &str) -> Option<(bool, SystemTime, &str)> {
+    let (change, rest) = line.split_at_checked(11)?;
+    let (time, name) = rest.strip_prefix(' ')?.split_once(' ')?;
+    let time = jiff::civil::DateTime::strptime("%Y/%m/%d-%H:%M:%S", time).ok()?;
+    let time = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+    (change.as_bytes().get(1) == Some(&b'f')).then(|| (change.starts_with(['<', '>']), time.into(), name))
 }
 
 /// `-rw-------          9,123 2026/01/15 03:00:00 ar_cdr/day=2026-01-15/ar_cdr-2026-01-15.parquet`
@@ -380,6 +452,9 @@ mod tests {
             Target::Daemon("rsync://me@host:8730/backup/cdr".to_owned())
         );
         assert_eq!(good("/mnt/b c/vault"), Target::Directory("/mnt/b c/vault".to_owned()));
+        let below = ("rsync://me@host:8730/backup/".to_owned(), "cdr/b/./".to_owned());
+        assert_eq!(good("rsync://me@host:8730/backup/cdr/b").source(), below);
+        assert_eq!(good("rsync://host/backup").source(), ("rsync://host/backup/".to_owned(), String::new()));
         for bad in [
             "",
             "/",
@@ -398,6 +473,21 @@ mod tests {
         ] {
             assert!(Target::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn lines_of_a_comparison_are_dated() {
+        let at = |second| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
+        let same = dated(".f..t...... 2026/01/15-03:00:00 a/g0001.json");
+        assert_eq!(same, Some((false, at(1_768_446_000), "a/g0001.json")));
+        assert_eq!(
+            dated(".f          2026/01/15-03:00:00 a b").map(|(differs, _, name)| (differs, name)),
+            Some((false, "a b"))
+        );
+        assert_eq!(dated(">fcst...... 2026/01/15-03:00:00 x").map(|(differs, ..)| differs), Some(true));
+        assert_eq!(dated("cd+++++++++ 2026/01/15-03:00:00 a/"), None);
+        assert_eq!(transferred("<f+++++++++ a/b c"), Some("a/b c"));
+        assert_eq!(transferred(".f..t...... a"), None);
     }
 
     #[test]

@@ -9,14 +9,30 @@ use cdrvault_pipeline::manifest::Content;
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::sink::{Held, Sink as _};
 
-use super::{Mirror, Parcel, Transport};
+use super::{Mirror, Parcel, Transport, datasets_in};
 
 impl<T: Transport> Mirror<T> {
+    /// The datasets that belong there: those of the flows that list this sink and, where a session makes the far end like
+    /// the vault, those that it has from flows that once did.
+    pub(super) fn selected(&self) -> BTreeSet<String> {
+        let mut datasets = BTreeSet::from_iter(self.around.datasets.iter().cloned());
+        if self.capabilities().native_history {
+            datasets.extend(self.listed(datasets_in));
+        }
+        datasets
+    }
+
     /// An error when the local vault lacks what the far end holds: it was lost, or damaged, and must not be mirrored.
     pub(super) async fn check_source(&self, cx: &Context) -> Result<()> {
         let (mirrored, _) = self.mirrored()?;
-        for dataset in &self.around.datasets {
+        for dataset in &self.selected() {
             let here = mirrored.index(cx, dataset).await?;
+            let hint = if self.around.datasets.contains(dataset) {
+                "the next run fills the local vault from there; if it cannot, see what it says of that vault"
+            } else {
+                "no flow sends that dataset there any more, and a session would drop it: bring it back into the local \
+                 vault, or begin a new place"
+            };
             for (partition, there) in self.history_of(dataset)? {
                 let whole = |held: &Held| held.object_there && Some(held.generation) >= there.last().copied();
                 if !here.get(&partition).is_some_and(whole) {
@@ -28,9 +44,7 @@ impl<T: Transport> Mirror<T> {
                             mirrored.describe()
                         ),
                     )
-                    .hint(
-                        "the next run fills the local vault from there; if it cannot, see what it says of that vault",
-                    ));
+                    .hint(hint));
                 }
             }
         }
@@ -41,7 +55,7 @@ impl<T: Transport> Mirror<T> {
     pub(super) async fn parcel(&self, cx: &Context, queue: &BTreeSet<Unit>) -> Result<Parcel> {
         let (mirrored, root) = self.mirrored()?;
         let keeps_history = self.capabilities().native_history;
-        let mut parcel = Parcel { datasets: self.around.datasets.clone(), ..Parcel::default() };
+        let mut parcel = Parcel { datasets: Vec::from_iter(self.selected()), ..Parcel::default() };
         if self.with(|state| state.identity_differs) {
             parcel.identity.push(layout::IDENTITY.to_owned());
         }
@@ -89,9 +103,9 @@ impl<T: Transport> Mirror<T> {
         }
         parcel.objects.sort();
         parcel.objects.dedup();
-        for (dataset, (history, _)) in &histories {
+        for (dataset, (history, _)) in histories.iter().filter(|_| keeps_history) {
             for generation in history.get(&Partition::Snapshot).into_iter().flatten() {
-                let manifest = mirrored.manifest(cx, &Unit::new(dataset, Partition::Snapshot), *generation).await?;
+                let manifest = self.receipt(cx, &Unit::new(dataset, Partition::Snapshot), *generation).await?;
                 if let Content::Tree { entries } = &manifest.content {
                     let stored = entries.iter().filter_map(|entry| entry.stored.as_ref());
                     parcel.bodies.extend(stored.map(|stored| stored.sha256.clone()));

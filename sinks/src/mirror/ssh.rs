@@ -26,7 +26,8 @@ pub(super) struct Options {
     /// How long to wait for the host to take a connection.
     #[serde(default = "thirty_seconds")]
     connect_timeout: Age,
-    /// A connection on which nothing moves for so long is given up.
+    /// A connection on which nothing moves for so long is given up. rdiff-backup gets twelve times as long to work
+    /// through its history.
     #[serde(default = "five_minutes")]
     stall_timeout: Age,
 }
@@ -132,6 +133,14 @@ pub(super) fn is_host(text: &str) -> bool {
     }
 }
 
+/// With the methods that the other side takes: `Permission denied (publickey,password).`
+const REFUSED: &str = "Permission denied (";
+
+/// `rsync: [sender] mkdir "/srv/cdr" failed: Permission denied (13)`: the number is that of the error.
+fn is_of_a_file(line: &str) -> bool {
+    line.split_once(REFUSED).is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
 /// What ssh itself complained of, if it did.
 pub(super) fn complaint(outcome: &Outcome, place: &str) -> Option<Error> {
     let known: [(&str, Kind, &str, &str); 9] = [
@@ -148,7 +157,7 @@ pub(super) fn complaint(outcome: &Outcome, place: &str) -> Option<Error> {
             "compare its fingerprint, then add the key to the known hosts file (ssh-keyscan prints it)",
         ),
         (
-            "Permission denied (",
+            REFUSED,
             Kind::Denied,
             "the other side does not accept our key",
             "add the public key to the authorized_keys of that user, or correct `identity-file`",
@@ -175,8 +184,10 @@ pub(super) fn complaint(outcome: &Outcome, place: &str) -> Option<Error> {
         ("Connection closed by", Kind::Transient, "the other side closed the connection", "see the log of its sshd"),
         ("Connection reset by", Kind::Transient, "the other side reset the connection", "see the log of its sshd"),
     ];
-    let (text, kind, what, hint) = known.into_iter().find(|(text, ..)| outcome.says(text))?;
-    let line = outcome.complaints.lines().find(|line| line.contains(text)).unwrap_or(text);
+    let line_with = |text: &str| outcome.complaints.lines().find(|line| line.contains(text) && !is_of_a_file(line));
+    let told = |text: &str| if text == REFUSED { line_with(text).is_some() } else { outcome.says(text) };
+    let (text, kind, what, hint) = known.into_iter().find(|(text, ..)| told(text))?;
+    let line = line_with(text).unwrap_or(text);
     let line = line.trim_matches(['@', ' ']).to_owned();
     Some(Error::new(kind, format!("{place}: {what}: {line}")).hint(hint))
 }
@@ -184,6 +195,17 @@ pub(super) fn complaint(outcome: &Outcome, place: &str) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_is_refused_is_no_file_that_is() {
+        let said = |text: &str| {
+            let outcome = Outcome { status: 255, output: Vec::new(), complaints: text.to_owned() };
+            complaint(&outcome, "me@host:x").map(|error| error.one_line())
+        };
+        let key = said("Warning: x\nme@host: Permission denied (publickey,keyboard-interactive).\n");
+        assert!(key.is_some_and(|said| said.contains("does not accept our key") && said.contains("(publickey")));
+        assert_eq!(said("rsync: [Receiver] mkdir \"/srv/x\" failed: Permission denied (13)\n"), None);
+    }
 
     #[test]
     fn a_host_is_no_option_and_no_command() {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
@@ -16,10 +15,17 @@ pub(crate) trait Transport: Send + Sync + 'static {
 
     fn capabilities(&self) -> Capabilities;
 
-    /// Repairs what an interrupted transfer left. Only before a run that writes.
+    /// Repairs what an interrupted transfer left, where [`Found::interrupted`] says so. Only before a run that writes.
     async fn heal(&self, cx: &Context) -> Result<()> {
         let _ = cx;
         Ok(())
+    }
+
+    /// Whether, before the transfer that was cut off, a file had the bytes there that it has in this directory; `None`
+    /// where that cannot be found out. As long as it is cut off, nothing can be fetched.
+    async fn was_same(&self, cx: &Context, root: &Path, name: &str) -> Result<Option<bool>> {
+        let _ = (cx, root, name);
+        Ok(None)
     }
 
     /// Files that an interrupted transfer left, to be removed.
@@ -28,11 +34,23 @@ pub(crate) trait Transport: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Every file there, with its length where that is told; `None` where there is nothing at all.
-    async fn list(&self, cx: &Context) -> Result<Option<Listing>>;
+    /// What is there.
+    async fn list(&self, cx: &Context) -> Result<Found>;
 
-    /// Brings files into a local directory, which is empty, under their names: as they are, or, where the place keeps
-    /// history, as they were at this second since 1970.
+    /// When the states of its history were made, in seconds since 1970 and in order; the last one is what is there now.
+    async fn sessions(&self, cx: &Context) -> Result<Vec<i64>> {
+        let _ = cx;
+        Ok(Vec::new())
+    }
+
+    /// Every file that was there after one of its sessions.
+    async fn list_at(&self, cx: &Context, session: i64) -> Result<Listing> {
+        let _ = (cx, session);
+        Ok(Listing::new())
+    }
+
+    /// Brings files into a local directory, which is empty, under their names: as they are, or as they were after a
+    /// session.
     async fn fetch(&self, cx: &Context, names: &[String], into: &Path, at: Option<i64>) -> Result<()>;
 
     /// Brings files to the far end, and returns when it has confirmed that it holds the very bytes.
@@ -46,14 +64,28 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Removes files there.
     async fn remove(&self, cx: &Context, names: &[String]) -> Result<()>;
 
-    /// See [`Sink::forget_history`].
-    async fn forget_history(&self, cx: &Context, older_than: Duration) -> Result<()> {
-        let _ = (cx, older_than);
+    /// See [`cdrvault_pipeline::sink::Sink::clock_offset`].
+    fn clock_offset(&self) -> Option<i64> {
+        None
+    }
+
+    /// Drops the states that were made before this session.
+    async fn forget_before(&self, cx: &Context, session: i64) -> Result<()> {
+        let _ = (cx, session);
         Ok(())
     }
 }
 
-/// The files of a far end.
+/// What is at a far end.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// `None` where there is nothing at all.
+    pub(crate) listing: Option<Listing>,
+    /// A transfer was cut off, and has to be undone before the next one.
+    pub(crate) interrupted: bool,
+}
+
+/// The files of a far end, with their lengths where those are told.
 pub(crate) type Listing = BTreeMap<String, Option<u64>>;
 
 /// What one transfer is about.

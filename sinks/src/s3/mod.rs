@@ -163,10 +163,11 @@ impl S3 {
         let write = |mode: PutMode| async {
             let options = PutOptions { mode, ..PutOptions::default() };
             match self.store.put_opts(&self.key(PROBE), PutPayload::from_static(b"cdrvault\n"), options).await {
-                Ok(_) => Ok(false),
                 Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(true),
                 // It knows that there is such a thing, and not how to do it.
-                Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => Ok(false),
+                Ok(_) | Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => {
+                    Ok(false)
+                }
                 Err(error) if error.to_string().contains("NotImplemented") => Ok(false),
                 Err(error) => Err(self.told("write", PROBE)(error)),
             }

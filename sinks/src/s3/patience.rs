@@ -21,7 +21,7 @@ use super::failure;
 /// Growing pauses between tries, for so long after the first failure.
 #[derive(Debug)]
 pub(super) struct Pauses {
-    pauses: ExponentialBackoff,
+    growing: ExponentialBackoff,
     retry_for: Duration,
     until: Option<Instant>,
 }
@@ -34,14 +34,14 @@ impl Pauses {
             .without_max_times()
             .with_jitter()
             .build();
-        Self { pauses, retry_for, until: None }
+        Self { growing: pauses, retry_for, until: None }
     }
 
     /// How long to wait after a failure; `None` when it is time to give up.
     pub(super) fn after_failure(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let until = *self.until.get_or_insert_with(|| now + self.retry_for);
-        self.pauses.next().filter(|pause| now + *pause <= until)
+        self.growing.next().filter(|pause| now + *pause <= until)
     }
 }
 

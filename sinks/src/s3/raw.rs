@@ -105,7 +105,7 @@ pub(super) struct Unfinished {
 #[serde(rename_all = "PascalCase")]
 struct Uploads {
     #[serde(rename = "Upload", default)]
-    uploads: Vec<Unfinished>,
+    found: Vec<Unfinished>,
     #[serde(default)]
     is_truncated: bool,
     #[serde(default)]
@@ -145,7 +145,7 @@ impl Raw {
             }
             url.query_pairs_mut().append_pair("prefix", prefix).append_pair("uploads", "");
             let page: Uploads = self.send(Method::GET, &url, &[], Bytes::new()).await?.xml()?;
-            found.extend(page.uploads);
+            found.extend(page.found);
             let next = (page.next_key_marker, page.next_upload_id_marker);
             // A server that gives the same page for ever is not listened to for ever.
             if !page.is_truncated || next.0.is_empty() || marker.as_ref() == Some(&next) {
