@@ -40,6 +40,7 @@ use services::rsyncd::Rsyncd;
 use services::sshd::Sshd;
 
 /// A sink under test.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a place, not a state")]
 struct Subject {
     home: tempfile::TempDir,
     /// The other end, looked at without the sink.
