@@ -407,3 +407,50 @@ fn a_server_that_goes_away_in_the_middle_leaves_whole_days_only() {
     assert!(!out.contains(" 0 were there already"), "it went on: {out}");
     assert!(content(&server) == before);
 }
+
+/// Neither `SELECT *` nor a list of values knows of such columns.
+#[test]
+fn invisible_and_generated_columns_come_back() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(307, 2, 40).fill(&server);
+    server.app(
+        "ALTER TABLE ar_cdr ADD hidden VARCHAR(20) INVISIBLE DEFAULT 'by default', ADD twice BIGINT AS (duration * 2) STORED,
+             ADD thrice BIGINT AS (duration * 3) VIRTUAL;
+         UPDATE ar_cdr SET hidden = CONCAT('hid-', id) WHERE calldate < '2026-01-02'",
+    );
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let sums = || server.app("SELECT id, calldate, hidden, twice, thrice FROM ar_cdr ORDER BY calldate, id");
+    let (before, target) = (sums(), admin(&server, &site));
+    assert!(before.contains("hid-") && before.contains("by default"));
+    server.app("UPDATE ar_cdr SET hidden = 'lost', duration = duration + 1");
+    let said = restore(&site, &target, &["--from-sink", "vault"]);
+    assert_eq!(said.status, 0, "{}", said.err);
+    assert!(sums() == before);
+}
+
+/// A statement fails halfway through a day: the day is as before, and no table of ours stays.
+#[test]
+fn a_restore_that_fails_leaves_the_day_as_it_was_and_no_table_of_its_own() {
+    for engine in [Engine::InnoDb, Engine::RocksDb] {
+        let server = MariaDb::start(engine);
+        Rating::new(308, 2, 40).fill(&server);
+        let site = Site::on(&server);
+        site.ok("run", &[]);
+        let target = admin(&server, &site);
+        // A guard of the site's own refuses one of the values that are to come back.
+        server.app(
+            "UPDATE ar_cdr SET cost = 1;
+             ALTER TABLE ar_cdr ADD CONSTRAINT cheap CHECK (cost = 1 OR calldate >= '2026-01-02')",
+        );
+        let all =
+            || server.app("SELECT id, calldate, cost FROM ar_cdr WHERE calldate < '2026-01-02' ORDER BY calldate, id");
+        let before = all();
+        let said = restore(&site, &target, &["--from-sink", "vault", "--flow", "ar_cdr", "--day", "2026-01-01"]);
+        assert_eq!(said.status, 1, "{engine:?}: {}", said.err);
+        assert!(said.err.contains("cheap"), "{engine:?}: {}", said.err);
+        assert!(all() == before, "{engine:?}");
+        let ours = "SELECT COUNT(*) FROM information_schema.tables WHERE table_name LIKE 'cdrvault%'";
+        assert_eq!(server.app(ours).trim(), "0", "{engine:?}");
+    }
+}

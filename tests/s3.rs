@@ -130,3 +130,90 @@ fn what_an_interrupted_upload_left_is_taken_away() {
     );
     assert_eq!(s3.boto3(&left).unwrap().trim(), "['elsewhere/theirs']");
 }
+
+/// Whose credentials signed the requests.
+fn signers(gate: &Gate) -> Vec<String> {
+    let of = |asked: &Asked| {
+        let signed = asked.header("authorization")?.split_once("Credential=")?.1.to_owned();
+        signed.split('/').next().map(str::to_owned)
+    };
+    let mut all: Vec<String> = gate.asked().iter().filter_map(of).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+#[test]
+fn credentials_come_from_the_options_a_profile_the_environment_or_the_instance() {
+    let (_server, _s3, gate, site) = site(205);
+    site.ok("run", &[]);
+    let look = |environment: &[(&str, &str)]| {
+        gate.set(|_: &Asked| Fate::Pass);
+        let mut command = site.command("status", &[]);
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"] {
+            command.env_remove(name);
+        }
+        let done = services::home::said(command.envs(environment.iter().copied()).output().unwrap());
+        assert_eq!(done.status, 0, "{}", done.err);
+        signers(&gate)
+    };
+    assert_eq!(look(&[("AWS_ACCESS_KEY_ID", "OTHER"), ("AWS_SECRET_ACCESS_KEY", "x")]), ["test"], "the file wins");
+    let credentials = site.path("credentials");
+    std::fs::write(&credentials, "[work]\naws_access_key_id = PROFILED\naws_secret_access_key = x\n").unwrap();
+    let of_profile = [("AWS_SHARED_CREDENTIALS_FILE", credentials.to_str().unwrap()), ("AWS_ACCESS_KEY_ID", "OTHER")];
+    site.edit("access-key-id = \"test\"\nsecret-access-key = { file = \"s3-secret\" }\n", "profile = \"work\"\n");
+    assert_eq!(look(&of_profile), ["PROFILED"]);
+    site.edit("profile = \"work\"\n", "");
+    assert_eq!(look(&[("AWS_ACCESS_KEY_ID", "FROMENV"), ("AWS_SECRET_ACCESS_KEY", "x")]), ["FROMENV"]);
+    let instance = Gate::start(9);
+    instance.set(|asked: &Asked| {
+        let answer = match (asked.method.as_str(), asked.target.trim_end_matches('/')) {
+            ("PUT", "/latest/api/token") => "token",
+            ("GET", "/latest/meta-data/iam/security-credentials") => "role",
+            ("GET", "/latest/meta-data/iam/security-credentials/role") => {
+                r#"{"Code":"Success","LastUpdated":"2026-01-01T00:00:00Z","Type":"AWS-HMAC","AccessKeyId":"INSTANCE","SecretAccessKey":"x","Token":"t","Expiration":"2099-01-01T00:00:00Z"}"#
+            }
+            _ => return Fate::Answer(404, String::new()),
+        };
+        Fate::Answer(200, answer.to_owned())
+    });
+    assert_eq!(look(&[("AWS_METADATA_ENDPOINT", instance.endpoint().as_str())]), ["INSTANCE"]);
+}
+
+#[test]
+fn what_is_written_has_its_class_its_encryption_and_its_condition() {
+    let (server, _s3, gate, site) = site(206);
+    site.edit(
+        "retry-for = \"2s\"",
+        "retry-for = \"2s\"\nstorage-class = \"STANDARD_IA\"\nencryption = \"aws:kms\"\nkms-key = \"key-of-ours\"",
+    );
+    std::fs::create_dir(site.path("etc")).unwrap();
+    // In parts; each byte another, so that no server finds them alike.
+    let large: Vec<u8> =
+        (0..20_u32 << 18).flat_map(|number| (number.wrapping_mul(2_654_435_761)).to_le_bytes()).collect();
+    std::fs::write(site.path("etc/large"), large).unwrap();
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    site.pipeline(&format!(
+        "{text}\n[flow.etc]\nsource.files = {{ path = \"etc\" }}\ntransforms = [\"incremental\"]\nsinks = [\"vault\", \"bucket\"]\n"
+    ));
+    site.ok("run", &[]);
+    let objects = |asked: &&Asked| !asked.target.contains("/.cdrvault/probe");
+    let asked = gate.asked();
+    let begun: Vec<&Asked> = asked.iter().filter(objects).filter(|one| one.is("POST", "?uploads")).collect();
+    let whole: Vec<&Asked> =
+        asked.iter().filter(objects).filter(|one| one.method == "PUT" && !one.target.contains("partNumber")).collect();
+    assert!(!begun.is_empty() && whole.len() > 4, "{} and {}", begun.len(), whole.len());
+    for one in begun.iter().chain(&whole) {
+        assert_eq!(one.header("x-amz-server-side-encryption"), Some("aws:kms"), "{}", one.target);
+        assert_eq!(one.header("x-amz-server-side-encryption-aws-kms-key-id"), Some("key-of-ours"), "{}", one.target);
+    }
+    let live = |asked: &[Asked]| asked.iter().find(|one| one.is("PUT", LIVE)).cloned().unwrap();
+    assert_eq!(live(&asked).header("x-amz-storage-class"), Some("STANDARD_IA"));
+    assert_eq!(live(&asked).header("if-none-match"), Some("*"), "nothing may be there");
+    let ended = asked.iter().find(|one| one.is("POST", "uploadId=")).unwrap();
+    assert_eq!(ended.header("if-none-match"), Some("*"), "in parts as well");
+    rate_again(&server);
+    gate.set(|_: &Asked| Fate::Pass);
+    site.ok("run", &[]);
+    assert!(live(&gate.asked()).header("if-match").is_some(), "only what we saw may be replaced");
+}

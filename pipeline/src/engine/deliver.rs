@@ -340,18 +340,17 @@ impl Delivery<'_> {
     }
 }
 
-/// How a day or a tree shrank, if it lost everything or at least half. An empty tree is often a disk that is not mounted.
+/// How a day shrank, if it lost all of its rows or at least half of them, or that a tree is empty now: perhaps a disk is
+/// not mounted.
 fn shrunk(new: &Manifest, old: &Manifest) -> Option<String> {
-    let (what, parts) = match new.holds() {
-        Holding::Rows => ("day", "rows"),
-        Holding::Tree => ("directory", "entries"),
-        Holding::Document => return None,
-    };
-    if old.rows == 0 {
-        return None;
+    let before = old.rows;
+    match new.holds() {
+        _ if before == 0 => None,
+        Holding::Rows if new.rows == 0 => Some(format!("the day is empty now, {before} rows were saved")),
+        Holding::Rows if new.rows <= before / 2 => {
+            Some(format!("the day has {} rows now, {before} were saved", new.rows))
+        }
+        Holding::Tree if new.rows == 0 => Some(format!("the directory is empty now, {before} entries were saved")),
+        Holding::Rows | Holding::Tree | Holding::Document => None,
     }
-    if new.rows == 0 {
-        return Some(format!("the {what} is empty now, {} {parts} were saved", old.rows));
-    }
-    (new.rows <= old.rows / 2).then(|| format!("the {what} has {} {parts} now, {} were saved", new.rows, old.rows))
 }

@@ -420,12 +420,11 @@ pub async fn release(cx: &Context, opened: &Opened, partition: Partition) -> Res
                 changed.push(index);
             }
         }
-        // A mirror has the notes of its vault.
+        // A mirror has the notes of its vault, which travel with the next transfer.
         for (_, open, sink) in mirrors {
             if open.mirrors.is_some_and(|vault| changed.contains(&vault)) {
                 let notes = sink.notes(cx, &unit).await?;
                 sink.put_notes(cx, &unit, &notes).await?;
-                sink.flush(cx).await?;
             }
         }
     }
