@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]
     pipeline: Option<String>,
-    /// Also connect to the databases and look into the sinks; change nothing.
+    /// Also connect to the databases and look into the sinks. Changes nothing; a bucket gets a probe.
     #[arg(long)]
     connect: bool,
 }

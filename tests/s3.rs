@@ -217,3 +217,24 @@ fn what_is_written_has_its_class_its_encryption_and_its_condition() {
     site.ok("run", &[]);
     assert!(live(&gate.asked()).header("if-match").is_some(), "only what we saw may be replaced");
 }
+
+#[test]
+fn only_a_run_writes_and_only_pruning_needs_the_key_that_may_delete() {
+    let (_server, _s3, gate, site) = site(207);
+    site.ok("run", &[]);
+    gate.set(|_: &Asked| Fate::Pass);
+    site.ok("run", &["-n"]);
+    assert_eq!(gate.count("PUT", "") + gate.count("POST", ""), 0, "a plan writes nothing");
+    let shown = site.ok("validate", &["--connect"]);
+    assert!(shown.out.contains("it honours conditional writes"), "{}", shown.out);
+    let asked = gate.asked();
+    let written: Vec<&Asked> = asked.iter().filter(|one| one.method == "PUT").collect();
+    assert!(!written.is_empty() && written.iter().all(|one| one.target.contains("/.cdrvault/probe")), "{written:?}");
+    // A key that this user may not read.
+    site.edit(
+        "retry-for = \"2s\"",
+        "retry-for = \"2s\"\nkeep = { superseded = \"9y\" }\nprune-access-key-id = \"pruner\"\nprune-secret-access-key = { file = \"nowhere\" }",
+    );
+    site.ok("run", &[]);
+    site.ok("status", &[]);
+}

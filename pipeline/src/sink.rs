@@ -27,7 +27,8 @@ pub trait Sink: Send + Sync {
     fn capabilities(&self) -> Capabilities;
 
     /// Checks the vault's identity, makes the vault where there is none yet and none is expected, probes what the place
-    /// can do, takes the vault's lock and removes what an interrupted run left in the way. With `dry_run` it writes nothing.
+    /// can do, takes the vault's lock and removes what an interrupted run left in the way. With `dry_run` it writes nothing, unless
+    /// `expect` asks for a probe and only writing can tell.
     async fn open(&self, cx: &Context, expect: &Expected, dry_run: bool) -> Result<Identity>;
 
     /// The highest generation of each partition of a dataset, from names alone.

@@ -88,6 +88,7 @@ impl Opened {
         only: &[String],
         state: Option<&State>,
         dry_run: bool,
+        probe_write: bool,
         adopt: bool,
     ) -> Result<Self> {
         let mut opened =
@@ -96,7 +97,7 @@ impl Opened {
         opened.open_sessions(cx, dry_run).await?;
         opened.check_sources(cx).await;
         // A vault that nothing can be written to now is left alone.
-        opened.open_sinks(cx, state, dry_run, adopt, true, |flow| flow.source.is_ok()).await?;
+        opened.open_sinks(cx, state, dry_run, adopt, probe_write, |flow| flow.source.is_ok()).await?;
         Ok(opened)
     }
 

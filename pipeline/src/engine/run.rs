@@ -30,10 +30,11 @@ use crate::progress::by_dataset;
 /// A server whose clock is further off than this, in seconds, is worth a warning.
 pub(super) const CLOCK_TOLERANCE: i64 = 300;
 
-/// Opens a pipeline to look at it: nothing is locked or written.
+/// Opens a pipeline to find out whether a run could do its work: nothing is locked, and nothing is written but a probe
+/// where only writing tells.
 pub async fn open(cx: &Context, pipeline: Arc<Pipeline>) -> Result<Opened> {
     let state = State::load(&pipeline.state)?;
-    Opened::open(cx, pipeline, &[], state.as_ref(), true, false).await
+    Opened::open(cx, pipeline, &[], state.as_ref(), true, true, false).await
 }
 
 /// Opens a pipeline to prune it: unless it is only planned, locks are taken. Databases are only asked what time it is.
@@ -94,8 +95,9 @@ pub async fn run(
 async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut report: Report) -> Result<Ran> {
     let directory = pipeline.state.clone();
     let loaded = State::load(&directory)?;
-    let opening =
-        Opened::open(cx, Arc::clone(&pipeline), &options.flows, loaded.as_ref(), options.dry_run, options.adopt_vault);
+    let dry_run = options.dry_run;
+    let (flows, state) = (&options.flows, loaded.as_ref());
+    let opening = Opened::open(cx, Arc::clone(&pipeline), flows, state, dry_run, !dry_run, options.adopt_vault);
     let mut opened = opening.await?;
     let mut state = loaded.unwrap_or_default();
     if !options.dry_run {

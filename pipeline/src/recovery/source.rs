@@ -31,7 +31,7 @@ pub(super) async fn compare(
     report: &mut Report,
 ) -> Result<()> {
     let state = State::load(&pipeline.state)?;
-    let opened = Opened::open(cx, Arc::clone(pipeline), &job.flows, state.as_ref(), true, false).await?;
+    let opened = Opened::open(cx, Arc::clone(pipeline), &job.flows, state.as_ref(), true, false, false).await?;
     for flow in &opened.flows {
         let source = match &flow.source {
             Ok(source) => source,
