@@ -92,7 +92,6 @@ class MariaDb:
         subprocess.run([GENERATE, first, str(days), str(calls), str(last or calls), csv], check=True)
         for table in TABLES:
             self.sql(
-                "SET SESSION unique_checks = 0, foreign_key_checks = 0;"
                 f"LOAD DATA INFILE '{csv / table}.csv' INTO TABLE {table} CHARACTER SET binary "
                 "FIELDS TERMINATED BY ',' OPTIONALLY ENCLOSED BY '\"' ESCAPED BY '\\\\';",
                 database,
