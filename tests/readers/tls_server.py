@@ -1,11 +1,13 @@
-"""Serves TLS with certificates that are good, expired, or for another name: tls_server.py DIRECTORY
+"""Serves TLS with certificates that are good, expired, or for another name: tls_server.py DIRECTORY [PORT]
 
+What is said under a good certificate is passed on to the port of this machine, and so are the answers.
 Writes ca.pem and other-ca.pem into the directory, then a line with the three ports to ports.txt.
 """
 
 import datetime
 import ipaddress
 import os
+import select
 import socket
 import ssl
 import sys
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 directory = sys.argv[1]
+target = int(sys.argv[2]) if len(sys.argv) > 2 else None
 os.makedirs(directory, exist_ok=True)
 now = datetime.datetime.now(datetime.timezone.utc)
 day = datetime.timedelta(days=1)
@@ -43,6 +46,19 @@ def authority(text, file):
     return key
 
 
+def pass_on(secure, server):
+    """Both directions in one thread: a TLS connection is not used by two at once."""
+    with server:
+        while True:
+            ready = [secure] if secure.pending() else select.select([secure, server], [], [])[0]
+            for side, other in ((secure, server), (server, secure)):
+                if side in ready:
+                    words = side.recv(1 << 16)
+                    if not words:
+                        return
+                    other.sendall(words)
+
+
 def serve(authority_key, begin, end, host):
     key = ec.generate_private_key(ec.SECP256R1())
     made = x509.CertificateBuilder().subject_name(name("server")).issuer_name(name("authority"))
@@ -57,13 +73,18 @@ def serve(authority_key, begin, end, host):
     context.load_cert_chain(write(f"server-{made.serial_number}.pem", pem, private))
     listener = socket.create_server(("127.0.0.1", 0))
 
+    def talk(client):
+        try:
+            with context.wrap_socket(client, server_side=True) as secure:
+                if target:
+                    pass_on(secure, socket.create_connection(("127.0.0.1", target)))
+        except OSError:
+            pass
+
     def answer():
         while True:
             client, _ = listener.accept()
-            try:
-                context.wrap_socket(client, server_side=True).close()
-            except OSError:
-                pass
+            threading.Thread(target=talk, args=(client,), daemon=True).start()
 
     threading.Thread(target=answer, daemon=True).start()
     return listener.getsockname()[1]

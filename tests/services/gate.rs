@@ -39,6 +39,8 @@ pub(crate) enum Fate {
     LoseReply,
     /// It is passed on, and the connection ends after so many bytes of the reply's body.
     CutReply(usize),
+    /// It is passed on, and after so many bytes of the reply's body nothing more comes, and no end.
+    StallReply(usize),
     /// There is never an answer.
     Silence,
 }
@@ -155,7 +157,7 @@ async fn serve(client: TcpStream, port: u16, judge: &Mutex<Judge>, noted: &Mutex
                 continue;
             }
             Fate::Silence => return std::future::pending().await,
-            Fate::Pass | Fate::LoseReply | Fate::CutReply(_) => {}
+            Fate::Pass | Fate::LoseReply | Fate::CutReply(_) | Fate::StallReply(_) => {}
         }
         // One connection for each request: then a reply without a length ends with it.
         let mut server = BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?);
@@ -173,10 +175,14 @@ async fn serve(client: TcpStream, port: u16, judge: &Mutex<Judge>, noted: &Mutex
                 tokio::io::copy(&mut server.take(length.unwrap_or(u64::MAX)), &mut tokio::io::sink()).await?;
                 return Ok(());
             }
-            Fate::CutReply(most) => {
+            Fate::CutReply(most) | Fate::StallReply(most) => {
                 client.get_mut().write_all(&raw).await?;
                 tokio::io::copy(&mut server.take(most as u64), client.get_mut()).await?;
-                return client.get_mut().flush().await;
+                client.get_mut().flush().await?;
+                if matches!(fate, Fate::StallReply(_)) {
+                    return std::future::pending().await;
+                }
+                return Ok(());
             }
             _ => {}
         }

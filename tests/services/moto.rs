@@ -11,7 +11,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::daemon::Daemon;
-use super::{boto3, leftovers};
+use super::{boto3, leftovers, places};
 
 /// The bucket that is there from the start.
 const BUCKET: &str = "vault";
@@ -29,9 +29,19 @@ pub(crate) struct Moto {
 impl Moto {
     /// Starts it, and makes a bucket.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with a clock that is `ahead` of ours, as `+10d`.
+    pub(crate) fn start_with_clock(ahead: &str) -> Self {
+        let library = places::libfaketime();
+        Self::start_with(&[("LD_PRELOAD", library.to_str().expect("a path of Debian's")), ("FAKETIME", ahead)])
+    }
+
+    fn start_with(environment: &[(&str, &str)]) -> Self {
         leftovers::sweep();
         let directory = tempfile::Builder::new().prefix("cdrvault-moto-").tempdir().expect("a temporary directory");
-        let (daemon, port) = Daemon::on_free_port(|port| serve(directory.path(), port));
+        let (daemon, port) = Daemon::on_free_port(|port| serve(directory.path(), port, environment));
         let server = Self { daemon, port, directory };
         server.new_bucket(BUCKET);
         server
@@ -105,7 +115,7 @@ impl Moto {
     }
 }
 
-fn serve(directory: &Path, port: u16) -> Result<Daemon, String> {
+fn serve(directory: &Path, port: u16, environment: &[(&str, &str)]) -> Result<Daemon, String> {
     let mut command = Command::new(super::python::python());
     // What `moto_server` does. The directory is there to be seen in the list of processes.
     command.args(["-c", "import sys; from moto.server import main; main(sys.argv[2:])"]).arg(directory);
@@ -117,5 +127,6 @@ fn serve(directory: &Path, port: u16) -> Result<Daemon, String> {
             command.env_remove(name);
         }
     }
+    command.envs(environment.iter().copied());
     Daemon::start(&mut command, directory, &format!("Running on http://127.0.0.1:{port}"))
 }

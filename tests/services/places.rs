@@ -28,3 +28,12 @@ pub(crate) fn program(name: &str, package: &str) -> PathBuf {
         std::env::split_paths(&path).chain(usual).map(|directory| directory.join(name)).find(|file| file.is_file());
     found.unwrap_or_else(|| panic!("this test needs `{name}`: run `apt-get install {package}`, or ./test, which does"))
 }
+
+/// The library under which a program has another clock.
+pub(crate) fn libfaketime() -> PathBuf {
+    std::fs::read_dir("/usr/lib")
+        .expect("a directory of libraries")
+        .filter_map(|entry| Some(entry.ok()?.path().join("faketime/libfaketime.so.1")))
+        .find(|path| path.exists())
+        .expect("this test needs libfaketime: run ./test, which installs it")
+}

@@ -17,8 +17,16 @@ pub struct Tls {
 impl Tls {
     /// Their authority is in `ca.pem` of the directory, another one in `other-ca.pem`.
     pub fn start(directory: &Path) -> Self {
+        Self::before(directory, None)
+    }
+
+    /// The same; what is said under the good certificate is passed on to a server on this port of 127.0.0.1.
+    pub fn before(directory: &Path, server: Option<u16>) -> Self {
         let mut command = Command::new(python::python());
-        command.arg(places::test_file("readers/tls_server.py")).arg(directory);
+        command
+            .arg(places::test_file("readers/tls_server.py"))
+            .arg(directory)
+            .args(server.map(|port| port.to_string()));
         let mut made = Self {
             server: command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap(),
             good: 0,
