@@ -217,12 +217,10 @@ async fn prune(cx: &Context, opened: &Opened, state: &mut State, directory: &Pat
     match pruning.await {
         Ok(pruned) => {
             report.warnings.extend(pruned.waiting);
-            report.warnings.extend(
-                pruned
-                    .failures
-                    .into_iter()
-                    .map(|failure| format!("sink `{}` is not pruned: {}", failure.of, failure.message)),
-            );
+            report.warnings.extend(pruned.failures.into_iter().map(|failure| {
+                let todo = failure.hint.map(|hint| format!(". To do: {hint}")).unwrap_or_default();
+                format!("sink `{}` is not pruned: {}{todo}", failure.of, failure.message)
+            }));
             report.pruned = pruned.removed;
         }
         Err(error) => report.warnings.push(error.one_line()),

@@ -23,20 +23,18 @@ use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::payload::{Body, ByteStream};
 use cdrvault_pipeline::sink::Capabilities;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http::Method;
 use object_store::aws::AmazonS3;
 use object_store::client::HttpConnector as _;
 use object_store::multipart::MultipartStore as _;
 use object_store::path::Path;
-use object_store::{
-    Attribute, Attributes, ClientOptions, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
-    UpdateVersion,
-};
+use object_store::{ClientOptions, ObjectStore as _, ObjectStoreExt as _, PutMode, UpdateVersion};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
 use crate::vault::{Seen, Store};
 use patience::Patience;
-use raw::{NOTE, NOTE_OF_PARTS, Raw};
+use raw::{Ask, NOTE, NOTE_OF_PARTS, Raw};
 use throttle::Throttle;
 use upload::{Source, Upload};
 
@@ -78,7 +76,7 @@ pub(crate) struct S3 {
     store: AmazonS3,
     /// Where there are other credentials for it.
     deleting: Option<Deleting>,
-    deletes: OnceLock<AmazonS3>,
+    deletes: OnceLock<Raw>,
     raw: Raw,
     patience: Patience,
     throttle: Throttle,
@@ -146,12 +144,20 @@ impl S3 {
         move |error| failure::told(doing, &self.show(name), error)
     }
 
-    fn attributes(&self) -> Attributes {
-        let mut attributes = Attributes::new();
-        if let Some(class) = self.bucket.storage_class {
-            attributes.insert(Attribute::StorageClass, class.into());
-        }
-        attributes
+    /// Writes what goes in one request.
+    async fn write(
+        &self,
+        name: &str,
+        content: Bytes,
+        mode: &PutMode,
+        class: Option<&'static str>,
+    ) -> object_store::Result<()> {
+        let mut headers = raw::checksum(&Sha256::digest(&content)).to_vec();
+        headers.extend(class.map(|class| ("x-amz-storage-class", class.to_owned())));
+        headers.extend(self.bucket.encryption.iter().cloned());
+        headers.extend(raw::condition(mode));
+        let key = self.key(name);
+        self.raw.ask(Ask { headers: &headers, body: content, ..Ask::new(Method::PUT, &key) }).await.map(drop)
     }
 
     fn honours(&self) -> Conditions {
@@ -160,14 +166,11 @@ impl S3 {
 
     /// Writes, and finds out which conditions stop a write that they must stop.
     async fn probe(&self) -> Result<Conditions> {
-        let write = |mode: PutMode| async {
-            let options = PutOptions { mode, ..PutOptions::default() };
-            match self.store.put_opts(&self.key(PROBE), PutPayload::from_static(b"cdrvault\n"), options).await {
+        let write = |mode: PutMode| async move {
+            match self.write(PROBE, Bytes::from_static(b"cdrvault\n"), &mode, None).await {
                 Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(true),
                 // It knows that there is such a thing, and not how to do it.
-                Ok(_) | Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => {
-                    Ok(false)
-                }
+                Ok(()) | Err(object_store::Error::NotImplemented { .. }) => Ok(false),
                 Err(error) if error.to_string().contains("NotImplemented") => Ok(false),
                 Err(error) => Err(self.told("write", PROBE)(error)),
             }
@@ -229,8 +232,7 @@ impl S3 {
             return Err(damaged(file));
         }
         self.throttle.take(content.len()).await;
-        let options = PutOptions { mode: self.mode(over), attributes: self.attributes(), ..PutOptions::default() };
-        match self.store.put_opts(&self.key(name), content.into(), options).await {
+        match self.write(name, content, &self.mode(over), self.bucket.storage_class).await {
             Err(error) if !self.arrived(name, sha256, &error).await => Err(self.told("write", name)(error)),
             _ => Ok(()),
         }
@@ -294,7 +296,11 @@ impl S3 {
                 upload.copy(number, &source, first, (first + size).min(length) - 1)
             });
             let parts: Vec<_> = stream::iter(copies).buffered(PARTS_AT_ONCE).try_collect().await?;
-            upload.complete(&parts, &PutMode::Overwrite).await
+            match upload.complete(&parts, &PutMode::Overwrite).await {
+                // The reply to it, or to an earlier try, was lost. The name tells the content, and it is whole or not there.
+                Err(error) if !matches!(self.length(to).await, Ok(Some(there)) if there == length) => Err(error),
+                _ => Ok(()),
+            }
         };
         let copied = copying.await;
         if copied.is_err() {
@@ -350,12 +356,12 @@ impl S3 {
     }
 
     /// The client that removes.
-    fn deletes(&self) -> Result<&AmazonS3> {
+    fn deletes(&self) -> Result<&Raw> {
         match (&self.deleting, self.deletes.get()) {
-            (None, _) => Ok(&self.store),
+            (None, _) => Ok(&self.raw),
             (Some(_), Some(made)) => Ok(made),
             (Some(make), None) => {
-                let made = make()?;
+                let made = Raw { store: make()?, ..self.raw.clone() };
                 Ok(self.deletes.get_or_init(|| made))
             }
         }
@@ -463,10 +469,9 @@ impl Store for S3 {
                 None => {}
             }
         }
-        let options = PutOptions { mode: self.mode(None), ..PutOptions::default() };
         let sha256 = hex::encode(Sha256::digest(&content));
-        match self.store.put_opts(&self.key(name), content.into(), options).await {
-            Ok(_) => self.check(name, &sha256, None).await,
+        match self.write(name, content.into(), &self.mode(None), None).await {
+            Ok(()) => self.check(name, &sha256, None).await,
             Err(error) if self.arrived(name, &sha256, &error).await => Ok(()),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 Err(is_there())
@@ -477,7 +482,7 @@ impl Store for S3 {
 
     async fn replace(&self, name: &str, content: Vec<u8>) -> Result<()> {
         let sha256 = hex::encode(Sha256::digest(&content));
-        self.store.put(&self.key(name), content.into()).await.map_err(self.told("write", name))?;
+        self.write(name, content.into(), &PutMode::Overwrite, None).await.map_err(self.told("write", name))?;
         self.check(name, &sha256, None).await
     }
 
@@ -497,7 +502,8 @@ impl Store for S3 {
         if old.size > COPIED_AT_ONCE {
             self.copy_in_parts(from, to, old.size, old.e_tag.as_deref()).await?;
         } else {
-            let copied = self.store.copy(&self.key(from), &self.key(to)).await;
+            let source = Source { bucket: &self.bucket.name, path: &self.key(from), tag: old.e_tag.as_deref() };
+            let copied = source.copy_at_once(&self.raw, &self.key(to), &self.bucket.encryption).await;
             copied.map_err(self.told("keep a version as", to))?;
         }
         if self.length(to).await? == Some(old.size) {
@@ -514,11 +520,23 @@ impl Store for S3 {
     }
 
     async fn remove(&self, name: &str) -> Result<()> {
-        match self.deletes()?.delete(&self.key(name)).await {
-            Ok(()) => Ok(()),
+        match self.deletes()?.ask(Ask::new(Method::DELETE, &self.key(name))).await {
+            Ok(_) => Ok(()),
             Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(self.told("remove", name)(error)
-                .hint("these credentials may not delete, or object lock holds the object; see prune-access-key-id")),
+            Err(error) => {
+                let error = self.told("remove", name)(error);
+                let hint = match (error.kind(), &self.deleting) {
+                    (Kind::Denied, Some(_)) => {
+                        "correct `prune-access-key-id` and `prune-secret-access-key`, and let that key delete; object lock \
+                         may hold the object, too"
+                    }
+                    (Kind::Denied, None) => {
+                        "these credentials may not delete, or object lock holds the object; see prune-access-key-id"
+                    }
+                    _ => return Err(error),
+                };
+                Err(error.hint(hint))
+            }
         }
     }
 

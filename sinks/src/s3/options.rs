@@ -7,7 +7,7 @@ use cdrvault_pipeline::config::{Age, ByteSize, FilePath, Problem, Secret, Sectio
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
 use cdrvault_pipeline::sink::Sink;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{Certificate, ClientOptions, RetryConfig};
 use schemars::JsonSchema;
@@ -351,27 +351,16 @@ impl BuildS3 {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
         }
         let path_style = options.path_style.unwrap_or(options.endpoint.is_some());
-        if let Some(encryption) = options.encryption {
-            builder = builder.with_config(config_key("aws_server_side_encryption")?, encryption.name());
-            if let Some(kms_key) = &options.kms_key {
-                builder = builder.with_config(config_key("aws_sse_kms_key_id")?, kms_key);
-            }
-        }
         // There is one layer that tries again, and it is ours.
         let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
         builder
             .with_bucket_name(&self.bucket)
             .with_region(self.region()?)
             .with_virtual_hosted_style_request(!path_style)
-            .with_checksum_algorithm(Checksum::SHA256)
             .with_retry(retry)
             .with_http_connector(patience.clone())
             .with_client_options(self.client_options()?)
             .build()
             .map_err(|error| Error::new(Kind::Config, format!("cannot prepare {}", self.describe())).with_source(error))
     }
-}
-
-fn config_key(name: &str) -> Result<AmazonS3ConfigKey> {
-    name.parse().map_err(|error: object_store::Error| Error::failed(format!("there is no `{name}`")).with_source(error))
 }

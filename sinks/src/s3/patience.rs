@@ -115,10 +115,10 @@ impl Patient {
         if of_store {
             self.patience.note_clock(&response);
         }
-        if of_object {
+        if of_object && response.status().is_success() {
             return Ok(response);
         }
-        // What is no object is a page of a listing at most. Its end is waited for, so that it can be asked for again.
+        // What is no object is an error or a page of a listing at most. Its end is waited for, so that it can be asked for again.
         let (mut parts, body) = response.into_parts();
         let body = body.bytes().await?;
         // Some answers begin before the server knows how they end:

@@ -1,5 +1,5 @@
-//! The requests that `object_store` does not know: the checksum that the server keeps, unfinished uploads, and uploads in
-//! parts that end under a condition.
+//! The requests that `object_store` does not know, or not as buckets with object lock want them: everything that is
+//! written or removed, the checksum that the server keeps, and unfinished uploads.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use object_store::aws::{AmazonS3, AwsAuthorizer};
 use object_store::client::{HttpClient, HttpRequest};
 use object_store::path::Path;
 use object_store::signer::Signer as _;
-use object_store::{Error, Result};
+use object_store::{Error, PutMode, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
 /// Sends requests of our own with the credentials of a client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Raw {
     pub(super) http: HttpClient,
     pub(super) store: AmazonS3,
@@ -52,6 +52,21 @@ impl Answer {
 
     pub(super) fn xml<T: DeserializeOwned>(&self) -> Result<T> {
         quick_xml::de::from_str(&String::from_utf8_lossy(&self.body)).map_err(failed)
+    }
+}
+
+/// Headers that have the server check what it gets. A bucket with object lock wants the second one:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html>
+pub(super) fn checksum(sha256: &[u8]) -> [(&'static str, String); 2] {
+    [("x-amz-checksum-sha256", STANDARD.encode(sha256)), ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned())]
+}
+
+/// The header under whose condition something is written.
+pub(super) fn condition(mode: &PutMode) -> Option<(&'static str, String)> {
+    match mode {
+        PutMode::Overwrite => None,
+        PutMode::Create => Some(("if-none-match", "*".to_owned())),
+        PutMode::Update(version) => version.e_tag.clone().map(|tag| ("if-match", tag)),
     }
 }
 
@@ -201,6 +216,9 @@ fn refused(status: StatusCode, url: &Url, body: &[u8]) -> Error {
         StatusCode::CONFLICT => Error::AlreadyExists { path, source },
         StatusCode::FORBIDDEN => Error::PermissionDenied { path, source },
         StatusCode::UNAUTHORIZED => Error::Unauthenticated { path, source },
+        StatusCode::NOT_IMPLEMENTED => {
+            Error::NotImplemented { operation: source.to_string(), implementer: "the server".to_owned() }
+        }
         _ => Error::Generic { store: "S3", source },
     }
 }

@@ -1,7 +1,5 @@
 //! An object in parts, sent or copied by the server, which is there when the last of them is, and a condition holds.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Method;
 use object_store::path::Path;
@@ -10,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use quick_xml::escape::escape;
 use serde::Deserialize;
 
-use super::raw::{Ask, Raw};
+use super::raw::{Ask, Raw, checksum, condition};
 
 /// One that was begun.
 pub(super) struct Upload<'a> {
@@ -32,6 +30,25 @@ pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
     /// Only if it still is this.
     pub(super) tag: Option<&'a str>,
+}
+
+impl Source<'_> {
+    // <https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPartCopy.html>
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        const IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+        let from = format!("{}/{}", self.bucket, utf8_percent_encode(self.path.as_ref(), IN_PATHS));
+        let tag = self.tag.map(|tag| ("x-amz-copy-source-if-match", tag.to_owned()));
+        [("x-amz-copy-source", from)].into_iter().chain(tag).collect()
+    }
+
+    /// Has the server copy all of it in one request, which copies 5 GB at most.
+    pub(super) async fn copy_at_once(&self, raw: &Raw, to: &Path, encryption: &[(&'static str, String)]) -> Result<()> {
+        let mut headers = self.headers();
+        // That of no body. Where there is object lock, this request may be asked for it, too.
+        headers.push(("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg==".to_owned()));
+        headers.extend(encryption.iter().cloned());
+        raw.ask(Ask { headers: &headers, ..Ask::new(Method::PUT, to) }).await.map(drop)
+    }
 }
 
 #[derive(Deserialize)]
@@ -56,26 +73,23 @@ impl<'a> Upload<'a> {
 
     /// Sends a part; they count from 1. The upload was begun with `x-amz-checksum-algorithm: SHA256`.
     pub(super) async fn send(&self, number: usize, content: Bytes, sha256: &[u8]) -> Result<Part> {
-        let (number, sha256) = (number.to_string(), STANDARD.encode(sha256));
+        let (number, checksum) = (number.to_string(), checksum(sha256));
         let ask = Ask {
             query: &[("partNumber", &number), ("uploadId", &self.id)],
-            headers: &[("x-amz-checksum-sha256", sha256.clone())],
+            headers: &checksum,
             body: content,
             ..Ask::new(Method::PUT, self.path)
         };
         let tag = self.raw.ask(ask).await?.header("etag").ok_or_else(|| untagged(&number))?;
+        let [(_, sha256), _] = checksum;
         Ok(Part { number, tag, sha256: Some(sha256) })
     }
 
     /// Has the server copy a part from another object: the bytes from `first` to `last`, inclusive.
     pub(super) async fn copy(&self, number: usize, source: &Source<'_>, first: u64, last: u64) -> Result<Part> {
-        // <https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPartCopy.html>
-        const IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
         let number = number.to_string();
-        let from = format!("{}/{}", source.bucket, utf8_percent_encode(source.path.as_ref(), IN_PATHS));
-        let mut headers =
-            vec![("x-amz-copy-source", from), ("x-amz-copy-source-range", format!("bytes={first}-{last}"))];
-        headers.extend(source.tag.map(|tag| ("x-amz-copy-source-if-match", tag.to_owned())));
+        let mut headers = source.headers();
+        headers.push(("x-amz-copy-source-range", format!("bytes={first}-{last}")));
         let ask = Ask {
             query: &[("partNumber", &number), ("uploadId", &self.id)],
             headers: &headers,
@@ -96,11 +110,7 @@ impl<'a> Upload<'a> {
             text.push_str("</Part>");
         }
         text.push_str("</CompleteMultipartUpload>");
-        let condition = match mode {
-            PutMode::Overwrite => None,
-            PutMode::Create => Some(("if-none-match", "*".to_owned())),
-            PutMode::Update(version) => version.e_tag.clone().map(|tag| ("if-match", tag)),
-        };
+        let condition = condition(mode);
         let ask = Ask {
             query: &[("uploadId", &self.id)],
             headers: condition.as_slice(),
