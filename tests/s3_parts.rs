@@ -1,0 +1,339 @@
+//! Objects that travel in parts: two writers at once, replies that are lost, and copies that one request does not make.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "a test")]
+
+mod services;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use cdrvault_pipeline::config;
+use cdrvault_pipeline::context::{Context, Writer};
+use cdrvault_pipeline::engine::Retrying;
+use cdrvault_pipeline::entry::Entry;
+use cdrvault_pipeline::error::{Kind, Result};
+use cdrvault_pipeline::fingerprint;
+use cdrvault_pipeline::layout;
+use cdrvault_pipeline::manifest::{Content, FORMAT, Manifest, Origin, StoredObject};
+use cdrvault_pipeline::partition::{Partition, Unit};
+use cdrvault_pipeline::payload::Body;
+use cdrvault_pipeline::plugin::Around;
+use cdrvault_pipeline::progress::Quiet;
+use cdrvault_pipeline::sink::{Expected, Live, LiveObject, Sealed, Sink};
+use futures::TryStreamExt as _;
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Runtime;
+
+use services::Random;
+use services::garage::Garage;
+use services::gate::{Asked, Fate, Gate};
+use services::moto::Moto;
+
+/// More than goes in one part.
+const IN_PARTS: usize = 20_000_000;
+
+/// More than one request copies.
+const COPIED_IN_PARTS: usize = 70 << 20;
+
+enum Server {
+    Garage(Garage),
+    Moto(Moto),
+}
+
+impl Server {
+    fn boto3(&self, script: &str) -> String {
+        match self {
+            Self::Garage(server) => server.boto3(script),
+            Self::Moto(server) => server.boto3(script),
+        }
+        .unwrap()
+    }
+
+    fn port(&self) -> u16 {
+        match self {
+            Self::Garage(server) => server.port(),
+            Self::Moto(server) => server.port(),
+        }
+    }
+
+    /// The SHA-256 of an object, read by another client.
+    fn sha256(&self, name: &str) -> String {
+        let script = format!(
+            "import hashlib\nprint(hashlib.sha256(s3.get_object(Bucket='vault', Key='site/{name}')['Body'].read()).hexdigest())"
+        );
+        self.boto3(&script).trim().to_owned()
+    }
+
+    fn unfinished(&self) -> String {
+        self.boto3("print(len(s3.list_multipart_uploads(Bucket='vault').get('Uploads', [])))").trim().to_owned()
+    }
+}
+
+/// A writer of the vault, which reaches the bucket at this port.
+struct Place {
+    home: tempfile::TempDir,
+    cx: Context,
+    sink: Arc<dyn Sink>,
+}
+
+impl Place {
+    async fn open(server: &Server, port: u16) -> Self {
+        let home = tempfile::Builder::new().prefix("cdrvault-parts").tempdir().unwrap();
+        let (region, key, secret) = match server {
+            Server::Garage(server) => (server.region(), server.access_key(), server.secret_key()),
+            Server::Moto(server) => (server.region(), server.access_key(), server.secret_key()),
+        };
+        let section = services::remote::s3_section(&format!("http://127.0.0.1:{port}"), region, "vault", key);
+        let text = format!(
+            "name = \"parts\"\nstate = \"state\"\n{section}[flow.data]\nsource.files = {{ path = \"in\" }}\nsinks = [\"bucket\"]\n"
+        );
+        std::fs::write(home.path().join("pipeline.toml"), text).unwrap();
+        std::fs::write(home.path().join("s3-secret"), secret).unwrap();
+        let cx = Context {
+            cancel: tokio_util::sync::CancellationToken::new(),
+            progress: Arc::new(Quiet),
+            writer: Arc::new(Writer {
+                pipeline: "parts".to_owned(),
+                id: "0badcafe".to_owned(),
+                timezone: jiff::tz::TimeZone::UTC,
+                state: home.path().join("state"),
+            }),
+        };
+        let pipeline = config::open(&home.path().join("pipeline.toml"), &cdrvault::registry()).unwrap();
+        let around = Around { datasets: vec!["data".to_owned()], mirrored: None };
+        let sink: Arc<dyn Sink> = Arc::new(Retrying(pipeline.sink("bucket").unwrap().build.build(&around).unwrap()));
+        sink.open(&cx, &Expected::default(), false).await.unwrap();
+        Self { home, cx, sink }
+    }
+
+    async fn live(&self) -> Live {
+        self.sink.live(&self.cx, &unit()).await.unwrap()
+    }
+
+    async fn publish(&self, sealed: &Sealed, over: &Live) -> Result<Manifest> {
+        self.sink.publish(&self.cx, sealed, over).await
+    }
+
+    /// What the program itself reads of a generation.
+    async fn read(&self, generation: u32) -> Vec<u8> {
+        let manifest = self.sink.manifest(&self.cx, &unit(), generation).await.unwrap();
+        let objects: Vec<_> = self.sink.read(&self.cx, &manifest).await.unwrap().try_collect().await.unwrap();
+        match objects.into_iter().next().unwrap().body {
+            Body::Stream(bytes) => bytes.try_collect::<Vec<_>>().await.unwrap().concat(),
+            _ => panic!("a bucket has streams"),
+        }
+    }
+}
+
+fn unit() -> Unit {
+    Unit::new("data", Partition::Day("2026-01-01".parse().unwrap()))
+}
+
+fn live_path() -> String {
+    layout::live_path(&unit(), "data-2026-01-01.parquet").unwrap()
+}
+
+/// Of these two, each byte is another one.
+fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut random = Random(seed);
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        bytes.extend(random.below(u64::MAX).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// A generation with this content, whose body lies in a file.
+fn sealed(directory: &Path, generation: u32, content: &[u8]) -> (Sealed, String) {
+    let sha256 = hex::encode(Sha256::digest(content));
+    let body = directory.join(format!("body-{sha256}"));
+    std::fs::write(&body, content).unwrap();
+    let mut entry = Entry::object("body");
+    entry.sha256 = Some(sha256.clone());
+    let manifest = Manifest {
+        format: FORMAT,
+        unit: unit(),
+        generation,
+        rows: 1,
+        content: Content::Object(StoredObject {
+            path: live_path(),
+            bytes: content.len() as u64,
+            sha256: sha256.clone(),
+            data_sha256: None,
+        }),
+        fingerprint: fingerprint::of_entries(&[entry]),
+        tripwire: None,
+        columns: Vec::new(),
+        table: None,
+        origin: Origin {
+            pipeline: "parts".to_owned(),
+            writer: "0badcafe".to_owned(),
+            source: "test".to_owned(),
+            snapshot: Timestamp::now(),
+            reasons: Vec::new(),
+            version: "0".to_owned(),
+        },
+        open: false,
+        incomplete: false,
+        sealed: Timestamp::now(),
+        received: None,
+        replaced: None,
+    };
+    (Sealed { manifest, bodies: BTreeMap::from([(sha256.clone(), body)]) }, sha256)
+}
+
+/// The end of an upload in parts of something like this.
+fn ends(asked: &Asked, name: &str) -> bool {
+    asked.is("POST", "uploadId=") && asked.target.contains(name)
+}
+
+#[test]
+fn of_two_writers_in_parts_one_is_told_and_what_is_live_is_whole() {
+    let server = Server::Moto(Moto::start());
+    let gate = Gate::start(server.port());
+    let runtime = Runtime::new().unwrap();
+    let ours = runtime.block_on(Place::open(&server, gate.port()));
+    let theirs = Arc::new(runtime.block_on(Place::open(&server, server.port())));
+    assert!(ours.sink.capabilities().conditional_put);
+    let shas = |generation: u32| {
+        let seed = u64::from(generation) * 2;
+        let one = sealed(ours.home.path(), generation, &bytes(seed, IN_PARTS));
+        (one, sealed(theirs.home.path(), generation, &bytes(seed + 1, IN_PARTS)))
+    };
+    // All of our parts are there; before we can end them, somebody else begins and ends.
+    let overtaken = |sealed: Sealed, over: Live| {
+        let (theirs, runtime, mut sealed) = (Arc::clone(&theirs), runtime.handle().clone(), Some(sealed));
+        move |asked: &Asked| {
+            if ends(asked, "/data/")
+                && let Some(sealed) = sealed.take()
+            {
+                let (theirs, over) = (Arc::clone(&theirs), over.clone());
+                let (say, said) = std::sync::mpsc::channel();
+                runtime.spawn(async move { say.send(theirs.publish(&sealed, &over).await.map(drop)).unwrap() });
+                said.recv().unwrap().expect("nothing is in their way");
+            }
+            Fate::Pass
+        }
+    };
+
+    // Where there was nothing.
+    let ((mine, _), (other, winner)) = shas(1);
+    gate.set(overtaken(other, Live::NOTHING));
+    let refused = runtime.block_on(ours.publish(&mine, &Live::NOTHING)).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
+    assert!(refused.one_line().contains("PreconditionFailed"), "{refused}");
+    assert_eq!(gate.count("POST", "uploadId="), 1, "a refusal is final");
+    assert_eq!(server.sha256(&live_path()), winner);
+    let live = runtime.block_on(ours.live());
+    assert_eq!((live.generation(), &live.object), (1, &LiveObject::Intact), "the receipt is the winner's");
+    assert_eq!(server.unfinished(), "0", "the loser took its parts away");
+
+    // Over what both have seen. Moto does not ask for the condition of such an end, so the last one stays; it has no receipt.
+    let ((mine, my_sha), (other, their_sha)) = shas(2);
+    gate.set(overtaken(other, live.clone()));
+    let refused = runtime.block_on(ours.publish(&mine, &live)).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
+    let tagged = gate.asked().iter().any(|asked| ends(asked, "/data/") && asked.header("if-match").is_some());
+    assert!(tagged, "we ask for it");
+    let there = server.sha256(&live_path());
+    assert!([&my_sha, &their_sha].contains(&&there), "one of them, and whole");
+
+    // At the same moment, whoever is faster.
+    let live = runtime.block_on(ours.live());
+    let ((mine, my_sha), (other, their_sha)) = shas(3);
+    gate.set(|_: &Asked| Fate::Pass);
+    let (first, second) =
+        runtime.block_on(async { tokio::join!(ours.publish(&mine, &live), theirs.publish(&other, &live)) });
+    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+    let there = server.sha256(&live_path());
+    assert!([&my_sha, &their_sha].contains(&&there), "one of them, and whole");
+
+    // What comes next finds its way.
+    let live = runtime.block_on(ours.live());
+    let ((mine, my_sha), _) = shas(4);
+    runtime.block_on(ours.publish(&mine, &live)).unwrap();
+    assert_eq!(server.sha256(&live_path()), my_sha);
+    assert_eq!(runtime.block_on(ours.live()).object, LiveObject::Intact);
+    assert_eq!(server.unfinished(), "0");
+}
+
+/// The first generation, kept twice: in one try, and with a reply that is lost.
+fn a_version_above_one_request_is_whole(server: &Server) {
+    let gate = Gate::start(server.port());
+    let runtime = Runtime::new().unwrap();
+    let place = runtime.block_on(Place::open(server, gate.port()));
+    let content = [bytes(1, COPIED_IN_PARTS), bytes(2, COPIED_IN_PARTS)];
+    let (first, first_sha) = sealed(place.home.path(), 1, &content[0]);
+    let (second, second_sha) = sealed(place.home.path(), 2, &content[1]);
+    let (third, _) = sealed(place.home.path(), 3, b"few calls");
+    runtime.block_on(place.publish(&first, &Live::NOTHING)).unwrap();
+
+    let next = |sealed: &Sealed| runtime.block_on(async { place.publish(sealed, &place.live().await).await });
+    gate.set(|_: &Asked| Fate::Pass);
+    next(&second).unwrap();
+    let asked = gate.asked();
+    let ranges: Vec<_> = asked.iter().filter_map(|asked| asked.header("x-amz-copy-source-range")).collect();
+    assert_eq!(ranges.len(), 2, "{ranges:?}");
+    let name = layout::version(&unit(), 1, &first_sha).unwrap();
+    assert_eq!(server.sha256(&name), first_sha);
+    assert!(runtime.block_on(place.read(1)) == content[0]);
+
+    // The server has done it, and says so to nobody.
+    let mut lost = 0;
+    gate.set(move |asked: &Asked| {
+        lost += u32::from(ends(asked, "/versions/"));
+        if ends(asked, "/versions/") && lost <= 2 { Fate::LoseReply } else { Fate::Pass }
+    });
+    next(&third).unwrap();
+    assert!(gate.count("POST", "/versions/") > 2, "it was asked again");
+    let name = layout::version(&unit(), 2, &second_sha).unwrap();
+    assert_eq!(server.sha256(&name), second_sha);
+    assert!(runtime.block_on(place.read(2)) == content[1]);
+    assert_eq!(server.unfinished(), "0");
+}
+
+#[test]
+fn a_version_above_one_request_is_whole_on_garage() {
+    a_version_above_one_request_is_whole(&Server::Garage(Garage::start()));
+}
+
+#[test]
+fn a_version_above_one_request_is_whole_on_moto() {
+    a_version_above_one_request_is_whole(&Server::Moto(Moto::start()));
+}
+
+/// Created and replaced: the reply to the end of the upload is lost once, and always.
+fn an_end_whose_reply_is_lost_is_found_to_be_ours(server: &Server) {
+    let gate = Gate::start(server.port());
+    let runtime = Runtime::new().unwrap();
+    let place = runtime.block_on(Place::open(server, gate.port()));
+    for (generation, losses) in [(1, 1), (2, 1), (3, u32::MAX)] {
+        let (sealed, sha256) = sealed(place.home.path(), generation, &bytes(generation.into(), IN_PARTS));
+        let live = runtime.block_on(place.live());
+        let mut lost = 0;
+        gate.set(move |asked: &Asked| {
+            let loses = ends(asked, "/data/") && lost < losses;
+            lost += u32::from(loses);
+            if loses { Fate::LoseReply } else { Fate::Pass }
+        });
+        runtime.block_on(place.publish(&sealed, &live)).unwrap();
+        assert!(gate.count("POST", "uploadId=") > 1, "it was asked again");
+        assert_eq!(server.sha256(&live_path()), sha256);
+        let live = runtime.block_on(place.live());
+        assert_eq!((live.generation(), &live.object), (generation, &LiveObject::Intact));
+        assert_eq!(server.unfinished(), "0");
+    }
+}
+
+#[test]
+fn an_end_whose_reply_is_lost_is_found_to_be_ours_on_garage() {
+    an_end_whose_reply_is_lost_is_found_to_be_ours(&Server::Garage(Garage::start()));
+}
+
+#[test]
+fn an_end_whose_reply_is_lost_is_found_to_be_ours_on_moto() {
+    an_end_whose_reply_is_lost_is_found_to_be_ours(&Server::Moto(Moto::start()));
+}
