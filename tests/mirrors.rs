@@ -43,11 +43,7 @@ fn keeping(section: &str, keep: &str) -> String {
 
 /// The same command, so many days ago.
 fn days_ago(site: &Site, days: u32, verb: &str) -> Said {
-    let library = std::fs::read_dir("/usr/lib")
-        .unwrap()
-        .filter_map(|entry| Some(entry.ok()?.path().join("faketime/libfaketime.so.1")))
-        .find(|path| path.exists())
-        .expect("this test needs libfaketime: run ./test, which installs it");
+    let library = services::places::libfaketime();
     let mut command = site.command(verb, &[]);
     command.env("LD_PRELOAD", library).env("FAKETIME", format!("-{days}d"));
     let said = said(command.output().unwrap());

@@ -174,11 +174,7 @@ fn what_cannot_be_read_any_more_pins_the_last_complete_snapshot_and_no_other() {
 
 /// The same command under a clock that is ten days ahead.
 fn with_wrong_clock(site: &Site, verb: &str) -> Said {
-    let library = std::fs::read_dir("/usr/lib")
-        .unwrap()
-        .filter_map(|entry| Some(entry.ok()?.path().join("faketime/libfaketime.so.1")))
-        .find(|path| path.exists())
-        .expect("this test needs libfaketime: run ./test, which installs it");
+    let library = services::places::libfaketime();
     said(site.command(verb, &[]).env("LD_PRELOAD", library).env("FAKETIME", "+10d").output().unwrap())
 }
 

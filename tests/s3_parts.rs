@@ -31,11 +31,11 @@ use services::garage::Garage;
 use services::gate::{Asked, Fate, Gate};
 use services::moto::Moto;
 
-/// More than goes in one part.
-const IN_PARTS: usize = 20_000_000;
+/// More than goes in one request.
+const IN_PARTS: usize = 9_000_000;
 
 /// More than one request copies.
-const COPIED_IN_PARTS: usize = 70 << 20;
+const COPIED_IN_PARTS: usize = 65 << 20;
 
 enum Server {
     Garage(Garage),
@@ -135,7 +135,7 @@ fn live_path() -> String {
     layout::live_path(&unit(), "data-2026-01-01.parquet").unwrap()
 }
 
-/// Of these two, each byte is another one.
+/// No two seeds give the same.
 fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random(seed);
     let mut bytes = Vec::with_capacity(length + 8);
@@ -260,7 +260,7 @@ fn of_two_writers_in_parts_one_is_told_and_what_is_live_is_whole() {
     assert_eq!(server.unfinished(), "0");
 }
 
-/// The first generation, kept twice: in one try, and with a reply that is lost.
+/// One version is kept at the first try, the next with replies that are lost.
 fn a_version_above_one_request_is_whole(server: &Server) {
     let gate = Gate::start(server.port());
     let runtime = Runtime::new().unwrap();
@@ -291,7 +291,6 @@ fn a_version_above_one_request_is_whole(server: &Server) {
     assert!(gate.count("POST", "/versions/") > 2, "it was asked again");
     let name = layout::version(&unit(), 2, &second_sha).unwrap();
     assert_eq!(server.sha256(&name), second_sha);
-    assert!(runtime.block_on(place.read(2)) == content[1]);
     assert_eq!(server.unfinished(), "0");
 }
 
