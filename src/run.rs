@@ -318,6 +318,6 @@ pub(crate) fn summary(report: &Report) -> String {
     format!("{} in {seconds:.1} s", parts.join(", "))
 }
 
-fn plural(number: u64, what: &str) -> String {
+pub(crate) fn plural(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{} {what}s", output::count(number)) }
 }
