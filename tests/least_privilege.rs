@@ -154,9 +154,8 @@ fn the_rights_in_the_database_are_enough_and_each_is_needed() {
         server.sql("", &format!("REVOKE {} FROM {}", right.what, right.of));
         let done = if right.of.contains("_restore") { restored(&server, &site) } else { daily(&server, &site) };
         server.sql("", &format!("GRANT {} TO {}", right.what, right.of));
-        match done {
-            Ok(()) => needless.push(right),
-            Err(why) => println!("without {right:?}: {why}"),
+        if done.is_ok() {
+            needless.push(right);
         }
         if right.of.starts_with("cdrvault_dump") || right.of.starts_with("cdrvault@") {
             daily(&server, &site).unwrap();
@@ -230,7 +229,6 @@ fn enforce(gate: &Gate, policy: &Value) {
         if allows(&policy, asked) {
             return Fate::Pass;
         }
-        println!("denied: {} {}", asked.method, asked.target);
         Fate::Answer(403, "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>".to_owned())
     });
 }
@@ -261,7 +259,7 @@ fn the_policy_of_the_bucket_is_enough_and_each_action_is_needed() {
     let mut random = services::Random(63);
     let mut all = |policy: &Value| {
         enforce(&gate, policy);
-        let large: Vec<u8> = (0..40 << 20).map(|_| random.below(256) as u8).collect();
+        let large: Vec<u8> = (0..40 << 17).flat_map(|_| random.below(u64::MAX).to_le_bytes()).collect();
         std::fs::write(tree.join("large"), large).unwrap();
         server
             .app(&transaction("UPDATE ar_cdr SET income = income + 7 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
@@ -281,9 +279,8 @@ fn the_policy_of_the_bucket_is_enough_and_each_action_is_needed() {
     let mut needless = Vec::new();
     for statement in policy["Statement"].as_array().unwrap() {
         for action in texts(&statement["Action"]) {
-            match all(&without(policy, action)) {
-                Ok(()) => needless.push(action),
-                Err(why) => println!("without {action}: {why}"),
+            if all(&without(policy, action)).is_ok() {
+                needless.push(action);
             }
         }
     }

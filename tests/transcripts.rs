@@ -10,6 +10,8 @@
 
 mod services;
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -88,6 +90,7 @@ fn play(page: &Path) {
     }
     cases.env("NO_COLOR", "1").env("COLUMNS", "100").env("PATH", &path);
     cases.register_bin("sh", Path::new("/bin/sh")).register_bin("cdrvault", Path::new(PROGRAM)).case(&copy).run();
+    names.hosts.check();
     if is_overwriting() {
         let made = std::fs::read_to_string(&copy).unwrap();
         let shown = |line: &str| names.shown(&without_what_differs(&out_of_the_shell(&line.replace(here, "[CWD]"))));
@@ -118,8 +121,6 @@ fn out_of_the_shell(line: &str) -> String {
 /// Writes a file of a page, or more of it.
 fn write_file(home: &Path, name: &str, content: &str, is_root: bool) {
     let path = &home.join(name);
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let is_new = !path.exists();
     // Whoever can read a password is refused.

@@ -100,6 +100,13 @@ impl Hosts {
         }
     }
 
+    /// What the page promises of the hosts, after all that it does.
+    pub(crate) fn check(&self) {
+        if let Some(s3) = &self.s3 {
+            s3.boto3(&format!("BUCKET = '{BUCKET}'\n{CANNOT_DELETE}")).unwrap();
+        }
+    }
+
     /// Lets the key in that the page makes, restricted as the page says: the line `command="..."`, already with real paths.
     pub(crate) fn authorize(&self, page: &str, key: &Path) {
         let Some(server) = &self.ssh else { return };
@@ -109,6 +116,20 @@ impl Hosts {
         server.authorize_line(&format!("{restriction} {key}"));
     }
 }
+
+/// Nothing that is in the bucket can be destroyed, as a client that may do everything finds.
+const CANNOT_DELETE: &str = r#"
+kept = 0
+for found in s3.get_paginator("list_object_versions").paginate(Bucket=BUCKET):
+    for version in found.get("Versions", []):
+        try:
+            s3.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
+            sys.exit(version["Key"] + " could be destroyed")
+        except ClientError as error:
+            assert error.response["Error"]["Code"] == "AccessDenied", error
+        kept += 1
+assert kept > 60, kept
+"#;
 
 /// The blocks of a kind, as ```` ```sql ````.
 pub(crate) fn blocks(page: &str, kind: &str) -> Vec<String> {
