@@ -46,21 +46,19 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
         let cx = session::context(&pipeline, Arc::new(Quiet))?;
         let opened = engine::open(&cx, pipeline).await?;
         let mut checks = Vec::new();
-        // Directories and dumps have no session that anybody would know.
-        let of_databases = opened.sessions.iter().filter(|open| {
-            let databases = &opened.pipeline.databases;
-            databases.iter().any(|database| database.build.identity() == open.identity)
-        });
-        for open in of_databases {
-            let what = format!("database {}", open.identity);
+        for (at, open) in opened.sessions.iter().enumerate() {
+            let Some(name) = &open.database else { continue };
+            let what = format!("database {name}");
             match &open.session {
                 Ok((_, found)) => {
                     let events = match &found.without_events {
-                        None => "changes are announced to us".to_owned(),
-                        Some(why) => format!("changes are found by comparing sums ({why})"),
+                        // Nothing else reads by it than programs that have a session of their own.
+                        None if opened.flows.iter().all(|flow| flow.session != at) => String::new(),
+                        None => "; changes are announced to us".to_owned(),
+                        Some(why) => format!("; changes are found by comparing sums ({why})"),
                     };
                     let clock = clock(found.clock_offset);
-                    checks.push(Check::good(what, format!("connected; {events}{clock}")));
+                    checks.push(Check::good(what, format!("connected to {}{events}{clock}", open.identity)));
                 }
                 Err(error) => checks.push(Check::bad(what, false, error)),
             }

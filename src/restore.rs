@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
 use crate::days::{DayArgs, parse_time};
-use crate::{bare, output, progress, registry, session};
+use crate::{bare, output, progress, registry, run, session};
 
 /// Restore saved days, files and dumps.
 #[derive(Debug, clap::Args)]
@@ -223,7 +223,7 @@ fn show(shown: &Shown, globals: &Globals) {
     }
     output::text(&format!(
         "{} restored from {} into {} ({} rows or files), {} were there already\n",
-        report.restored.len(),
+        run::plural(report.restored.len() as u64, "partition"),
         shown.plan.from,
         shown.plan.into,
         output::count(report.rows),

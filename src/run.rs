@@ -231,6 +231,8 @@ fn complain(report: &Report, globals: &Globals) {
             output::error(globals, &format!("{}: {}", unit.unit, notice.message), None);
         }
     }
+    // What the last line says need not stand right above it, too.
+    let in_last_line = report.outcome != Outcome::Interrupted && hints(report).len() == 1;
     // A sink that is away fails for each day in the same words.
     let mut told: Vec<(&str, &str)> = Vec::new();
     let mut more = 0;
@@ -249,7 +251,7 @@ fn complain(report: &Report, globals: &Globals) {
             format!("{}: {}", failure.of, failure.message)
         };
         if failure.counts {
-            output::error(globals, &message, failure.hint.as_deref());
+            output::error(globals, &message, failure.hint.as_deref().filter(|_| !in_last_line));
         } else {
             output::warning(globals, &format!("{message} (optional; it catches up later)"));
         }
@@ -260,6 +262,15 @@ fn complain(report: &Report, globals: &Globals) {
     if let Some(line) = last_line(report) {
         output::note(&line);
     }
+}
+
+/// What the failures that count say is to be done, each once.
+fn hints(report: &Report) -> Vec<&str> {
+    let mut hints: Vec<&str> = Vec::new();
+    for failure in report.all_failures().into_iter().filter(|failure| failure.counts) {
+        hints.extend(failure.hint.as_deref().filter(|hint| !hints.contains(hint)));
+    }
+    hints
 }
 
 /// The end of a run that did not go well: what failed, what was delivered, what happens next, and what to do.
@@ -277,9 +288,9 @@ fn last_line(report: &Report) -> Option<String> {
         few @ ([_] | [_, _] | [_, _, _]) => format!(" (not saved: {})", few.join(", ")),
         [first, second, rest @ ..] => format!(" (not saved: {first}, {second} and {} more)", rest.len()),
     };
-    let hint = report.all_failures().into_iter().find_map(|failure| failure.hint.clone());
-    let todo = match hint {
-        Some(hint) if report.outcome != Outcome::Interrupted => format!(". To do: {hint}"),
+    let todo = match hints(report).as_slice() {
+        [hint] if report.outcome != Outcome::Interrupted => format!(". To do: {hint}"),
+        [_, _, ..] if report.outcome != Outcome::Interrupted => ". To do: what each message above says".to_owned(),
         _ => String::new(),
     };
     Some(format!("{how}: {}{failed}. {next}{todo}.", summary(report)))
@@ -318,6 +329,6 @@ pub(crate) fn summary(report: &Report) -> String {
     format!("{} in {seconds:.1} s", parts.join(", "))
 }
 
-fn plural(number: u64, what: &str) -> String {
+pub(crate) fn plural(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{} {what}s", output::count(number)) }
 }

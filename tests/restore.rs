@@ -85,7 +85,7 @@ fn a_mangled_table_becomes_what_was_saved_and_twice_is_once() {
         let site = Site::on(&server);
         site.ok("run", &[]);
         let (before, target) = (content(&server), admin(&server, &site));
-        assert!(restored(&site, &target, &FROM_VAULT).starts_with("0 restored"), "all of it is there");
+        assert!(restored(&site, &target, &FROM_VAULT).starts_with("0 partitions restored"), "all of it is there");
 
         server.app(
             "DELETE FROM ar_cdr WHERE calldate < '2026-01-02'; UPDATE ar_cdr SET cost = 1, id = id + 1 WHERE calldate >= '2026-01-03';
@@ -96,9 +96,9 @@ fn a_mangled_table_becomes_what_was_saved_and_twice_is_once() {
         assert!(plan.contains("ar_source_cdr undated") || plan.contains("__HIVE"), "{plan}");
         assert_ne!(content(&server), before, "a dry run changes nothing");
         let said = restored(&site, &target, &FROM_VAULT);
-        assert!(said.starts_with("8 restored"), "{engine:?}: {said}");
+        assert!(said.starts_with("8 partitions restored"), "{engine:?}: {said}");
         assert!(content(&server) == before, "{engine:?}: what came back is not what was saved");
-        assert!(restored(&site, &target, &FROM_VAULT).starts_with("0 restored"));
+        assert!(restored(&site, &target, &FROM_VAULT).starts_with("0 partitions restored"));
         // The application and we ourselves are told; what we find is what is saved.
         assert!(server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim() != "0");
         assert_eq!(site.published(), Vec::<String>::new());
@@ -197,7 +197,7 @@ fn tables_become_a_sqlite_file_that_can_be_saved_again() {
     let said = restore(&other, &admin, &FROM_VAULT);
     assert_eq!(said.status, 3, "{}\n{}", said.out, said.err);
     assert!(said.err.contains("SQLite held values in `to_calldate`"), "{}", said.err);
-    assert!(said.out.starts_with("2 restored"), "the other days are: {}", said.out);
+    assert!(said.out.starts_with("2 partitions restored"), "the other days are: {}", said.out);
     assert_eq!(server.app("SELECT COUNT(*) FROM ar_cdr WHERE calldate < '2026-01-02' AND cost <> 0").trim(), "0");
 }
 

@@ -153,7 +153,7 @@ fn rows_without_a_date_are_announced_to_us_alone() {
     let target = account(&server, &site, "asterisell", &["ALL ON asterisell.*"]);
     let said = restore(&site, &target, &[]);
     ended(&said, 0, &[]);
-    assert!(said.out.starts_with("1 restored"), "{}", said.out);
+    assert!(said.out.starts_with("1 partition restored"), "{}", said.out);
     let told = server.app("SELECT DISTINCT name LIKE 'cdrvault/%' FROM ar_daily_status_change JOIN ar_daily_status_job ON id = ar_daily_status_job_id");
     assert_eq!(told.trim(), "1");
 }
@@ -231,7 +231,7 @@ fn a_dry_run_makes_nothing_and_an_interrupted_restore_leaves_no_file() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let said = said(run.wait_with_output().unwrap());
     assert_eq!(said.status, 130, "{}\n{}", said.out, said.err);
-    assert!(said.out.starts_with("0 restored"), "{}", said.out);
+    assert!(said.out.starts_with("0 partitions restored"), "{}", said.out);
     assert!(!file.exists() && site.leftovers().is_empty());
     drop(server);
 }
@@ -270,7 +270,7 @@ fn files_of_an_interrupted_restore_are_gone_on_with() {
     std::fs::remove_dir(&in_the_way).unwrap();
     let said = restore(&site, &target, &[]);
     ended(&said, 0, &[]);
-    assert!(said.out.starts_with("1 restored") && said.out.contains("7 were there already"), "{}", said.out);
+    assert!(said.out.starts_with("1 partition restored") && said.out.contains("7 were there already"), "{}", said.out);
     ended(&restore(&site, &target, &[]), 1, &["is there already", "an empty directory"]);
     let script = std::fs::read_to_string(csv.join("ar_source_cdr/LOAD.sql")).unwrap();
     assert_eq!(script.matches("LOAD DATA").count(), 4);

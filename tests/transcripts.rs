@@ -2,16 +2,21 @@
 //! `--help`. `TRYCMD=overwrite` writes into the pages what the program says.
 //!
 //! A page begins in an empty directory, which it calls `/home/anna`, or, where a recipe is about `/etc` and `/var`, `/`.
-//! Files that it needs stand in the page: a block after `<!-- transcript file: NAME -->`, or inside of such a comment.
+//! Files that it needs stand in the page: a block after `<!-- transcript file: NAME -->`, or inside of such a comment; several of one
+//! name make one file. What is done before stands after `<!-- transcript before -->`, or inside. The hosts that a recipe names are
+//! those of [`services::recipe`]. A command that is not ours is run by a shell.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "a test")]
 
 mod services;
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use regex::Regex;
+use services::recipe::{self, Hosts};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cdrvault");
 
@@ -52,42 +57,80 @@ fn play(page: &Path) {
     let scratch = tempfile::Builder::new().prefix("cdrvault-page-").tempdir().unwrap();
     let (copy, home) = (scratch.path().join("page.md"), scratch.path().join("page.in"));
     std::fs::create_dir(&home).unwrap();
-    for directory in ["srv", "var/backups", "var/lib/cdrvault"] {
+    for directory in ["srv", "tmp", "root", "var/backups", "var/lib/cdrvault", "etc/cdrvault/pipelines.d"] {
         std::fs::create_dir_all(home.join(directory)).unwrap();
     }
     let names = Names::of(&text);
+    let here = home.to_str().unwrap();
     for (name, content) in files(&text) {
-        let path = home.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let mut content = names.really(&content, home.to_str().unwrap());
-        // The default is a directory of this very system.
-        if names.is_root && path.extension() == Some("toml".as_ref()) && !content.contains("\nstate ") {
-            let state = home.join("var/lib/cdrvault").join(path.file_stem().unwrap());
-            content.insert_str(0, &format!("state = \"{}\"\n", state.display()));
-        }
-        std::fs::write(path, content).unwrap();
+        write_file(&home, &name, &names.really(&content, here), names.is_root);
     }
     // What a page takes for granted.
     for database in Regex::new("sqlite:/(srv/[a-z]+)/billing.sqlite").unwrap().captures_iter(&text) {
         demo(&home, database.get(1).unwrap().as_str());
     }
+    let bin = scratch.path().join("bin");
+    names.hosts.programs(&bin, here);
+    let path = format!("{}:{}:/usr/sbin", bin.display(), std::env::var("PATH").unwrap());
+    for before in marked(&text, "before") {
+        recipe::in_shell(&names.really(&before.1, here), &home, &path);
+    }
+    names.hosts.authorize(&names.really(&text, here), &home.join("etc/cdrvault/id_ed25519.pub"));
     // Only what is said is compared by what stands for the directory; what is done must name it.
-    let here = home.to_str().unwrap();
-    let in_place = |line: &str| names.really(line, if line.starts_with('$') { here } else { "[CWD]" });
+    let in_place = |line: &str| {
+        if is_typed(line) { in_a_shell(&names.really(line, here)) } else { names.really(line, "[CWD]") }
+    };
     std::fs::write(&copy, in_transcripts(&text, in_place)).unwrap();
     let cases = trycmd::TestCases::new();
     for (name, value) in [("XDG_CONFIG_HOME", home.join("etc")), ("HOME", home.clone())] {
         cases.env(name, value.to_str().unwrap());
     }
-    cases.env("NO_COLOR", "1").env("COLUMNS", "100").register_bin("cdrvault", Path::new(PROGRAM)).case(&copy).run();
+    for (name, value) in names.hosts.environment() {
+        cases.env(name, &value);
+    }
+    cases.env("NO_COLOR", "1").env("COLUMNS", "100").env("PATH", &path);
+    cases.register_bin("sh", Path::new("/bin/sh")).register_bin("cdrvault", Path::new(PROGRAM)).case(&copy).run();
+    names.hosts.check();
     if is_overwriting() {
         let made = std::fs::read_to_string(&copy).unwrap();
-        std::fs::write(
-            page,
-            in_transcripts(&made, |line| names.shown(&without_what_differs(&line.replace(here, "[CWD]")))),
-        )
-        .unwrap();
+        let shown = |line: &str| names.shown(&without_what_differs(&out_of_the_shell(&line.replace(here, "[CWD]"))));
+        std::fs::write(page, in_transcripts(&made, shown)).unwrap();
     }
+}
+
+/// Whether a line of a transcript is something that is typed: it begins with a prompt.
+fn is_typed(line: &str) -> bool {
+    line.starts_with("$ ") || line.starts_with("> ")
+}
+
+/// A command that is not ours is the shell's: it may have pipes, wildcards and quotes.
+fn in_a_shell(line: &str) -> String {
+    match line.strip_prefix("$ ").filter(|command| !command.starts_with("cdrvault ")) {
+        Some(command) => format!("$ sh -c '{}'\n", command.trim_end().replace('\'', r"'\''")),
+        None => line.to_owned(),
+    }
+}
+
+fn out_of_the_shell(line: &str) -> String {
+    match line.strip_prefix("$ sh -c '").and_then(|rest| rest.trim_end().strip_suffix('\'')) {
+        Some(command) => format!("$ {}\n", command.replace(r"'\''", "'")),
+        None => line.to_owned(),
+    }
+}
+
+/// Writes a file of a page, or more of it.
+fn write_file(home: &Path, name: &str, content: &str, is_root: bool) {
+    let path = &home.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let is_new = !path.exists();
+    // Whoever can read a password is refused.
+    let mut file = std::fs::File::options().append(true).create(true).mode(0o600).open(path).unwrap();
+    // The default is a directory of this very system.
+    if is_new && is_root && path.extension() == Some("toml".as_ref()) && !content.contains("\nstate ") {
+        let state = home.join("var/lib/cdrvault").join(path.file_stem().unwrap());
+        writeln!(file, "state = \"{}\"", state.display()).unwrap();
+    }
+    file.write_all(content.as_bytes()).unwrap();
 }
 
 /// Makes `billing.sqlite` in a directory, as the demo does.
@@ -104,38 +147,47 @@ fn demo(home: &Path, directory: &str) {
     std::fs::remove_dir_all(made).unwrap();
 }
 
-/// The files that a page brings.
+/// The files that a page brings, in its order.
 fn files(page: &str) -> Vec<(String, String)> {
-    let mark = Regex::new(r"<!-- transcript file: (\S+) -->\n```[a-z]*\n(?s:(.*?))```\n").unwrap();
-    let hidden = Regex::new(r"<!-- transcript file: (\S+)\n(?s:(.*?))-->").unwrap();
-    let found = mark.captures_iter(page).chain(hidden.captures_iter(page));
-    found.map(|found| (found[1].to_owned(), found[2].to_owned())).collect()
+    marked(page, "file: ")
 }
 
-/// What a page calls the directory that it is played in.
+/// The blocks after a mark, and what stands inside of one.
+fn marked(page: &str, mark: &str) -> Vec<(String, String)> {
+    let shown = Regex::new(&format!(r"<!-- transcript {mark}(\S*) -->\n```[a-z]*\n(?s:(.*?))```\n")).unwrap();
+    let hidden = Regex::new(&format!(r"<!-- transcript {mark}(\S*)\n(?s:(.*?))-->")).unwrap();
+    let mut found: Vec<_> = shown.captures_iter(page).chain(hidden.captures_iter(page)).collect();
+    found.sort_by_key(|found| found.get(0).map(|whole| whole.start()));
+    found.into_iter().map(|found| (found[1].to_owned(), found[2].to_owned())).collect()
+}
+
+/// What a page calls the directory that it is played in, and the hosts.
 struct Names {
     is_root: bool,
+    hosts: Hosts,
 }
 
 impl Names {
     fn of(page: &str) -> Self {
-        Self { is_root: page.contains("<!-- transcript file: etc/") }
+        let is_root = page.contains("<!-- transcript file: etc/");
+        let local = std::fs::read_to_string(root().join("docs/recipes/local-daily.md")).unwrap();
+        Self { is_root, hosts: Hosts::of(if is_root { page } else { "" }, &recipe::blocks(&local, "sql").concat()) }
     }
 
-    /// A line with the directory that there is.
+    /// A line with the directory and the hosts that there are.
     fn really(&self, text: &str, home: &str) -> String {
         if self.is_root {
-            let absolute = Regex::new(r"(^|[\s\x22:=]|//)/(etc|srv|var)/").unwrap();
-            absolute
-                .replace_all(text, |found: &regex::Captures<'_>| format!("{}{home}/{}/", &found[1], &found[2]))
-                .into()
+            let absolute = Regex::new(r"(^|[\s\x22:='(]|//)/(etc|srv|var|tmp|root|restored)\b").unwrap();
+            let text =
+                absolute.replace_all(text, |found: &regex::Captures<'_>| format!("{}{home}/{}", &found[1], &found[2]));
+            self.hosts.really(&text)
         } else {
             text.replace("/home/anna", home)
         }
     }
 
     fn shown(&self, text: &str) -> String {
-        text.replace("[CWD]", if self.is_root { "" } else { "/home/anna" })
+        self.hosts.shown(&text.replace("[CWD]", if self.is_root { "" } else { "/home/anna" }))
     }
 }
 
@@ -154,12 +206,13 @@ fn in_transcripts(page: &str, change: impl Fn(&str) -> String) -> String {
 
 /// Durations, sizes and moments.
 fn without_what_differs(line: &str) -> String {
-    if line.starts_with('$') {
+    if is_typed(line) {
         return line.to_owned();
     }
     let mut text = line.to_owned();
     for (pattern, with) in [
         (r"\d+\.\d s\b", "[..] s"),
+        (r"127\.0\.0\.1:\d{5}/", "127.0.0.1:[..]/"),
         (r"\d+ (s|min) ago +", "[..] ago [..] "),
         (r"\d+ (s|min) ago", "[..] ago"),
         (r"\d+(\.\d)? ([KMG]i)?B\b", "[..]"),

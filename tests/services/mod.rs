@@ -22,6 +22,7 @@ pub mod places;
 pub mod proxy;
 pub mod python;
 pub mod rating;
+pub mod recipe;
 pub mod remote;
 pub mod rsyncd;
 pub mod sshd;

@@ -51,6 +51,8 @@ pub struct OpenSink {
 
 /// A session, or why it cannot be used.
 pub struct OpenSession {
+    /// The name of its database; directories and dumps have sessions of their own, which nobody would know.
+    pub database: Option<String>,
     /// What it is connected to, without secrets.
     pub identity: String,
     /// The session, and what it found.
@@ -205,6 +207,7 @@ impl Opened {
                     };
                     let session = database.build.build().at(format!("database `{name}`"));
                     self.sessions.push(OpenSession {
+                        database: Some(name.to_owned()),
                         identity: database.build.identity(),
                         session: session.map(|s| (s, stage::Opened::default())).map_err(Arc::new),
                     });
@@ -229,7 +232,8 @@ impl Opened {
                     let of_database = of_database.filter(|_| shared.as_ref().is_some_and(same));
                     let at = of_database.unwrap_or_else(|| {
                         let identity = session.identity();
-                        self.sessions.push(OpenSession { identity, session: Ok((session, stage::Opened::default())) });
+                        let session = Ok((session, stage::Opened::default()));
+                        self.sessions.push(OpenSession { database: None, identity, session });
                         self.sessions.len() - 1
                     });
                     (Ok(source), at)
@@ -237,7 +241,7 @@ impl Opened {
                 Err(error) => {
                     let at = of_database.unwrap_or_else(|| {
                         let session = Err(Arc::clone(&error));
-                        self.sessions.push(OpenSession { identity: spec.name.clone(), session });
+                        self.sessions.push(OpenSession { database: None, identity: spec.name.clone(), session });
                         self.sessions.len() - 1
                     });
                     (Err(error), at)
