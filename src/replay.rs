@@ -12,6 +12,7 @@ use crate::{output, run};
 #[command(
     after_help = "Examples:\n  cdrvault replay asterisell --day 2026-01-15\n  cdrvault replay asterisell --from 2026-01-01 --to 2026-02-01   # January: --to is not included\n  cdrvault replay asterisell --month 2026-01\n  cdrvault replay asterisell --undated"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]

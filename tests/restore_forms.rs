@@ -211,7 +211,13 @@ fn described(root: &Path) -> Vec<String> {
         let link = std::fs::read_link(&path).ok();
         let below = path.strip_prefix(root).unwrap();
         let time = (found.mtime(), found.mtime_nsec());
-        all.push(format!("{below:?} {:o} {} {} {time:?} {content:?} {link:?}", found.mode(), found.uid(), found.gid()));
+        all.push(format!(
+            "{} {:o} {} {} {time:?} {content:?} {link:?}",
+            below.display(),
+            found.mode(),
+            found.uid(),
+            found.gid()
+        ));
         if found.is_dir() {
             left.extend(listed(&path));
         }
