@@ -403,7 +403,8 @@ fn a_damaged_receipt_of_an_older_generation_comes_back() {
         std::fs::File::open(&there).unwrap().set_modified(times).unwrap();
         let sink = if far == "rsync" { "mirror" } else { "offsite" };
         let said = site.run("verify", &["--sink", sink, "--repair"]);
-        assert!(said.out.contains("damaged-receipt"), "{far} g{generation}: {}", said.out);
+        let told = format!("{}{}", said.out, said.err);
+        assert!(told.contains("damaged receipt"), "{far} g{generation}: {told}");
         assert_eq!(said.status, 0, "{far} g{generation}: {}\n{}", said.out, said.err);
         assert!(read(there) == good, "{far} g{generation}");
     }
