@@ -110,8 +110,10 @@ async fn play(args: &Args, directory: PathBuf, pipeline: Arc<Pipeline>, globals:
     ));
 
     let days = DayRange { from: Some(FIRST), to: Some(after(FIRST, 2)?) };
-    let options =
-        RunOptions { replay: Some(Replay { days, force: false, allow_shrink: false }), ..RunOptions::default() };
+    let options = RunOptions {
+        replay: Some(Replay { days: Some(days), force: false, allow_shrink: false }),
+        ..RunOptions::default()
+    };
     let replay = saved(&cx, &pipeline, &options).await?;
     say(format!("4. A replay of {}: {}", engine::range_text(days), run::summary(&replay)));
 

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Only this flow; may be given more than once. Otherwise every flow that the target can take.
     #[arg(long, value_name = "FLOW")]
     flow: Vec<String>,
-    /// Where to: a database of the pipeline, mysql://USER@HOST/DATABASE, sqlite:FILE, csv:DIRECTORY, dir:DIRECTORY.
+    /// Where to: a database of the pipeline, mysql://USER@HOST/DATABASE, sqlite:FILE, csv:DIRECTORY, csv-asterisell:DIRECTORY, dir:DIRECTORY.
     #[arg(long, value_name = "TARGET")]
     into: String,
     /// Print what would be restored; change nothing.
@@ -68,6 +68,19 @@ pub(crate) struct Args {
     /// Make the accounts, too, that a dump holds.
     #[arg(long)]
     accounts: bool,
+    /// What the import of the application's version reads, in its order, where it is not what release 6 reads; for csv-asterisell.
+    #[arg(long, value_name = "TABLE=COLUMN,...", value_parser = columns)]
+    columns: Vec<(String, Vec<String>)>,
+}
+
+fn columns(text: &str) -> Result<(String, Vec<String>), String> {
+    let parts = text.split_once('=').filter(|(table, _)| !table.is_empty());
+    let (table, names) = parts.ok_or("write TABLE=COLUMN,COLUMN,...")?;
+    let names: Vec<String> = names.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(String::is_empty) {
+        return Err("a column has no name".to_owned());
+    }
+    Ok((table.to_owned(), names))
 }
 
 const AFTER_HELP: &str = "\
@@ -190,7 +203,11 @@ fn target(args: &Args, pipeline: &Pipeline) -> Result<Arc<dyn Target>, Failure> 
         no_announce: args.no_announce,
         replace_engine: args.replace_engine,
         accounts: args.accounts,
+        columns: args.columns.iter().cloned().collect(),
     };
+    if !options.columns.is_empty() && !args.into.starts_with("csv-asterisell:") {
+        return Err(Failure::Usage("--columns is for --into csv-asterisell:DIRECTORY".to_owned()));
+    }
     if let Some(database) = pipeline.database(&args.into) {
         return Ok(database.build.target(&options)?);
     }

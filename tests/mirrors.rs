@@ -380,6 +380,32 @@ fn what_others_changed_in_the_vault_is_not_sent() {
     python::compare(&server, &remote::rdiff_restore(&ssh, 0, &site.path("back")), false).unwrap();
 }
 
+#[test]
+fn a_damaged_receipt_of_an_older_generation_comes_back() {
+    let ((server, site), ssh) = (filled(19), Sshd::start());
+    remote::add(&site, &(remote::rsync(&ssh) + &remote::rdiff(&ssh)), &["mirror", "offsite"]);
+    site.ok("run", &[]);
+    rate_again(&server, "2026-01-02");
+    site.ok("run", &[]);
+    for (far, day, generation) in [("rsync", "2026-01-02", 1), ("rsync", "2026-01-02", 2), ("rdiff", "2026-01-02", 2)] {
+        let name = format!(".cdrvault/manifests/ar_cdr/{day}/g{generation:04}.json");
+        let good = read(site.vault().join(&name));
+        let there = ssh.directory().join(far).join(&name);
+        let mut bad = good.clone();
+        bad[40] ^= 1;
+        // As a failing disk does it: nothing else of the file changes.
+        let times = there.metadata().unwrap().modified().unwrap();
+        std::fs::write(&there, bad).unwrap();
+        std::fs::File::open(&there).unwrap().set_modified(times).unwrap();
+        let sink = if far == "rsync" { "mirror" } else { "offsite" };
+        let said = site.run("verify", &["--sink", sink, "--repair"]);
+        let told = format!("{}{}", said.out, said.err);
+        assert!(told.contains("damaged receipt"), "{far} g{generation}: {told}");
+        assert_eq!(said.status, 0, "{far} g{generation}: {}\n{}", said.out, said.err);
+        assert!(read(there) == good, "{far} g{generation}");
+    }
+}
+
 /// Puts a repository into the state that a session leaves which was cut off after it began: two current mirrors.
 fn cut_off(repository: &Path, source: &Path) {
     let data = repository.join("rdiff-backup-data");

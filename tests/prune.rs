@@ -251,3 +251,38 @@ fn each_mirror_keeps_by_its_own_rule() {
     site.ok("run", &[]);
     assert_eq!(kept(&ssh.directory().join("rsync"), "2026-01-01"), ["g0004"]);
 }
+
+#[test]
+fn a_damaged_receipt_keeps_its_own_version_and_no_other() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = site(&server, "{ superseded = \"1s\" }");
+    site.edit("{ superseded = \"1s\" }", "{ superseded = \"30d\" }");
+    for day in ["2026-01-01", "2026-01-02", "2026-01-01"] {
+        rate_again(&server, day);
+        site.ok("run", &[]);
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+    site.edit("{ superseded = \"30d\" }", "{ superseded = \"1s\" }");
+    let receipts = site.vault().join(".cdrvault/manifests/ar_cdr/2026-01-01");
+    let sound = |generation: &str| std::fs::read(receipts.join(generation)).unwrap();
+    // Of a version that is to go.
+    let first = sound("g0001.json");
+    std::fs::write(receipts.join("g0001.json"), &first[..first.len() / 2]).unwrap();
+    let said = site.run("prune", &["--yes"]);
+    assert_eq!(said.status, 3, "{}\n{}", said.out, said.err);
+    assert!(said.err.contains("the receipt") && said.err.contains("g0001.json"), "{}", said.err);
+    assert!(said.err.contains("vault: 2 superseded versions removed"), "{}", said.err);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0001"]);
+    assert_eq!(kept(&site.vault(), "2026-01-02"), Vec::<String>::new());
+    std::fs::write(receipts.join("g0001.json"), &first).unwrap();
+    // The receipt of what is live now: nobody knows when the one before it was replaced.
+    let third = sound("g0003.json");
+    std::fs::write(receipts.join("g0003.json"), &third[..third.len() / 2]).unwrap();
+    let said = site.run("prune", &["--yes"]);
+    assert_eq!(said.status, 3, "{}\n{}", said.out, said.err);
+    assert!(said.err.contains("g0003.json"), "{}", said.err);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0001"]);
+    std::fs::write(receipts.join("g0003.json"), &third).unwrap();
+    site.ok("prune", &["--yes"]);
+    assert_eq!(kept(&site.vault(), "2026-01-01"), Vec::<String>::new());
+}

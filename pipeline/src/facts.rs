@@ -96,21 +96,32 @@ impl FactGatherer {
 }
 
 fn sum_values(array: &dyn Array) -> Result<i128> {
-    fn sum<T: ArrowPrimitiveType>(array: &dyn Array) -> i128
+    /// Small values cannot overflow 64 bits within a batch, and are summed many at a time.
+    fn narrow<T: ArrowPrimitiveType>(array: &dyn Array) -> i128
+    where
+        T::Native: Into<i64>,
+    {
+        let values = array.as_primitive::<T>();
+        if values.null_count() == 0 {
+            return values.values().iter().map(|value| Into::<i64>::into(*value)).sum::<i64>().into();
+        }
+        values.iter().flatten().map(Into::<i64>::into).sum::<i64>().into()
+    }
+    fn wide<T: ArrowPrimitiveType>(array: &dyn Array) -> i128
     where
         T::Native: Into<i128>,
     {
         array.as_primitive::<T>().iter().flatten().map(Into::<i128>::into).sum()
     }
     Ok(match array.data_type() {
-        DataType::Int8 => sum::<Int8Type>(array),
-        DataType::Int16 => sum::<Int16Type>(array),
-        DataType::Int32 => sum::<Int32Type>(array),
-        DataType::Int64 => sum::<Int64Type>(array),
-        DataType::UInt8 => sum::<UInt8Type>(array),
-        DataType::UInt16 => sum::<UInt16Type>(array),
-        DataType::UInt32 => sum::<UInt32Type>(array),
-        DataType::UInt64 => sum::<UInt64Type>(array),
+        DataType::Int8 => narrow::<Int8Type>(array),
+        DataType::Int16 => narrow::<Int16Type>(array),
+        DataType::Int32 => narrow::<Int32Type>(array),
+        DataType::Int64 => wide::<Int64Type>(array),
+        DataType::UInt8 => narrow::<UInt8Type>(array),
+        DataType::UInt16 => narrow::<UInt16Type>(array),
+        DataType::UInt32 => narrow::<UInt32Type>(array),
+        DataType::UInt64 => wide::<UInt64Type>(array),
         other => return Err(Error::failed(format!("a column of type {other} has no sum of values"))),
     })
 }

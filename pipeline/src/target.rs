@@ -1,5 +1,7 @@
 //! The contract of targets: places that saved content is restored to.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use secrecy::SecretString;
 
@@ -66,4 +68,6 @@ pub struct TargetOptions {
     pub replace_engine: bool,
     /// The accounts that a dump holds are made, too.
     pub accounts: bool,
+    /// The columns that files are to have, in this order, by table.
+    pub columns: BTreeMap<String, Vec<String>>,
 }

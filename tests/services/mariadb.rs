@@ -32,6 +32,7 @@ pub(crate) enum Engine {
 pub(crate) struct Server {
     engine: Engine,
     options: Vec<String>,
+    home: Option<PathBuf>,
 }
 
 /// A running server, which dies with this value.
@@ -43,12 +44,13 @@ pub(crate) struct MariaDb {
     process: Child,
     directory: TempDir,
     port: u16,
+    started: Server,
 }
 
 impl Server {
     /// With the defaults.
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, options: Vec::new() }
+        Self { engine, options: Vec::new(), home: None }
     }
 
     /// With an option of `mariadbd`, as `--sql-mode=ANSI_QUOTES` or `--default-time-zone=+05:30`.
@@ -57,10 +59,18 @@ impl Server {
         self
     }
 
+    /// With everything that it writes below a directory, as on a small file system.
+    pub(crate) fn within(mut self, home: &Path) -> Self {
+        self.home = Some(home.to_owned());
+        self
+    }
+
     /// Starts it, and waits until it serves.
     pub(crate) fn start(self) -> MariaDb {
         leftovers::sweep();
-        let directory = tempfile::Builder::new().prefix("cdrvault-mariadb-").tempdir().expect("a temporary directory");
+        let home = self.home.clone().unwrap_or_else(std::env::temp_dir);
+        let directory =
+            tempfile::Builder::new().prefix("cdrvault-mariadb-").tempdir_in(home).expect("a temporary directory");
         template::copy_to(&directory.path().join("data"));
         // Somebody else may take the port between our asking for a free one and the server's binding it.
         for _ in 0..5 {
@@ -68,8 +78,8 @@ impl Server {
             let mut process = self.spawn(directory.path(), port);
             leftovers::note(process.id(), directory.path());
             if wait(&mut process, directory.path()) {
-                let server = MariaDb { process, directory, port };
-                server.make_application(self.engine);
+                let server = MariaDb { process, directory, port, started: self };
+                server.make_application(server.started.engine);
                 return server;
             }
             leftovers::forget(process.id());
@@ -115,6 +125,19 @@ impl MariaDb {
     /// Starts a server with the defaults.
     pub(crate) fn start(engine: Engine) -> Self {
         Server::new(engine).start()
+    }
+
+    /// Starts a server again that ended by itself, with what it had.
+    pub(crate) fn start_again(&mut self) {
+        let _ = self.process.wait();
+        leftovers::forget(self.process.id());
+        self.process = self.started.spawn(self.directory.path(), self.port);
+        leftovers::note(self.process.id(), self.directory.path());
+        assert!(
+            wait(&mut self.process, self.directory.path()),
+            "mariadbd does not start again:\n{}",
+            log(self.directory.path())
+        );
     }
 
     /// The application's database with its tables, empty, and our account.

@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass
@@ -56,8 +55,7 @@ def measure(command: list[str], *, server: int = 0, cwd: Path, stdin: Path | Non
     if child.returncode != 0:
         tail = log.read_bytes()[-2000:].decode(errors="replace")
         raise SystemExit(f"{command} ended with {child.returncode}:\n{tail}")
-    rss = max(watch.peak, usage.ru_maxrss * 1024)
-    return Cost(wall, usage.ru_utime + usage.ru_stime, rss, cpu_of(server) - before)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, max(watch.sum, watch.one), cpu_of(server) - before)
 
 
 def shell(script: str) -> list[str]:
@@ -77,22 +75,27 @@ class Watch(threading.Thread):
 
     def __init__(self, session: int):
         super().__init__(daemon=True)
-        self.session, self.peak, self.done = session, 0, threading.Event()
+        self.session, self.done = session, threading.Event()
+        self.sum, self.one = 0, 0
         self.start()
 
     def run(self):
         while not self.done.wait(0.02):
-            self.peak = max(self.peak, sum(self.resident()))
+            processes = [found for entry in os.listdir("/proc") if entry.isdigit() and (found := self.memory(entry))]
+            self.sum = max([self.sum, sum(now for now, _ in processes)])
+            # `getrusage` cannot say it: what it knows of a child begins with our own memory.
+            self.one = max([self.one, *(most for _, most in processes)])
 
-    def resident(self):
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
-            try:
-                if os.getsid(int(entry)) == self.session:
-                    yield int(Path(f"/proc/{entry}/statm").read_text().split()[1]) * PAGE
-            except (OSError, IndexError):
-                pass  # It ended meanwhile.
+    def memory(self, pid: str):
+        """What a process of the session has now, and the most that it ever had."""
+        try:
+            if os.getsid(int(pid)) != self.session:
+                return None
+            status = Path(f"/proc/{pid}/status").read_text()
+            now, most = (int(status.split(f"{name}:", 1)[1].split(None, 1)[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+            return now, most
+        except (OSError, IndexError):
+            return None  # It ended meanwhile.
 
     def stop(self):
         self.done.set()

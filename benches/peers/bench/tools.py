@@ -94,9 +94,10 @@ def python(module: str) -> Callable[[Job], list[str]]:
 
 
 def mydumper(job: Job) -> list[str]:
-    tables = ",".join(f"{job.database}.{table}" for table in TABLES)
+    # With `database.table` and no `-B` it waits for ever.
     return shell(
-        f"mydumper -h 127.0.0.1 -P {job.server.port} -u bench -p {job.server.PASSWORD} -T {tables} --threads 2"
+        f"mydumper -h 127.0.0.1 -P {job.server.port} -u bench -p {job.server.PASSWORD} -B {job.database}"
+        f" -T {','.join(TABLES)} --threads 2"
         f" --rows 200000 --compress --outputdir {job.out}"
     )
 
@@ -124,7 +125,8 @@ def sums_of_dump(job: Job) -> list:
 
 
 def sums_of_mydumper(job: Job) -> list:
-    return loaded(job, f"zcat {job.out}/*-schema.sql.gz {job.out}/{job.database}.ar*[0-9].sql.gz")
+    tables = sorted(job.out.glob(f"{job.database}.ar_*.sql.gz"), key=lambda file: "-schema" not in file.name)
+    return loaded(job, f"zcat {' '.join(map(str, tables))}")
 
 
 def loaded(job: Job, script: str) -> list:

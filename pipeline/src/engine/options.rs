@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::partition::DayRange;
+use crate::partition::{DayRange, Partition};
 
 /// What `run` and `replay` are asked for on the command line.
 #[derive(Debug, Clone, Default)]
@@ -21,13 +21,24 @@ pub struct RunOptions {
     pub wait_lock: Duration,
 }
 
-/// A range of days to be exported again.
+/// What is to be exported again: a range of days, or the rows without a date.
 #[derive(Debug, Clone, Copy)]
 pub struct Replay {
-    /// Which days.
-    pub days: DayRange,
+    /// Which days; `None` for the rows without a date.
+    pub days: Option<DayRange>,
     /// Publish also what has the same bytes as what is stored.
     pub force: bool,
     /// Publish also days that have lost half of their rows, or all.
     pub allow_shrink: bool,
+}
+
+impl Replay {
+    /// Whether it is about this part of a dataset.
+    pub(super) fn means(&self, partition: Partition) -> bool {
+        match (self.days, partition) {
+            (Some(days), Partition::Day(day)) => days.contains(day),
+            (Some(days), _) => days == DayRange::ALL,
+            (None, other) => other == Partition::Undated,
+        }
+    }
 }

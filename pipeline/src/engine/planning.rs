@@ -52,7 +52,10 @@ pub(super) async fn plan(cx: &Context, opened: &Opened, state: &State, options: 
         && planned.plan.tasks.is_empty()
         && planned.failures.is_empty()
     {
-        planned.warnings.push(format!("the database has no day in {}", range_text(replay.days)));
+        planned.warnings.push(match replay.days {
+            Some(days) => format!("the database has no day in {}", range_text(days)),
+            None => "the database has no rows without a date".to_owned(),
+        });
     }
     Ok(planned)
 }
@@ -76,7 +79,8 @@ async fn plan_flow(
     let is_table = opened.spec(flow).source.database().is_some();
     let mut swept = None;
     if let Some(Replay { days, .. }) = &options.replay {
-        ask.listing = Some(*days);
+        // Rows without a date are listed with everything alone.
+        ask.listing = Some(days.unwrap_or(DayRange::ALL));
     } else if let (Some(detection), true) = (flow.detection, is_table) {
         ask.events = flow.events;
         let may_register =
@@ -101,11 +105,7 @@ async fn plan_flow(
     }
     let mut candidates = source.discover(cx, &ask).await?;
     if let Some(replay) = &options.replay {
-        let is_meant = |partition: Partition| match partition.day() {
-            Some(day) => replay.days.contains(day),
-            None => replay.days == DayRange::ALL,
-        };
-        candidates.retain(|candidate| is_meant(candidate.partition));
+        candidates.retain(|candidate| replay.means(candidate.partition));
         for candidate in candidates {
             // Only to tell how much it is: a damaged receipt is what a replay mends.
             let live = holdings.newest(cx, candidate.partition).await.unwrap_or_default();

@@ -131,7 +131,10 @@ pub async fn plan(cx: &Context, opened: &Opened, state: &State, now: Timestamp) 
             }
         };
         match plan_sink(cx, opened, sink, &open.name, keep, state, now).await {
-            Ok(sink) => plan.sinks.push(sink),
+            Ok((sink, damaged)) => {
+                plan.sinks.push(sink);
+                plan.failures.extend(damaged.iter().map(|e| Failure::of(&open.name, e).counting(!open.optional)));
+            }
             Err(error) if matches!(error.kind(), Kind::Interrupted | Kind::Refused) => return Err(error),
             Err(error) => plan.failures.push(Failure::of(&open.name, &error).counting(!open.optional)),
         }
@@ -147,7 +150,8 @@ async fn plan_sink(
     keep: Keep,
     state: &State,
     now: Timestamp,
-) -> Result<SinkPlan> {
+) -> Result<(SinkPlan, Vec<Error>)> {
+    let mut damaged = Vec::new();
     let mut planned = SinkPlan { sink: name.to_owned(), versions: Vec::new(), history_before: None, needs_yes: None };
     let applied = Applied::from(keep);
     if sink.capabilities().native_history {
@@ -164,7 +168,7 @@ async fn plan_sink(
             for (partition, generations) in sink.history(cx, &flow.name).await? {
                 cx.check()?;
                 let unit = Unit::new(&flow.name, partition);
-                let mut versions = judge(cx, sink, &unit, &generations, applied, now).await?;
+                let mut versions = judge(cx, sink, &unit, &generations, applied, now, &mut damaged).await?;
                 lacking.hold_back(&mut versions);
                 planned.versions.extend(versions);
             }
@@ -180,7 +184,7 @@ async fn plan_sink(
             _ => None,
         };
     }
-    Ok(planned)
+    Ok((planned, damaged))
 }
 
 /// When the oldest version was live that is pinned, or was the last to be verified, in a place with a history of its own.
@@ -257,7 +261,8 @@ impl Lacking {
     }
 }
 
-/// The superseded versions of one unit. `generations` is in order; the last is live.
+/// The superseded versions of one unit. `generations` is in order; the last is live. What a damaged receipt would tell the
+/// time of stays, and the others are judged all the same.
 async fn judge(
     cx: &Context,
     sink: &Arc<dyn Sink>,
@@ -265,6 +270,7 @@ async fn judge(
     generations: &[u32],
     keep: Applied,
     now: Timestamp,
+    damaged: &mut Vec<Error>,
 ) -> Result<Vec<Version>> {
     if generations.len() < 2 {
         return Ok(Vec::new());
@@ -272,8 +278,14 @@ async fn judge(
     let notes = sink.notes(cx, unit).await?;
     let mut versions = Vec::new();
     for (index, pair) in generations.windows(2).enumerate() {
-        let successor = sink.manifest(cx, unit, pair[1]).await?;
-        let superseded = successor.received;
+        let superseded = match sink.manifest(cx, unit, pair[1]).await {
+            Ok(successor) => successor.received,
+            Err(error) if error.kind() == Kind::Damaged => {
+                damaged.push(error);
+                None
+            }
+            Err(error) => return Err(error),
+        };
         if let Some(received) = superseded.filter(|at| at.duration_since(now).as_secs() > CLOCK_TOLERANCE) {
             return Err(wrong_clock(&format!("{unit} was received at {received}, which is in the future")));
         }
@@ -341,10 +353,18 @@ pub async fn execute(cx: &Context, opened: &Opened, plan: &PrunePlan, yes: bool,
             continue;
         }
         match execute_sink(cx, sink, planned).await {
-            Ok(0) => drop(state.kept.insert(planned.sink.clone(), Some(keep.into()))),
-            Ok(removed) => {
-                pruned.removed.insert(planned.sink.clone(), removed);
+            Ok((removed, damaged)) => {
+                if removed > 0 {
+                    pruned.removed.insert(planned.sink.clone(), removed);
+                }
                 state.kept.insert(planned.sink.clone(), Some(keep.into()));
+                for error in damaged {
+                    let failure = Failure::of(&planned.sink, &error).counting(!open.optional);
+                    // The plan may tell of it already.
+                    if !pruned.failures.contains(&failure) {
+                        pruned.failures.push(failure);
+                    }
+                }
             }
             Err(error) if error.kind() == Kind::Interrupted => return Err(error),
             Err(error) => pruned.failures.push(Failure::of(&planned.sink, &error).counting(!open.optional)),
@@ -353,24 +373,37 @@ pub async fn execute(cx: &Context, opened: &Opened, plan: &PrunePlan, yes: bool,
     Ok(pruned)
 }
 
-async fn execute_sink(cx: &Context, sink: &Arc<dyn Sink>, planned: &SinkPlan) -> Result<u64> {
+/// How many versions are gone, and the receipts that cannot be read: what they name stays.
+async fn execute_sink(cx: &Context, sink: &Arc<dyn Sink>, planned: &SinkPlan) -> Result<(u64, Vec<Error>)> {
+    let mut damaged = Vec::new();
     if let Some(before) = planned.history_before {
         sink.forget_history(cx, before).await?;
-        return Ok(0);
+        return Ok((0, damaged));
     }
     let (mut removed, mut trees) = (0, false);
     for version in planned.removals() {
         cx.check()?;
-        let manifest = sink.manifest(cx, &version.unit, version.generation).await?;
+        let manifest = match sink.manifest(cx, &version.unit, version.generation).await {
+            Ok(manifest) => manifest,
+            Err(error) if error.kind() == Kind::Damaged => {
+                damaged.push(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         sink.remove(cx, &manifest).await?;
         trees |= matches!(manifest.content, Content::Tree { .. });
         removed += 1;
     }
     if trees {
-        remove_nameless(cx, sink).await?;
+        match remove_nameless(cx, sink).await {
+            // Nobody knows which bodies it names: all stay.
+            Err(error) if error.kind() == Kind::Damaged => damaged.push(error),
+            other => other?,
+        }
     }
     sink.flush(cx).await?;
-    Ok(removed)
+    Ok((removed, damaged))
 }
 
 /// Removes the bodies that no receipt of the vault names, of whatever dataset.

@@ -145,7 +145,8 @@ impl<'a> Mending<'a> {
         let message = format!("no other sink holds the receipt, which is now {aside}");
         Ok(Error::new(Kind::NotFound, message).hint(match unit.partition {
             Partition::Day(day) => format!("`replay --flow {} --day {day}` saves the day again", unit.dataset),
-            _ => "the next run saves it again".to_owned(),
+            Partition::Undated => format!("`replay --flow {} --undated` saves them again", unit.dataset),
+            Partition::Snapshot => "the next run saves it again".to_owned(),
         }))
     }
 

@@ -445,6 +445,11 @@ impl<T: Transport> Sink for Mirror<T> {
             return Err(Error::new(Kind::Refused, message));
         }
         let mut parcel = self.parcel(cx, &BTreeSet::from([unit.clone()])).await?;
+        // A parcel has the receipts that the far end lacks; this one may be older.
+        let receipt = layout::manifest(unit, sealed.manifest.generation)?;
+        if !parcel.receipts.contains(&receipt) && root.join(&receipt).is_file() {
+            parcel.receipts.push(receipt);
+        }
         match &sealed.manifest.content {
             Content::Object(object) => {
                 parcel.objects.push(object.path.clone());

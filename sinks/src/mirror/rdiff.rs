@@ -416,7 +416,7 @@ impl Transport for Rdiff {
 
     async fn mend(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
         // It compares with what it noted, not with what its disk has: only a later time makes it look.
-        for name in &parcel.objects {
+        for name in parcel.objects.iter().chain(&parcel.receipts) {
             make_later(&root.join(name))?;
         }
         self.send(cx, root, parcel).await

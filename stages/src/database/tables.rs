@@ -34,7 +34,7 @@ pub(crate) trait Tables: Session {
     /// What stands in the flow's queue.
     async fn queued(&self, cx: &Context, flow: &str) -> Result<Queued>;
 
-    /// The rows of one partition, sorted by the table's key, as many as `COUNT(*)` says in the same snapshot.
+    /// The rows of one partition, sorted by the table's key, as many as the database says there are in the snapshot.
     async fn rows(
         &self,
         cx: &Context,

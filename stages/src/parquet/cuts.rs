@@ -23,7 +23,9 @@ pub(super) struct Cuts {
 impl Cuts {
     pub(super) fn new(schema: &SchemaRef) -> Self {
         let fixed = schema.fields().iter().map(|field| width(field.data_type())).sum();
-        Self { joined: BatchCoalescer::new(SchemaRef::clone(schema), ROWS), fixed, rows: 0, bytes: 0 }
+        // What comes in the right size is not copied.
+        let joined = BatchCoalescer::new(SchemaRef::clone(schema), ROWS).with_biggest_coalesce_batch_size(Some(ROWS - 1));
+        Self { joined, fixed, rows: 0, bytes: 0 }
     }
 
     pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {

@@ -112,22 +112,11 @@ impl Target for Csv {
             return Err(Error::new(Kind::Damaged, format!("{} has other rows than its receipt tells", manifest.unit)));
         }
         let restored = tokio::task::block_in_place(|| {
-            first.rewind().and_then(|()| others.rewind()).map_err(failed)?;
-            if path.symlink_metadata().is_ok() {
-                if is_same(&path, &mut (&first).chain(&others))? {
-                    return Ok(Restored::Same);
-                }
-                return Err(Error::new(
-                    Kind::Refused,
-                    format!("{} is there already, with other content", path.display()),
-                )
-                .hint("name an empty directory, or a new one"));
-            }
-            durable::create(&path, &How::private(), |file| {
-                std::io::copy(&mut first, file)?;
-                std::io::copy(&mut others, file).map(drop)
-            })?;
-            Ok(Restored::Written)
+            put(&path, || {
+                first.rewind().and_then(|()| others.rewind()).map_err(failed)?;
+                let again = |file: &File| file.try_clone().map_err(failed);
+                Ok(again(&first)?.chain(again(&others)?))
+            })
         })?;
         let mut scripts = self.scripts.lock().await;
         let script = match scripts.entry(table.to_owned()) {
@@ -161,6 +150,20 @@ impl Target for Csv {
         }
         Ok(remarks)
     }
+}
+
+/// Makes a file of what can be read more than once, where there is none; one that is there must have the same bytes.
+pub(super) fn put<R: Read>(path: &Path, mut wanted: impl FnMut() -> Result<R>) -> Result<Restored> {
+    if path.symlink_metadata().is_ok() {
+        if is_same(path, &mut wanted()?)? {
+            return Ok(Restored::Same);
+        }
+        return Err(Error::new(Kind::Refused, format!("{} is there already, with other content", path.display()))
+            .hint("name an empty directory, or a new one"));
+    }
+    let mut bytes = wanted()?;
+    durable::create(path, &How::private(), |file| std::io::copy(&mut bytes, file).map(drop))?;
+    Ok(Restored::Written)
 }
 
 /// Whether a file has these bytes.
@@ -229,7 +232,7 @@ fn lines(batch: &RecordBatch, manifest: &Manifest) -> Result<Lines> {
     Ok(lines)
 }
 
-fn push(out: &mut Vec<u8>, cell: Cell<'_>, base: &str) {
+pub(super) fn push(out: &mut Vec<u8>, cell: Cell<'_>, base: &str) {
     let mut text = String::new();
     match cell {
         Cell::Null => return out.extend_from_slice(b"\\N"),
@@ -249,7 +252,7 @@ fn push(out: &mut Vec<u8>, cell: Cell<'_>, base: &str) {
     enclosed(out, text.as_bytes());
 }
 
-fn push_raw(out: &mut Vec<u8>, bytes: &[u8], base: &str) -> Result<()> {
+pub(super) fn push_raw(out: &mut Vec<u8>, bytes: &[u8], base: &str) -> Result<()> {
     let unknown = || Error::new(Kind::Refused, "a saved value has a form that cannot stand in a CSV file");
     match base {
         "date" | "datetime" | "timestamp" => {
@@ -271,6 +274,7 @@ fn enclosed(out: &mut Vec<u8>, bytes: &[u8]) {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
             0 => out.extend_from_slice(b"\\0"),
             b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
             other => out.push(*other),
         }
     }
@@ -289,7 +293,7 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         assert_eq!(of(Cell::Null), "\\N");
-        assert_eq!(of(Cell::Text("a\"b\\c\nd\0")), "\"a\\\"b\\\\c\\nd\\0\"");
+        assert_eq!(of(Cell::Text("a\"b\\c\r\nd\0")), "\"a\\\"b\\\\c\\r\\nd\\0\"");
         assert_eq!(of(Cell::Int(-5)), "-5");
         assert_eq!(of(Cell::Text("")), "\"\"");
     }

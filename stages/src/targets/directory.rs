@@ -16,14 +16,18 @@ use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::durable::{self, How};
 use cdrvault_pipeline::entry::{Entry, EntryKind};
 use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::{Holding, Manifest};
+use cdrvault_pipeline::manifest::{Content, Holding, Manifest};
 use cdrvault_pipeline::payload::{Body, ByteStream, Object, ObjectStream, Payload, file_stream};
 use cdrvault_pipeline::target::{Restored, Target};
 use futures::TryStreamExt as _;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
 use sha2::{Digest as _, Sha256};
 
+use super::standing::Standing;
 use super::unfinished::Unfinished;
+
+/// What the names of directories that are being written begin with.
+const MARK: &str = ".cdrvault-tmp-";
 
 /// See the module.
 pub(super) struct Directory {
@@ -75,19 +79,37 @@ impl Target for Directory {
         let Payload::Objects(objects) = payload else {
             return Err(Error::new(Kind::Refused, "rows are no files"));
         };
-        let log = Unfinished::of(&self.root);
-        if log.has(manifest)? && self.place_of(manifest).is_dir() {
-            return Ok(Restored::Same);
+        let (log, place) = (Unfinished::of(&self.root), self.place_of(manifest));
+        let mut again = log.has(manifest)? && place.symlink_metadata().is_ok();
+        if again && let Content::Tree { entries } = &manifest.content {
+            match tokio::task::block_in_place(|| Standing::of(&place, entries))? {
+                Standing::Whole => return Ok(Restored::Same),
+                Standing::Differs => {}
+                Standing::Foreign(path) => {
+                    return Err(Error::new(Kind::Refused, format!("{} was not saved", path.display())).hint(
+                        "move it away: what an interrupted restore has made is made again where it is not whole",
+                    ));
+                }
+            }
         }
         durable::create_dirs(&self.root, &How::default())?;
+        remove_leftovers(&self.root)?;
         let unfinished = tempfile::Builder::new()
-            .prefix(".cdrvault-tmp-")
+            .prefix(MARK)
             .tempdir_in(&self.root)
             .map_err(|error| Error::io("make a directory in", &self.root, error))?;
+        let failed = |error| Error::io("lock", unfinished.path(), error);
+        let at_work = File::open(unfinished.path()).map_err(failed)?;
+        at_work.lock().map_err(failed)?;
         let made = unfinished.path().join("made");
         make_directory(&made)?;
         write(cx, manifest, objects, &made).await?;
-        let place = self.place_of(manifest);
+        // First: between the two it is in the list and not there, and is made again.
+        log.add(manifest)?;
+        again &= std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
+        if again {
+            tokio::task::block_in_place(|| durable::remove_tree(&place))?;
+        }
         // It is empty, or not there.
         match std::fs::remove_dir(&place) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -97,7 +119,6 @@ impl Target for Directory {
         }
         // The mode of the saved directory itself is not known: nobody else may enter until somebody says so.
         durable::rename(&made, &place)?;
-        log.add(manifest)?;
         Ok(Restored::Written)
     }
 
@@ -107,6 +128,22 @@ impl Target for Directory {
         }
         Ok(Vec::new())
     }
+}
+
+/// Directories of restores that were killed. One at work holds a lock on its own.
+fn remove_leftovers(root: &Path) -> Result<()> {
+    let failed = |error| Error::io("list", root, error);
+    for entry in std::fs::read_dir(root).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let ours = entry.file_name().as_bytes().starts_with(MARK.as_bytes());
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let idle = File::open(entry.path()).is_ok_and(|directory| directory.try_lock().is_ok());
+            if idle {
+                tokio::task::block_in_place(|| durable::remove_tree(&entry.path()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Directories and files first, then links, then what the writing itself would have changed: modes, owners and times, the

@@ -1,8 +1,10 @@
 //! Where saved content is restored to: databases, CSV files, directories.
 
+mod asterisell;
 mod csv;
 mod directory;
 mod load_data;
+mod standing;
 mod unfinished;
 
 use std::path::PathBuf;
@@ -27,6 +29,11 @@ pub(crate) fn plugins() -> Vec<TargetPlugin> {
             scheme: "csv",
             about: "csv:DIRECTORY: tables as files, one a day, and a script of LOAD DATA for them",
             build: |text, _| Ok(Arc::new(csv::Csv::new(path_of(text)?))),
+        },
+        TargetPlugin {
+            scheme: "csv-asterisell",
+            about: "csv-asterisell:DIRECTORY: days as the files that Asterisell's own import reads",
+            build: |text, options| Ok(Arc::new(asterisell::Asterisell::new(path_of(text)?, &options.columns)?)),
         },
         TargetPlugin {
             scheme: "dir",

@@ -33,7 +33,7 @@ impl Unfinished {
         Ok(self.lines()?.is_some())
     }
 
-    /// Whether this very content was written whole.
+    /// Whether this very content was written whole, or was about to get its name. It may have been changed since.
     pub(super) fn has(&self, manifest: &Manifest) -> Result<bool> {
         let wanted = line(manifest);
         Ok(self.lines()?.is_some_and(|lines| lines.lines().any(|line| line == wanted)))
@@ -46,6 +46,9 @@ impl Unfinished {
 
     /// Remembers that this content was written whole.
     pub(super) fn add(&self, manifest: &Manifest) -> Result<()> {
+        if self.has(manifest)? {
+            return Ok(());
+        }
         let mut lines = self.lines()?.unwrap_or_default();
         lines += &line(manifest);
         lines.push('\n');

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
@@ -16,7 +17,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::columns::{self, Reading};
-use super::connect::{Target, execute, hang_up, literal, query_integer, quoted};
+use super::connect::{Target, execute, hang_up, literal, query_integer, quoted, within};
 use super::decode::BatchDecoder;
 use super::dumped;
 use super::restorable::{announce, announces, check_staging, check_table, orphans};
@@ -25,6 +26,12 @@ use super::staging::{LOOSE, Loading, STRICT, Staging, no_warnings};
 use super::walk::condition;
 use crate::database::jobs::QUEUE;
 use crate::database::tables::Table;
+
+/// How long a batch of rows may take to load. A server may wait for room on its disk, and say nothing.
+const LOADING: Duration = Duration::from_mins(10);
+
+/// How long replacing a day may take, and a millisecond more for each of its rows.
+const REPLACING: Duration = Duration::from_hours(1);
 
 /// A database of MariaDB or MySQL that is restored into.
 pub(crate) struct MySqlTarget {
@@ -177,17 +184,17 @@ impl MySqlTarget {
             return Ok(Restored::Same);
         }
         self.check_again(connection, &table).await?;
-        let staging = Staging::make(connection, &table.name).await?;
+        let staging = within(cx, LOADING, "make a table", Staging::make(connection, &table.name)).await?;
         let visible = (!staging.temporary).then(|| Staging { name: staging.name.clone(), temporary: false });
         self.seen.lock().await.staged = visible;
         let staged = Arc::new(staging.of(&table));
         let mut loading = Loading::new(connection, &staged, is_of_mysql(manifest)).await?;
         while let Some(batch) = cx.unless_cancelled(rows.batches.try_next()).await? {
             let count = batch.num_rows() as u64;
-            loading.add(connection, &batch).await?;
+            within(cx, LOADING, "load rows", loading.add(connection, &batch)).await?;
             cx.progress.read(&manifest.unit, count, 0);
         }
-        let loose = loading.finish(connection).await?;
+        let loose = within(cx, LOADING, "load rows", loading.finish(connection)).await?;
         let found = facts(connection, &staged, "TRUE", &rows.about.renumbered).await?;
         if !same(&found, manifest) {
             return Err(Error::new(
@@ -197,7 +204,8 @@ impl MySqlTarget {
             .hint("compare the column types of the table with those that `snapshots --json` tells"));
         }
         let day = Day { manifest, table: &table, condition: &day, renumbered: &rows.about.renumbered };
-        self.put_in_place(connection, day, &staging, loose).await?;
+        let limit = REPLACING + Duration::from_millis(manifest.rows);
+        within(cx, limit, "put the day in place", self.put_in_place(connection, day, &staging, loose)).await?;
         staging.drop(connection).await?;
         self.seen.lock().await.staged = None;
         Ok(Restored::Written)
