@@ -36,6 +36,11 @@ pub trait Target: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// How many units it takes at the same time. A dump is always alone.
+    fn at_once(&self) -> usize {
+        1
+    }
+
     /// Whether what was restored stays when not all of it could be: the same restore again goes on from there.
     fn keeps_parts(&self) -> bool {
         true

@@ -1,7 +1,9 @@
 //! Content goes to a target: found, checked whole, and only then restored, unit by unit.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::{StreamExt as _, stream};
 use serde::Serialize;
 
 use super::{Fetched, Selection, compare, undo};
@@ -123,43 +125,28 @@ pub async fn execute(
     let fetched = fetch_all(cx, sink, &plan.manifests).await?;
     let mut report = Report::default();
     cx.progress.planned(&by_dataset(fetched.iter().map(|one| &one.manifest.unit)));
+    let work = Restoring { cx, decoders, target, stopped: AtomicBool::new(false) };
+    let dumps = fetched.partition_point(|one| one.manifest.holds() == Holding::Document);
+    let outcomes: Vec<_> = stream::iter(0..dumps)
+        .then(|index| work.restore(&fetched[index]))
+        .chain(stream::iter(dumps..fetched.len()).map(|index| work.restore(&fetched[index])).buffered(target.at_once()))
+        .collect()
+        .await;
     let mut done = Vec::new();
-    let mut stopped = false;
-    for one in &fetched {
+    for (one, outcome) in fetched.iter().zip(outcomes) {
         let unit = &one.manifest.unit;
-        if stopped || cx.check().is_err() {
-            report.not_tried.push(unit.clone());
-            continue;
-        }
-        cx.progress.began(unit);
-        let restoring = retry(cx, || async {
-            // A dump that turns out to be damaged halfway could not be taken back.
-            if one.manifest.holds() == Holding::Document {
-                compare(cx, &one.manifest, undo(decoders, &one.manifest, one.objects()?).await?).await?;
-            }
-            let payload = undo(decoders, &one.manifest, one.objects()?).await?;
-            target.restore(cx, &one.manifest, payload).await
-        });
-        let restored = restoring.await.at(unit);
-        cx.progress.ended(unit, restored.is_err());
-        match restored {
-            Ok(Restored::Written) => {
-                report.rows += one.manifest.rows;
-                report.restored.push(unit.clone());
+        match outcome {
+            None => report.not_tried.push(unit.clone()),
+            Some(Ok(restored)) => {
                 done.push(one.manifest.clone());
+                if restored == Restored::Written {
+                    report.rows += one.manifest.rows;
+                    report.restored.push(unit.clone());
+                } else {
+                    report.same.push(unit.clone());
+                }
             }
-            Ok(Restored::Same) => {
-                report.same.push(unit.clone());
-                done.push(one.manifest.clone());
-            }
-            Err(error) => {
-                // A server that went away, a full disk and a missing right fail for every day alike.
-                stopped = matches!(
-                    error.kind(),
-                    Kind::Transient | Kind::Busy | Kind::NoSpace | Kind::Denied | Kind::Interrupted
-                ) || one.manifest.holds() == Holding::Document;
-                report.failed.push(Failure::of(&unit.dataset, &error));
-            }
+            Some(Err(error)) => report.failed.push(Failure::of(&unit.dataset, &error)),
         }
     }
     let complete = report.failed.is_empty() && report.not_tried.is_empty();
@@ -175,6 +162,44 @@ pub async fn execute(
         }
     }
     Ok(report)
+}
+
+struct Restoring<'a> {
+    cx: &'a Context,
+    decoders: &'a [Decoder],
+    target: &'a Arc<dyn Target>,
+    /// By an error that would come again for every other unit.
+    stopped: AtomicBool,
+}
+
+impl Restoring<'_> {
+    /// `None` if it was not tried.
+    async fn restore(&self, one: &Fetched) -> Option<Result<Restored>> {
+        let Self { cx, decoders, target, stopped } = self;
+        let (manifest, unit) = (&one.manifest, &one.manifest.unit);
+        if stopped.load(Ordering::Relaxed) || cx.check().is_err() {
+            return None;
+        }
+        cx.progress.began(unit);
+        let restoring = retry(cx, || async {
+            // A dump that turns out to be damaged halfway could not be taken back.
+            if manifest.holds() == Holding::Document {
+                compare(cx, manifest, undo(decoders, manifest, one.objects()?).await?).await?;
+            }
+            let payload = undo(decoders, manifest, one.objects()?).await?;
+            target.restore(cx, manifest, payload).await
+        });
+        let restored = restoring.await.at(unit);
+        cx.progress.ended(unit, restored.is_err());
+        // A server that went away, a full disk and a missing right fail for every day alike.
+        if restored.as_ref().is_err_and(|error| {
+            matches!(error.kind(), Kind::Transient | Kind::Busy | Kind::NoSpace | Kind::Denied | Kind::Interrupted)
+                || manifest.holds() == Holding::Document
+        }) {
+            stopped.store(true, Ordering::Relaxed);
+        }
+        Some(restored)
+    }
 }
 
 /// Everything that is damaged or missing is told at once.

@@ -24,7 +24,8 @@ impl Cuts {
     pub(super) fn new(schema: &SchemaRef) -> Self {
         let fixed = schema.fields().iter().map(|field| width(field.data_type())).sum();
         // What comes in the right size is not copied.
-        let joined = BatchCoalescer::new(SchemaRef::clone(schema), ROWS).with_biggest_coalesce_batch_size(Some(ROWS - 1));
+        let joined =
+            BatchCoalescer::new(SchemaRef::clone(schema), ROWS).with_biggest_coalesce_batch_size(Some(ROWS - 1));
         Self { joined, fixed, rows: 0, bytes: 0 }
     }
 

@@ -5,7 +5,6 @@
 //! without regard to bytes: so the first are counted by their entropy. See <https://github.com/apache/parquet-format/blob/master/Encodings.md>.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -15,6 +14,7 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrowPrimitiveType, RecordBatch};
 use arrow_schema::{DataType, TimeUnit};
 use parquet::basic::Encoding;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What a column is written with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,14 +95,12 @@ fn dictionary_bits(values: &[i128], stored: usize) -> f64 {
 }
 
 fn strings<'a>(values: impl Iterator<Item = &'a [u8]>) -> Chosen {
-    let (mut count, mut distinct) = (0_usize, HashSet::new());
-    for value in values {
-        count += 1;
-        distinct.insert(value);
-    }
+    let mut hashes: Vec<u64> = values.map(xxh3_64).collect();
+    hashes.sort_unstable();
+    let distinct = hashes.chunk_by(u64::eq).count();
     // With few repeats a dictionary only moves the values to another page. Their lengths stay between them, where they
     // help the compression to tell where a value begins.
-    if distinct.len() * 10 <= count * 7 { Chosen::Dictionary } else { Chosen::Direct(Encoding::PLAIN) }
+    if distinct * 10 <= hashes.len() * 7 { Chosen::Dictionary } else { Chosen::Direct(Encoding::PLAIN) }
 }
 
 fn bits(value: u128) -> usize {

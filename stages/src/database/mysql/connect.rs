@@ -90,16 +90,11 @@ pub(crate) async fn query(connection: &mut MySqlConnection, sql: &str) -> Result
 
 /// The bytes of a value as the server sent them; `None` for NULL. Zero dates have bytes, whatever the driver thinks.
 pub(crate) fn bytes(row: &MySqlRow, column: usize) -> Result<Option<&[u8]>> {
-    use sqlx::{TypeInfo as _, ValueRef as _};
+    use sqlx::ValueRef as _;
     let value = row.try_get_raw(column).map_err(|error| Error::failed("cannot read a column").with_source(error))?;
-    // The driver makes an error of each NULL, which costs more than the value of a wide row.
-    let looks_null = value.is_null();
-    if looks_null && !matches!(value.type_info().name(), "DATE" | "DATETIME" | "TIMESTAMP") {
-        return Ok(None);
-    }
     match <&[u8] as sqlx::Decode<sqlx::MySql>>::decode(value) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(_) if looks_null => Ok(None),
+        Err(_) if row.try_get_raw(column).is_ok_and(|value| value.is_null()) => Ok(None),
         Err(cause) => Err(Error::failed("cannot read a column").with_source(cause)),
     }
 }

@@ -13,7 +13,7 @@ use cdrvault_pipeline::payload::{Payload, RowStream};
 use cdrvault_pipeline::target::{self, Restored, TargetOptions};
 use futures::TryStreamExt as _;
 use sqlx::MySqlConnection;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::columns::{self, Reading};
@@ -37,9 +37,18 @@ const REPLACING: Duration = Duration::from_hours(1);
 pub(crate) struct MySqlTarget {
     target: Target,
     options: TargetOptions,
-    connection: Mutex<Option<MySqlConnection>>,
+    /// The connections that nobody works on.
+    idle: Mutex<Vec<MySqlConnection>>,
+    /// The one that keeps other restores away.
+    lock: Mutex<Option<MySqlConnection>>,
     seen: Mutex<Seen>,
+    /// Empty days are filled several at a time, but a day is replaced alone: the rows that it deletes lock the
+    /// gaps beside them, and others can see its staging table where the engine has no temporary ones.
+    replacing: RwLock<()>,
 }
+
+/// What keeps a small server's cores busy.
+const DAYS_AT_ONCE: usize = 2;
 
 /// What was found out, and what is there, beside the rows.
 #[derive(Default)]
@@ -54,12 +63,19 @@ struct Seen {
 
 impl MySqlTarget {
     pub(crate) fn new(target: Target, options: TargetOptions) -> Self {
-        Self { target, options, connection: Mutex::default(), seen: Mutex::default() }
+        Self {
+            target,
+            options,
+            idle: Mutex::default(),
+            lock: Mutex::default(),
+            seen: Mutex::default(),
+            replacing: RwLock::default(),
+        }
     }
 
-    /// The one connection.
     async fn take(&self, cx: &Context) -> Result<MySqlConnection> {
-        match self.connection.lock().await.take() {
+        let idle = self.idle.lock().await.pop();
+        match idle {
             Some(connection) => Ok(connection),
             None => self.connect(cx).await,
         }
@@ -68,7 +84,7 @@ impl MySqlTarget {
     /// After an error another one is made: what this one had staged, and its transaction, go with it.
     async fn give_back<T>(&self, connection: MySqlConnection, done: Result<T>) -> Result<T> {
         if done.is_ok() {
-            *self.connection.lock().await = Some(connection);
+            self.idle.lock().await.push(connection);
         } else {
             hang_up(connection).await;
         }
@@ -76,19 +92,32 @@ impl MySqlTarget {
     }
 
     async fn connect(&self, cx: &Context) -> Result<MySqlConnection> {
+        self.keep_others_away(cx).await?;
         let mut connection = self.target.connect(cx).await?;
         execute(&mut connection, STRICT).await?;
         if self.options.allow_triggers {
             execute(&mut connection, "SET SESSION foreign_key_checks = 0").await?;
         }
-        let lock = format!(
-            "SELECT GET_LOCK(CONCAT('cdrvault restore ', LEFT(SHA1({}), 32)), 10)",
-            literal(&self.target.identity)
-        );
-        if query_integer(&mut connection, &lock).await? != Some(1) {
+        Ok(connection)
+    }
+
+    /// Looks again at each new connection: a server that was restarted has forgotten the lock.
+    async fn keep_others_away(&self, cx: &Context) -> Result<()> {
+        let name = format!("CONCAT('cdrvault restore ', LEFT(SHA1({}), 32))", literal(&self.target.identity));
+        let mut held = self.lock.lock().await;
+        if let Some(connection) = &mut *held {
+            let ours = format!("SELECT IS_USED_LOCK({name}) = CONNECTION_ID()");
+            if matches!(query_integer(connection, &ours).await, Ok(Some(1))) {
+                return Ok(());
+            }
+        }
+        *held = None;
+        let mut connection = self.target.connect(cx).await?;
+        if query_integer(&mut connection, &format!("SELECT GET_LOCK({name}, 10)")).await? != Some(1) {
             return Err(Error::new(Kind::Locked, format!("another restore into {} is at work", self.target.identity)));
         }
-        Ok(connection)
+        *held = Some(connection);
+        Ok(())
     }
 
     /// The table that a unit goes into, with the columns of the backup alone.
@@ -175,7 +204,7 @@ impl MySqlTarget {
         cx: &Context,
         connection: &mut MySqlConnection,
         manifest: &Manifest,
-        mut rows: RowStream,
+        rows: RowStream,
     ) -> Result<Restored> {
         let table = self.table(connection, manifest).await?;
         let day = condition(connection, &table, manifest.unit.partition).await?;
@@ -184,26 +213,26 @@ impl MySqlTarget {
             return Ok(Restored::Same);
         }
         self.check_again(connection, &table).await?;
+        let day = Day { manifest, table: &table, condition: &day, renumbered: &rows.about.renumbered.clone() };
+        if there.rows == 0 {
+            let _with_others = self.replacing.read().await;
+            self.fill(cx, connection, day, rows).await?;
+            return Ok(Restored::Written);
+        }
+        let _alone = self.replacing.write().await;
         let staging = within(cx, LOADING, "make a table", Staging::make(connection, &table.name)).await?;
         let visible = (!staging.temporary).then(|| Staging { name: staging.name.clone(), temporary: false });
         self.seen.lock().await.staged = visible;
         let staged = Arc::new(staging.of(&table));
-        let mut loading = Loading::new(connection, &staged, is_of_mysql(manifest)).await?;
-        while let Some(batch) = cx.unless_cancelled(rows.batches.try_next()).await? {
-            let count = batch.num_rows() as u64;
-            within(cx, LOADING, "load rows", loading.add(connection, &batch)).await?;
-            cx.progress.read(&manifest.unit, count, 0);
-        }
-        let loose = within(cx, LOADING, "load rows", loading.finish(connection)).await?;
-        let found = facts(connection, &staged, "TRUE", &rows.about.renumbered).await?;
+        let loose = load(cx, connection, &staged, manifest, rows).await?;
+        let found = facts(connection, &staged, "TRUE", day.renumbered).await?;
         if !same(&found, manifest) {
             return Err(Error::new(
                 Kind::Damaged,
                 format!("table `{}` gives other values back than were saved; nothing was changed", table.name),
             )
-            .hint("compare the column types of the table with those that `snapshots --json` tells"));
+            .hint(COLUMN_TYPES));
         }
-        let day = Day { manifest, table: &table, condition: &day, renumbered: &rows.about.renumbered };
         let limit = REPLACING + Duration::from_millis(manifest.rows);
         within(cx, limit, "put the day in place", self.put_in_place(connection, day, &staging, loose)).await?;
         staging.drop(connection).await?;
@@ -211,27 +240,47 @@ impl MySqlTarget {
         Ok(Restored::Written)
     }
 
+    /// Where there is nothing to be replaced, rows need no table to wait in: the transaction that loads them ends
+    /// well only when they have been read again and compared.
+    async fn fill(&self, cx: &Context, connection: &mut MySqlConnection, day: Day<'_>, rows: RowStream) -> Result<()> {
+        execute(connection, "START TRANSACTION").await?;
+        let loose = load(cx, connection, day.table, day.manifest, rows).await?;
+        let limit = REPLACING + Duration::from_millis(day.manifest.rows);
+        within(cx, limit, "compare the day", self.conclude(connection, day, loose)).await
+    }
+
     /// The day becomes what was staged, and the application is told, in one transaction.
     async fn put_in_place(
         &self,
         connection: &mut MySqlConnection,
-        Day { manifest, table, condition: day, renumbered }: Day<'_>,
+        day: Day<'_>,
         staging: &Staging,
         loose: bool,
     ) -> Result<()> {
+        let Day { manifest, table, condition, .. } = day;
         let names: Vec<String> = table.columns.iter().map(|column| quoted(column.field.name())).collect();
         let (names, to) = (names.join(", "), quoted(&table.name));
         if loose {
             execute(connection, LOOSE).await?;
         }
         execute(connection, "START TRANSACTION").await?;
-        execute(connection, &format!("DELETE FROM {to} WHERE {day}")).await?;
+        execute(connection, &format!("DELETE FROM {to} WHERE {condition}")).await?;
         let insert = format!("INSERT INTO {to} ({names}) SELECT {names} FROM {}", quoted(&staging.name));
         let put = execute(connection, &insert).await?;
         no_warnings(connection, loose).await?;
         if put != manifest.rows {
             return Err(Error::failed(format!("{put} of {} rows were put into `{}`", manifest.rows, table.name)));
         }
+        self.conclude(connection, day, loose).await
+    }
+
+    /// Ends the transaction, if the day is now what was saved.
+    async fn conclude(
+        &self,
+        connection: &mut MySqlConnection,
+        Day { manifest, table, renumbered, .. }: Day<'_>,
+        loose: bool,
+    ) -> Result<()> {
         // Triggers change rows, and others may have added some.
         // Where rows without a date lie depends on which there are.
         let now = condition(connection, table, manifest.unit.partition).await?;
@@ -241,9 +290,9 @@ impl MySqlTarget {
                 "after the rows were put into `{}`, the day is not what was saved; it was taken back",
                 table.name
             );
-            return Err(Error::new(Kind::Refused, message).hint(
-                "a trigger of the table changes rows, or somebody writes to the day: drop the one or stop the other",
-            ));
+            return Err(Error::new(Kind::Refused, message).hint(format!(
+                "a trigger of the table changes rows, or somebody writes to the day: drop the one or stop the other; or {COLUMN_TYPES}"
+            )));
         }
         if announces(connection, &self.options).await? {
             announce(connection, manifest.unit.partition).await?;
@@ -256,7 +305,28 @@ impl MySqlTarget {
     }
 }
 
+/// Loads rows into a table; tells whether there are values that only a lenient server takes.
+async fn load(
+    cx: &Context,
+    connection: &mut MySqlConnection,
+    table: &Table<Reading>,
+    manifest: &Manifest,
+    mut rows: RowStream,
+) -> Result<bool> {
+    let mut loading = Loading::new(connection, table, is_of_mysql(manifest)).await?;
+    while let Some(batch) = cx.unless_cancelled(rows.batches.try_next()).await? {
+        let count = batch.num_rows() as u64;
+        within(cx, LOADING, "load rows", loading.add(connection, &batch)).await?;
+        cx.progress.read(&manifest.unit, count, 0);
+    }
+    within(cx, LOADING, "load rows", loading.finish(connection)).await
+}
+
+/// What to do when a table holds other values than it was given.
+const COLUMN_TYPES: &str = "compare the column types of the table with those that `snapshots --json` tells";
+
 /// What is replaced.
+#[derive(Clone, Copy)]
 struct Day<'a> {
     manifest: &'a Manifest,
     table: &'a Arc<Table<Reading>>,
@@ -309,6 +379,11 @@ impl target::Target for MySqlTarget {
         let mut connection = self.take(cx).await?;
         let checked = self.check_tables(&mut connection, wanted).await;
         self.give_back(connection, checked).await
+    }
+
+    fn at_once(&self) -> usize {
+        // Triggers may write to the same rows for every day, and two such transactions wait for each other.
+        if self.options.allow_triggers { 1 } else { DAYS_AT_ONCE }
     }
 
     async fn restore(&self, cx: &Context, manifest: &Manifest, payload: Payload) -> Result<Restored> {
@@ -366,7 +441,10 @@ impl target::Target for MySqlTarget {
             Ok(())
         };
         let found = found.await;
-        hang_up(connection).await;
+        let lock = self.lock.lock().await.take();
+        for connection in [connection].into_iter().chain(self.idle.lock().await.drain(..)).chain(lock) {
+            hang_up(connection).await;
+        }
         found.map(|()| seen.remarks)
     }
 }
