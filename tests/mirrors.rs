@@ -331,7 +331,8 @@ fn a_directory_that_may_not_be_written_is_not_called_a_refused_key() {
     let said = site.run("run", &[]);
     assert_eq!(said.status, 3, "{}", said.err);
     assert!(!said.err.contains("does not accept our key"), "{}", said.err);
-    assert_eq!(said.err.matches("\n  give the remote user the right to write there").count(), 2, "{}", said.err);
+    assert_eq!(said.err.matches("cannot write into root@127.0.0.1:").count(), 2, "{}", said.err);
+    assert_eq!(said.err.matches("give the remote user the right to write there").count(), 1, "{}", said.err);
     python::compare(&server, &site.vault(), false).unwrap();
 }
 

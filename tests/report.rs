@@ -144,15 +144,18 @@ const all = (of, what) => [...of.querySelectorAll(what)];
 const number = (of, what) => Number(of.querySelector(what + ' data').value);
 const time = (of, what) => of.querySelector(what + ' time')?.dateTime ?? null;
 const words = of => of.innerText.trim();
-const size = bytes => {
+// Of two that are equally near, such as for 17.25, either will do.
+const isSize = (shown, bytes) => {
   let unit = 0, value = bytes;
   while (value >= 1024 && unit < 4) { value /= 1024; unit++; }
-  return unit == 0 ? `${bytes} B` : `${value.toFixed(1)} ${['B', 'KiB', 'MiB', 'GiB', 'TiB'][unit]}`;
+  const name = ['B', 'KiB', 'MiB', 'GiB', 'TiB'][unit];
+  return unit == 0 ? shown == `${bytes} B` : shown.endsWith(` ${name}`) && /^[0-9]+[.][0-9] /.test(shown)
+    && Math.abs(parseFloat(shown) - value) < 0.0500001;
 };
 document.querySelectorAll('details').forEach(one => one.open = true);
 const odd = all(document, 'data').filter(one => {
   const shown = one.textContent, exact = Number(one.value);
-  return !(shown == 'nothing' && exact == 0 || shown == exact.toLocaleString('en') || shown == size(exact)
+  return !(shown == 'nothing' && exact == 0 || shown == exact.toLocaleString('en') || isSize(shown, exact)
     || shown == 'g' + String(exact).padStart(4, '0') || shown == exact.toFixed(1) + ' s');
 }).map(one => one.outerHTML);
 return {

@@ -165,7 +165,7 @@ fn what_the_applications_import_would_change_is_refused() {
     site.ok("replay", &["--day", "2026-01-02"]);
     let said = restore(&site, &into, &["--month", "2026-01"]);
     ended(&said, 0, &[]);
-    assert!(said.out.starts_with("1 restored") && said.out.contains("3 were there already"), "{}", said.out);
+    assert!(said.out.starts_with("1 partition restored") && said.out.contains("3 were there already"), "{}", said.out);
     assert!(!site.path("backup/.cdrvault-unfinished").exists());
 }
 
@@ -281,7 +281,7 @@ fn a_directory_whose_restore_was_killed_is_looked_at_before_it_is_gone_on_with()
     std::fs::write(&damaged, vec![b'x'; bytes.len()]).unwrap();
     let said = restore(&site, &into, &[]);
     ended(&said, 0, &[]);
-    assert!(said.out.starts_with("2 restored"), "{}", said.out);
+    assert!(said.out.starts_with("2 partitions restored"), "{}", said.out);
     for name in ["a-etc", "b-uploads"] {
         assert!(described(&site.path(name)) == described(&back.join(name)), "{name}");
     }

@@ -210,7 +210,7 @@ def restore(scale: Scale) -> Section:
             measured[name].append(measure(command, server=server.pid, cwd=site.home, log=WORK / f"restore-{name}.log"))
             if server.sql("CHECKSUM TABLE ar_cdr", "target").split()[1] != truth:
                 raise SystemExit(f"{name} restored other rows")
-    names = {"ours": "**cdrvault restore**, staged, reread and compared", "dump": "`mariadb < dump.sql`", "load": "`LOAD DATA INFILE`"}
+    names = {"ours": "**cdrvault restore**, read again and compared", "dump": "`mariadb < dump.sql`", "load": "`LOAD DATA INFILE`"}
     section.say(f"{rows:,} rows of `ar_cdr` in {scale.restore_days} days, into an empty table.")
     section.costs(measured, "ours", names)
     section.goal(5, "restore, against `mariadb < dump.sql`", median(measured["ours"]).wall / median(measured["dump"]).wall, 0.75)
