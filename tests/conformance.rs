@@ -6,7 +6,7 @@
 mod services;
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +15,9 @@ use std::time::Duration;
 use cdrvault_pipeline::config;
 use cdrvault_pipeline::context::{Context, Writer};
 use cdrvault_pipeline::engine::Retrying;
-use cdrvault_pipeline::entry::Entry;
 use cdrvault_pipeline::error::{Kind, Result};
-use cdrvault_pipeline::fingerprint;
 use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::{Content, FORMAT, Manifest, Notes, Origin, Pin, StoredObject};
+use cdrvault_pipeline::manifest::{Content, Manifest, Notes, Pin};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::Body;
 use cdrvault_pipeline::plugin::Around;
@@ -30,13 +28,12 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{ObjectStore as _, ObjectStoreExt as _};
-use sha2::{Digest as _, Sha256};
 
-use services::Random;
 use services::garage::Garage;
 use services::moto::Moto;
 use services::proxy::{Fault, Proxy};
 use services::rsyncd::Rsyncd;
+use services::sealed::{bytes, live_path, sealed};
 use services::sshd::Sshd;
 
 /// A sink under test.
@@ -177,45 +174,6 @@ impl Subject {
             }
         }
     }
-
-    /// A generation with this content, whose body lies in a file.
-    fn sealed(&self, unit: &Unit, generation: u32, content: &[u8]) -> Sealed {
-        let sha256 = hex::encode(Sha256::digest(content));
-        let body = self.home.path().join(format!("body-{sha256}"));
-        std::fs::write(&body, content).unwrap();
-        let mut entry = Entry::object("body");
-        entry.sha256 = Some(sha256.clone());
-        let manifest = Manifest {
-            format: FORMAT,
-            unit: unit.clone(),
-            generation,
-            rows: generation.into(),
-            content: Content::Object(StoredObject {
-                path: live_path(unit),
-                bytes: content.len() as u64,
-                sha256: sha256.clone(),
-                data_sha256: None,
-            }),
-            fingerprint: fingerprint::of_entries(&[entry]),
-            tripwire: None,
-            columns: Vec::new(),
-            table: None,
-            origin: Origin {
-                pipeline: "conformance".to_owned(),
-                writer: "0badcafe".to_owned(),
-                source: "test".to_owned(),
-                snapshot: Timestamp::now(),
-                reasons: Vec::new(),
-                version: "0".to_owned(),
-            },
-            open: false,
-            incomplete: false,
-            sealed: Timestamp::now(),
-            received: None,
-            replaced: None,
-        };
-        Sealed { manifest, bodies: BTreeMap::from([(sha256, body)]) }
-    }
 }
 
 /// An open sink, and the vault that it mirrors if it is a mirror.
@@ -272,20 +230,6 @@ fn day(dataset: &str, day: &str) -> Unit {
     Unit::new(dataset, Partition::Day(day.parse().unwrap()))
 }
 
-fn live_path(unit: &Unit) -> String {
-    layout::live_path(unit, &format!("{}-{}.parquet", unit.dataset, unit.partition)).unwrap()
-}
-
-fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut random = Random(seed);
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        bytes.extend(random.below(u64::MAX).to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
 async fn round_trip_of_many_sizes(subject: &Subject) {
     let place = subject.open().await.unwrap();
     let sizes = [0, 1, 511, 65_536, (8 << 20) - 1, 8 << 20, (8 << 20) + 1, 24 << 20, 25_000_001, subject.largest];
@@ -294,7 +238,7 @@ async fn round_trip_of_many_sizes(subject: &Subject) {
         .map(|index| Unit::new("data", Partition::Day(first + jiff::Span::new().days(i64::try_from(index).unwrap()))))
         .collect();
     for (index, (unit, size)) in units.iter().zip(sizes).enumerate() {
-        let sealed = subject.sealed(unit, 1, &bytes(index as u64, size));
+        let sealed = sealed(subject.home.path(), unit, 1, &bytes(index as u64, size));
         let receipt = place.note(&sealed, &Live::NOTHING).await.unwrap();
         assert!(receipt.received.is_some());
         std::fs::remove_file(sealed.bodies.values().next().unwrap()).unwrap();
@@ -320,7 +264,7 @@ async fn a_replacement_is_whole_or_invisible(subject: &Subject) {
     let place = subject.open().await.unwrap();
     let unit = day("data", "2026-02-01");
     let contents: Vec<Vec<u8>> = (0..4).map(|seed| bytes(100 + seed, 3_000_000)).collect();
-    place.publish_next(&subject.sealed(&unit, 1, &contents[0])).await.unwrap();
+    place.publish_next(&sealed(subject.home.path(), &unit, 1, &contents[0])).await.unwrap();
     let done = AtomicBool::new(false);
     let path = live_path(&unit);
     let looking = async {
@@ -334,7 +278,7 @@ async fn a_replacement_is_whole_or_invisible(subject: &Subject) {
     };
     let replacing = async {
         for (generation, content) in (2..).zip(&contents[1..]) {
-            place.publish_next(&subject.sealed(&unit, generation, content)).await.unwrap();
+            place.publish_next(&sealed(subject.home.path(), &unit, generation, content)).await.unwrap();
         }
         done.store(true, Ordering::Relaxed);
     };
@@ -350,16 +294,16 @@ async fn a_replacement_is_whole_or_invisible(subject: &Subject) {
 async fn a_receipt_is_written_once(subject: &Subject) {
     let place = subject.open().await.unwrap();
     let unit = day("data", "2026-02-02");
-    let sealed = subject.sealed(&unit, 1, b"one");
-    place.publish(&sealed, &Live::NOTHING).await.unwrap();
+    let first = sealed(subject.home.path(), &unit, 1, b"one");
+    place.publish(&first, &Live::NOTHING).await.unwrap();
     if subject.tells_time {
         let offset = place.sink.clock_offset().expect("it tells what time it is");
         assert!(offset.abs() < 60, "this very machine is {offset} s ahead");
     }
-    place.publish(&sealed, &Live::NOTHING).await.expect("the same again is no conflict");
-    let other = place.note(&subject.sealed(&unit, 1, b"another"), &Live::NOTHING).await;
+    place.publish(&first, &Live::NOTHING).await.expect("the same again is no conflict");
+    let other = place.note(&sealed(subject.home.path(), &unit, 1, b"another"), &Live::NOTHING).await;
     assert_eq!(other.unwrap_err().kind(), Kind::Conflict);
-    let late = place.note(&subject.sealed(&unit, 2, b"late"), &Live::NOTHING).await;
+    let late = place.note(&sealed(subject.home.path(), &unit, 2, b"late"), &Live::NOTHING).await;
     if place.mirrored.is_none() {
         assert_eq!(late.unwrap_err().kind(), Kind::Conflict, "it was begun when nothing was live");
         assert_eq!(subject.far.get(&live_path(&unit)).await.unwrap(), b"one");
@@ -373,8 +317,8 @@ async fn what_is_not_what_was_sealed_never_becomes_live(subject: &Subject) {
     for size in [1000, 20_000_000] {
         let generation = place.live(&unit).await.generation() + 1;
         let old = bytes(7, size);
-        place.publish_next(&subject.sealed(&unit, generation, &old)).await.unwrap();
-        let sealed = subject.sealed(&unit, generation + 1, &bytes(8, size));
+        place.publish_next(&sealed(subject.home.path(), &unit, generation, &old)).await.unwrap();
+        let sealed = sealed(subject.home.path(), &unit, generation + 1, &bytes(8, size));
         let body = sealed.bodies.values().next().unwrap();
         // Another byte, then too few of them.
         let mut wrong = bytes(8, size);
@@ -396,10 +340,10 @@ async fn a_publishing_that_is_given_up_does_no_harm(subject: &Subject) {
     let unit = day("data", "2026-02-04");
     let contents = [bytes(1, 40_000_000), bytes(2, 40_000_000)];
     let place = subject.open().await.unwrap();
-    let first = subject.sealed(&unit, 1, &contents[0]);
+    let first = sealed(subject.home.path(), &unit, 1, &contents[0]);
     place.publish(&first, &Live::NOTHING).await.unwrap();
     place.close().await;
-    let second = subject.sealed(&unit, 2, &contents[1]);
+    let second = sealed(subject.home.path(), &unit, 2, &contents[1]);
     let patience = if subject.slow { [100, 600] } else { [10, 60] };
     for patience in patience {
         let place = subject.open().await.unwrap();
@@ -421,8 +365,8 @@ async fn an_error_halfway_does_no_harm(subject: &Subject) {
     let unit = day("data", "2026-02-05");
     let contents = [bytes(3, 20_000_000), bytes(4, 20_000_000)];
     let place = subject.open().await.unwrap();
-    place.publish(&subject.sealed(&unit, 1, &contents[0]), &Live::NOTHING).await.unwrap();
-    let second = subject.sealed(&unit, 2, &contents[1]);
+    place.publish(&sealed(subject.home.path(), &unit, 1, &contents[0]), &Live::NOTHING).await.unwrap();
+    let second = sealed(subject.home.path(), &unit, 2, &contents[1]);
     let live = place.live(&unit).await;
     fault(true);
     place.publish(&second, &live).await.expect_err("the way is cut");
@@ -467,7 +411,7 @@ async fn five_thousand_days_are_listed(subject: &Subject) {
     let mut last = None;
     for index in 0..5_000 {
         let unit = Unit::new(ODD, Partition::Day(first + jiff::Span::new().days(index)));
-        let sealed = subject.sealed(&unit, 3, b"calls");
+        let sealed = sealed(subject.home.path(), &unit, 3, b"calls");
         let receipt = Manifest { received: Some(Timestamp::now()), ..sealed.manifest.clone() };
         files.push((live_path(&unit), b"calls".to_vec()));
         files.push((layout::manifest(&unit, 3).unwrap(), receipt.to_receipt().unwrap()));
@@ -517,7 +461,7 @@ async fn what_looks_unchanged_is_sent(subject: &Subject) {
     let here = vault.root().unwrap().join(&path);
     let time = || std::fs::metadata(&here).unwrap().modified().unwrap();
     let note = |generation, content: &'static [u8]| {
-        let sealed = subject.sealed(&unit, generation, content);
+        let sealed = sealed(subject.home.path(), &unit, generation, content);
         let place = &place;
         async move {
             place.note(&sealed, &Live::NOTHING).await.unwrap();
@@ -562,7 +506,10 @@ async fn a_limit_takes_its_time(subject: &Subject) {
     }
     let place = subject.open().await.unwrap();
     let began = std::time::Instant::now();
-    place.publish_next(&subject.sealed(&day("data", "2026-02-09"), 1, &bytes(9, 80_000_000))).await.unwrap();
+    place
+        .publish_next(&sealed(subject.home.path(), &day("data", "2026-02-09"), 1, &bytes(9, 80_000_000)))
+        .await
+        .unwrap();
     assert!(began.elapsed() > Duration::from_secs(1), "80 MB at 40 MiB a second took {:?}", began.elapsed());
     place.close().await;
 }
@@ -572,7 +519,7 @@ async fn notes_and_removal(subject: &Subject) {
     let unit = day("data", "2026-02-06");
     assert_eq!(place.sink.notes(&place.cx, &unit).await.unwrap(), Notes::default());
     for generation in 1..=3 {
-        let sealed = subject.sealed(&unit, generation, format!("content {generation}").as_bytes());
+        let sealed = sealed(subject.home.path(), &unit, generation, format!("content {generation}").as_bytes());
         place.publish_next(&sealed).await.unwrap();
     }
     let pin = Pin { generation: 2, reason: "it shrank".to_owned(), since: Timestamp::now() };
@@ -626,19 +573,23 @@ async fn two_writers_do_not_mix(subject: &Subject) {
         assert_eq!(subject.far.names().await, before);
     }
     let first = subject.open().await.unwrap();
-    first.publish(&subject.sealed(&unit, 1, b"one"), &Live::NOTHING).await.unwrap();
+    first.publish(&sealed(subject.home.path(), &unit, 1, b"one"), &Live::NOTHING).await.unwrap();
     match subject.open().await {
         Err(error) => assert_eq!(error.kind(), Kind::Locked),
         Ok(second) => {
             let (a, b) = (first.live(&unit).await, second.live(&unit).await);
-            let (ours, theirs) = (subject.sealed(&unit, 2, b"ours"), subject.sealed(&unit, 2, b"theirs"));
+            let (ours, theirs) =
+                (sealed(subject.home.path(), &unit, 2, b"ours"), sealed(subject.home.path(), &unit, 2, b"theirs"));
             first.publish(&ours, &a).await.unwrap();
             assert_eq!(second.publish(&theirs, &b).await.unwrap_err().kind(), Kind::Conflict);
             assert_eq!(subject.far.get(&live_path(&unit)).await.unwrap(), b"ours");
             if first.sink.capabilities().conditional_put {
                 // At the same moment: one of them wins, and its receipt names what is live.
                 let (a, b) = (first.live(&unit).await, second.live(&unit).await);
-                let (ours, theirs) = (subject.sealed(&unit, 3, b"ours 3"), subject.sealed(&unit, 3, b"theirs 3"));
+                let (ours, theirs) = (
+                    sealed(subject.home.path(), &unit, 3, b"ours 3"),
+                    sealed(subject.home.path(), &unit, 3, b"theirs 3"),
+                );
                 let (ours, theirs) = tokio::join!(first.publish(&ours, &a), second.publish(&theirs, &b));
                 assert!(ours.is_ok() != theirs.is_ok(), "{ours:?} {theirs:?}");
                 assert_eq!(first.live(&unit).await.object, LiveObject::Intact);

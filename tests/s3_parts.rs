@@ -4,32 +4,28 @@
 
 mod services;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use cdrvault_pipeline::config;
 use cdrvault_pipeline::context::{Context, Writer};
 use cdrvault_pipeline::engine::Retrying;
-use cdrvault_pipeline::entry::Entry;
 use cdrvault_pipeline::error::{Kind, Result};
-use cdrvault_pipeline::fingerprint;
 use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::{Content, FORMAT, Manifest, Origin, StoredObject};
+use cdrvault_pipeline::manifest::Manifest;
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::Body;
 use cdrvault_pipeline::plugin::Around;
 use cdrvault_pipeline::progress::Quiet;
 use cdrvault_pipeline::sink::{Expected, Live, LiveObject, Sealed, Sink};
 use futures::TryStreamExt as _;
-use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 
-use services::Random;
 use services::garage::Garage;
 use services::gate::{Asked, Fate, Gate};
 use services::moto::Moto;
+use services::sealed::{self, bytes, live_path};
 
 /// More than goes in one request.
 const IN_PARTS: usize = 9_000_000;
@@ -131,58 +127,9 @@ fn unit() -> Unit {
     Unit::new("data", Partition::Day("2026-01-01".parse().unwrap()))
 }
 
-fn live_path() -> String {
-    layout::live_path(&unit(), "data-2026-01-01.parquet").unwrap()
-}
-
-/// No two seeds give the same.
-fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut random = Random(seed);
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        bytes.extend(random.below(u64::MAX).to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
-/// A generation with this content, whose body lies in a file.
+/// With its checksum.
 fn sealed(directory: &Path, generation: u32, content: &[u8]) -> (Sealed, String) {
-    let sha256 = hex::encode(Sha256::digest(content));
-    let body = directory.join(format!("body-{sha256}"));
-    std::fs::write(&body, content).unwrap();
-    let mut entry = Entry::object("body");
-    entry.sha256 = Some(sha256.clone());
-    let manifest = Manifest {
-        format: FORMAT,
-        unit: unit(),
-        generation,
-        rows: 1,
-        content: Content::Object(StoredObject {
-            path: live_path(),
-            bytes: content.len() as u64,
-            sha256: sha256.clone(),
-            data_sha256: None,
-        }),
-        fingerprint: fingerprint::of_entries(&[entry]),
-        tripwire: None,
-        columns: Vec::new(),
-        table: None,
-        origin: Origin {
-            pipeline: "parts".to_owned(),
-            writer: "0badcafe".to_owned(),
-            source: "test".to_owned(),
-            snapshot: Timestamp::now(),
-            reasons: Vec::new(),
-            version: "0".to_owned(),
-        },
-        open: false,
-        incomplete: false,
-        sealed: Timestamp::now(),
-        received: None,
-        replaced: None,
-    };
-    (Sealed { manifest, bodies: BTreeMap::from([(sha256.clone(), body)]) }, sha256)
+    (sealed::sealed(directory, &unit(), generation, content), hex::encode(Sha256::digest(content)))
 }
 
 /// The end of an upload in parts of something like this.
@@ -226,7 +173,7 @@ fn of_two_writers_in_parts_one_is_told_and_what_is_live_is_whole() {
     assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
     assert!(refused.one_line().contains("PreconditionFailed"), "{refused}");
     assert_eq!(gate.count("POST", "uploadId="), 1, "a refusal is final");
-    assert_eq!(server.sha256(&live_path()), winner);
+    assert_eq!(server.sha256(&live_path(&unit())), winner);
     let live = runtime.block_on(ours.live());
     assert_eq!((live.generation(), &live.object), (1, &LiveObject::Intact), "the receipt is the winner's");
     assert_eq!(server.unfinished(), "0", "the loser took its parts away");
@@ -238,7 +185,7 @@ fn of_two_writers_in_parts_one_is_told_and_what_is_live_is_whole() {
     assert_eq!(refused.kind(), Kind::Conflict, "{refused}");
     let tagged = gate.asked().iter().any(|asked| ends(asked, "/data/") && asked.header("if-match").is_some());
     assert!(tagged, "we ask for it");
-    let there = server.sha256(&live_path());
+    let there = server.sha256(&live_path(&unit()));
     assert!([&my_sha, &their_sha].contains(&&there), "one of them, and whole");
 
     // At the same moment, whoever is faster.
@@ -248,14 +195,14 @@ fn of_two_writers_in_parts_one_is_told_and_what_is_live_is_whole() {
     let (first, second) =
         runtime.block_on(async { tokio::join!(ours.publish(&mine, &live), theirs.publish(&other, &live)) });
     assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
-    let there = server.sha256(&live_path());
+    let there = server.sha256(&live_path(&unit()));
     assert!([&my_sha, &their_sha].contains(&&there), "one of them, and whole");
 
     // What comes next finds its way.
     let live = runtime.block_on(ours.live());
     let ((mine, my_sha), _) = shas(4);
     runtime.block_on(ours.publish(&mine, &live)).unwrap();
-    assert_eq!(server.sha256(&live_path()), my_sha);
+    assert_eq!(server.sha256(&live_path(&unit())), my_sha);
     assert_eq!(runtime.block_on(ours.live()).object, LiveObject::Intact);
     assert_eq!(server.unfinished(), "0");
 }
@@ -320,7 +267,7 @@ fn an_end_whose_reply_is_lost_is_found_to_be_ours(server: &Server) {
         });
         runtime.block_on(place.publish(&sealed, &live)).unwrap();
         assert!(gate.count("POST", "uploadId=") > 1, "it was asked again");
-        assert_eq!(server.sha256(&live_path()), sha256);
+        assert_eq!(server.sha256(&live_path(&unit())), sha256);
         let live = runtime.block_on(place.live());
         assert_eq!((live.generation(), &live.object), (generation, &LiveObject::Intact));
         assert_eq!(server.unfinished(), "0");

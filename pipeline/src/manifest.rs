@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::entry::{Entry, EntryKind, RawPath};
+use crate::facts::Facts;
 use crate::fingerprint::Fingerprint;
 use crate::layout;
 use crate::partition::Unit;
@@ -123,6 +124,13 @@ impl Manifest {
             Content::Object(_) if self.tripwire.is_some() => Holding::Rows,
             Content::Object(_) => Holding::Document,
         }
+    }
+
+    /// Whether rows are those that it tells of. What an unknown algorithm would give cannot be known; then the checksum
+    /// of the stored bytes has to do.
+    pub fn tells_of(&self, found: &Facts) -> bool {
+        let known = self.fingerprint.algorithm == found.fingerprint.algorithm;
+        self.rows == found.rows && (!known || self.fingerprint == found.fingerprint)
     }
 
     /// Whether two generations hold the same content, whatever their encoding.

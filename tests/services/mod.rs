@@ -25,6 +25,7 @@ pub mod rating;
 pub mod recipe;
 pub mod remote;
 pub mod rsyncd;
+pub mod sealed;
 pub mod sshd;
 mod template;
 pub mod tls;

@@ -16,22 +16,6 @@ use super::{boto3, leftovers, places};
 /// The bucket that is there from the start.
 const BUCKET: &str = "vault";
 
-/// What `moto_server` does. For a bucket whose objects are locked from the start it wants one of the headers `Content-MD5` and
-/// `x-amz-sdk-checksum-algorithm`; S3 takes the checksum itself, too: "Content-MD5 OR x-amz-checksum- HTTP header is required for Put
-/// Object requests with Object Lock parameters".
-const SERVER: &str = r#"
-import sys
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication
-from moto.server import main
-serve = DomainDispatcherApplication.__call__
-def as_s3_does(self, environ, start_response):
-    if "HTTP_X_AMZ_CHECKSUM_SHA256" in environ:
-        environ.setdefault("HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM", "SHA256")
-    return serve(self, environ, start_response)
-DomainDispatcherApplication.__call__ = as_s3_does
-main(sys.argv[2:])
-"#;
-
 /// A running server, which dies with this value. It forgets everything when it ends.
 ///
 /// It accepts every key: it is no test of credentials.
@@ -133,8 +117,8 @@ impl Moto {
 
 fn serve(directory: &Path, port: u16, environment: &[(&str, &str)]) -> Result<Daemon, String> {
     let mut command = Command::new(super::python::python());
-    // The directory is there to be seen in the list of processes.
-    command.args(["-c", SERVER]).arg(directory);
+    // What `moto_server` does. The directory is there to be seen in the list of processes.
+    command.args(["-c", "import sys; from moto.server import main; main(sys.argv[2:])"]).arg(directory);
     command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
     // Large objects go to temporary files.
     command.env("TMPDIR", directory).env("PYTHONUNBUFFERED", "1");

@@ -111,7 +111,7 @@ fn bits(value: u128) -> usize {
 mod tests {
     use std::sync::Arc;
 
-    use arrow_array::{ArrayRef, Int32Array, StringArray, TimestampMicrosecondArray};
+    use arrow_array::{ArrayRef, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray, UInt32Array};
 
     use super::*;
 
@@ -119,14 +119,21 @@ mod tests {
     fn growing_numbers_are_deltas_and_repeated_ones_a_dictionary() {
         let growing: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values((0..5000).map(|i| i * 7_000_000)));
         let few: ArrayRef = Arc::new(Int32Array::from_iter_values((0..5000).map(|i| (i * 7919) % 13)));
+        // Most are one of a few, the others one of a thousand, and neighbours differ by a narrow range.
+        let uneven = |i: i64| if i % 4 > 0 { i % 3 } else { (i / 4 * 7919) % 1000 };
+        let uneven: ArrayRef = Arc::new(Int64Array::from_iter_values((0..20_000).map(uneven)));
+        let random = |i: u32| i.wrapping_mul(2_654_435_761).rotate_left(7).wrapping_mul(0x9e37_79b9);
+        let random: ArrayRef = Arc::new(UInt32Array::from_iter_values((0..20_000).map(random)));
         let same: ArrayRef = Arc::new(StringArray::from_iter_values((0..5000).map(|i| format!("customer {}", i % 50))));
         let unique: ArrayRef = Arc::new(StringArray::from_iter_values((0..5000).map(|i| format!("call {i}"))));
-        let batch = RecordBatch::try_from_iter([("a", growing), ("b", few), ("c", same), ("d", unique)]).unwrap();
+        let chosen = [growing, few, uneven, random, same, unique].map(|column| choose_one(column.as_ref()));
         assert_eq!(
-            choose(&batch),
+            chosen,
             [
                 Chosen::Direct(Encoding::DELTA_BINARY_PACKED),
                 Chosen::Dictionary,
+                Chosen::Dictionary,
+                Chosen::Direct(Encoding::PLAIN),
                 Chosen::Dictionary,
                 Chosen::Direct(Encoding::PLAIN)
             ]

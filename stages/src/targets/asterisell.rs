@@ -199,9 +199,7 @@ impl Target for Asterisell {
             })?;
             cx.progress.read(&manifest.unit, batch.num_rows() as u64, 0);
         }
-        let found = facts.finish();
-        let known = found.fingerprint.algorithm == manifest.fingerprint.algorithm;
-        if found.rows != manifest.rows || (known && found.fingerprint.full != manifest.fingerprint.full) {
+        if !manifest.tells_of(&facts.finish()) {
             return Err(Error::new(Kind::Damaged, format!("{} has other rows than its receipt tells", manifest.unit)));
         }
         tokio::task::block_in_place(|| {

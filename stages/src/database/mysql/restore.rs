@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::columns::{self, Reading};
-use super::connect::{Target, execute, hang_up, literal, query_integer, quoted, within};
+use super::connect::{ANSWER, Target, execute, hang_up, literal, query_integer, quoted, within};
 use super::decode::BatchDecoder;
 use super::dumped;
 use super::restorable::{announce, announces, check_staging, check_table, orphans};
@@ -73,7 +73,10 @@ impl MySqlTarget {
         }
     }
 
+    /// Asks each time whether the lock is still ours: a server that was restarted has forgotten it, and one that hears
+    /// nothing on a connection for long closes it.
     async fn take(&self, cx: &Context) -> Result<MySqlConnection> {
+        self.keep_others_away(cx).await?;
         let idle = self.idle.lock().await.pop();
         match idle {
             Some(connection) => Ok(connection),
@@ -92,7 +95,6 @@ impl MySqlTarget {
     }
 
     async fn connect(&self, cx: &Context) -> Result<MySqlConnection> {
-        self.keep_others_away(cx).await?;
         let mut connection = self.target.connect(cx).await?;
         execute(&mut connection, STRICT).await?;
         if self.options.allow_triggers {
@@ -101,19 +103,21 @@ impl MySqlTarget {
         Ok(connection)
     }
 
-    /// Looks again at each new connection: a server that was restarted has forgotten the lock.
     async fn keep_others_away(&self, cx: &Context) -> Result<()> {
         let name = format!("CONCAT('cdrvault restore ', LEFT(SHA1({}), 32))", literal(&self.target.identity));
         let mut held = self.lock.lock().await;
         if let Some(connection) = &mut *held {
             let ours = format!("SELECT IS_USED_LOCK({name}) = CONNECTION_ID()");
-            if matches!(query_integer(connection, &ours).await, Ok(Some(1))) {
+            if let Ok(Some(1)) =
+                within(cx, ANSWER, "see whether the lock is ours", query_integer(connection, &ours)).await
+            {
                 return Ok(());
             }
         }
         *held = None;
         let mut connection = self.target.connect(cx).await?;
-        if query_integer(&mut connection, &format!("SELECT GET_LOCK({name}, 10)")).await? != Some(1) {
+        let lock = format!("SELECT GET_LOCK({name}, 10)");
+        if within(cx, ANSWER, "lock the database", query_integer(&mut connection, &lock)).await? != Some(1) {
             return Err(Error::new(Kind::Locked, format!("another restore into {} is at work", self.target.identity)));
         }
         *held = Some(connection);

@@ -187,7 +187,7 @@ fn manifest(saved: &Saved, opened: Timestamp) -> Manifest {
 /// The exit status that says that the circumstances cannot be had.
 const CANNOT: i32 = 99;
 
-/// Runs an ignored test of this binary again under other circumstances. `None`, with the reason on stderr, where these
+/// Runs a test of this binary again under other circumstances, which it knows by [`given`]. `None`, with the reason on stderr, where these
 /// cannot be had.
 fn again(test: &str, directory: &Path, circumstances: impl FnOnce(Command) -> Command) -> Option<()> {
     if !rustix::process::geteuid().is_root() {
@@ -198,7 +198,7 @@ fn again(test: &str, directory: &Path, circumstances: impl FnOnce(Command) -> Co
     let binary = directory.with_file_name(format!("{}-test", directory.file_name()?.to_str()?));
     std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
     let mut command = circumstances(Command::new(&binary));
-    command.args(["--ignored", "--exact", test]).env("CDRVAULT_TEST_DIRECTORY", directory).current_dir("/");
+    command.args(["--exact", test]).env("CDRVAULT_TEST_DIRECTORY", directory).current_dir("/");
     let output = command.output();
     std::fs::remove_file(&binary).unwrap();
     let output = output.unwrap();

@@ -192,8 +192,11 @@ async fn the_top_may_be_a_link_but_must_be_a_directory() {
     assert!(file.hint_text().unwrap().contains("`include`"));
 }
 
-#[test]
-fn what_may_not_be_read_is_a_problem_and_the_rest_is_saved() {
+#[tokio::test]
+async fn what_may_not_be_read_is_a_problem_and_the_rest_is_saved() {
+    if let Some(path) = given() {
+        return as_nobody(path).await;
+    }
     let trial = Trial::new("");
     for name in ["open", "secret", "locked/inside", "excluded/inside"] {
         trial.write(name, "x");
@@ -203,16 +206,17 @@ fn what_may_not_be_read_is_a_problem_and_the_rest_is_saved() {
     mode("locked", 0o700);
     mode("excluded", 0o700);
     mode(".", 0o755);
-    again("files::tests::tree::as_nobody", trial.directory.path(), |mut command| {
-        command.uid(65534).gid(65534);
-        command
-    });
+    again(
+        "files::tests::tree::what_may_not_be_read_is_a_problem_and_the_rest_is_saved",
+        trial.directory.path(),
+        |mut command| {
+            command.uid(65534).gid(65534);
+            command
+        },
+    );
 }
 
-#[tokio::test]
-#[ignore = "run by the test above"]
-async fn as_nobody() {
-    let Some(path) = given() else { return };
+async fn as_nobody(path: PathBuf) {
     let trial = Trial::on(path, tempfile::tempdir().unwrap(), r#""exclude": ["excluded/**"]"#);
     // That `excluded` cannot be listed is a problem: only what is in it was excluded.
     assert_eq!(trial.names().await, ["excluded", "locked", "open"]);
@@ -224,12 +228,15 @@ async fn as_nobody() {
     assert_eq!(trial.counts(), [0, 0, 0], "what is excluded is not even looked into");
 }
 
-#[test]
-fn one_file_system_stays_where_it_is() {
+#[tokio::test]
+async fn one_file_system_stays_where_it_is() {
+    if let Some(path) = given() {
+        return with_a_mount(path).await;
+    }
     let trial = Trial::new("");
     trial.write("here", "x");
     trial.write("mounted/covered", "x");
-    again("files::tests::tree::with_a_mount", trial.directory.path(), |command| {
+    again("files::tests::tree::one_file_system_stays_where_it_is", trial.directory.path(), |command| {
         let mut unshare = Command::new("unshare");
         let mount = "mount -t tmpfs none \"$CDRVAULT_TEST_DIRECTORY/mounted\"";
         let script = format!("{mount} || exit {CANNOT}; exec \"$0\" \"$@\"");
@@ -238,10 +245,7 @@ fn one_file_system_stays_where_it_is() {
     });
 }
 
-#[tokio::test]
-#[ignore = "run by the test above"]
-async fn with_a_mount() {
-    let Some(path) = given() else { return };
+async fn with_a_mount(path: PathBuf) {
     fs::write(path.join("mounted/there"), "x").unwrap();
     let names = async |options: &str| Trial::on(path.clone(), tempfile::tempdir().unwrap(), options).names().await;
     assert_eq!(names(r#""one-file-system": true"#).await, ["here", "mounted"]);
