@@ -206,7 +206,14 @@ impl Rsync {
     fn program(&self) -> Program {
         let mut program = Program::new("rsync").arg(format!("--timeout={}", self.ssh.stall_timeout.as_secs().max(1)));
         match self.to {
-            Target::Ssh(_) => program = program.arg("--rsh").arg(self.ssh.command()),
+            Target::Ssh(_) => {
+                program = program.arg("--rsh").arg(self.ssh.command());
+                // Complaints of the other side come in order with its data: on a channel of their own, the last of them is
+                // lost when ssh ends first. An rsync that is too old for `--fsync` does so by itself, and refuses to be told.
+                if self.fsync {
+                    program = program.arg("--no-msgs2stderr");
+                }
+            }
             Target::Daemon(_) => {
                 // Without one, rsync would ask for it on the terminal, and wait.
                 let password = self.password.clone().unwrap_or_default();
@@ -300,7 +307,7 @@ impl Rsync {
             _ if outcome.says("No space left") || outcome.says("Disk quota exceeded") => {
                 (Kind::NoSpace, "free some space there; what is not delivered stays owed")
             }
-            _ if outcome.says("--fsync: unknown option") || outcome.says("fsync") && outcome.says("option") => {
+            _ if outcome.says("option") && (outcome.says("fsync") || outcome.says("msgs2stderr")) => {
                 (Kind::Config, "the rsync there is older than 3.2.4: write `fsync = false`")
             }
             _ if outcome.says("Permission denied") || outcome.says("read only") || outcome.says("Read-only") => {
