@@ -66,7 +66,10 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
         for flow in &opened.flows {
             let what = format!("flow {}", flow.name);
             match &flow.source {
-                Ok(source) => checks.push(Check::good(what, format!("can be read: {}", source.describe()))),
+                Ok(source) => {
+                    let unseen: String = flow.unseen.iter().map(|what| format!("; warning: {what}")).collect();
+                    checks.push(Check::good(what, format!("can be read: {}{unseen}", source.describe())));
+                }
                 Err(error) => checks.push(Check::bad(what, false, error)),
             }
         }

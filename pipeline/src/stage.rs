@@ -35,9 +35,10 @@ pub trait Source: Send + Sync {
     /// What it reads, for manifests and messages, without secrets: `mysql://host/database#table`.
     fn describe(&self) -> String;
 
-    /// Checks that it can be read at all: the table is there, known columns are, privileges suffice. Also what
-    /// `validate --connect` shows. Called before the first `discover`.
-    async fn check(&self, cx: &Context) -> Result<()>;
+    /// Checks that it can be read at all: the table is there, known columns are, privileges suffice. What it will not see
+    /// of what it was asked for, without an error, is a line each: a warning of every run. Also what `validate --connect`
+    /// shows. Called before the first `discover`.
+    async fn check(&self, cx: &Context) -> Result<Vec<String>>;
 
     /// What may have changed, with the evidence that was asked for; no order is promised. It changes nothing.
     async fn discover(&self, cx: &Context, ask: &Ask) -> Result<Vec<Candidate>>;

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::database::mysql::MySqlSession;
 use crate::database::mysql::client::Running;
 use crate::database::mysql::connect::{Target, hang_up, query, text};
+use crate::database::mysql::rights::Rights;
 use crate::database::mysql::{accounts, staging};
 use crate::detached::Detached;
 
@@ -182,6 +183,12 @@ struct Tables {
     schema_only: Vec<String>,
 }
 
+impl Tables {
+    fn all(&self) -> impl Iterator<Item = &String> {
+        self.data.iter().chain(&self.schema_only)
+    }
+}
+
 /// The line that stands before the accounts of the database.
 pub(crate) const ACCOUNTS: &str = "-- cdrvault: accounts of this database";
 
@@ -215,6 +222,31 @@ impl Dump {
             ));
         }
         Ok(tables)
+    }
+
+    /// What the server hides from this account without an error, and is then not in the dump.
+    fn unseen(&self, rights: &Rights, tables: &Tables) -> Vec<String> {
+        let database = self.target.login.database();
+        let mut unseen = Vec::new();
+        let mut lacks = |right: &str, on: &str, what: &str| {
+            unseen.push(format!("{what} may be missing in the dump, and nothing tells: grant {right} on {on}"));
+        };
+        // Who names tables may grant no more than those.
+        if self.choice.include.is_none() && !rights.on_database("SELECT", database) {
+            lacks("SELECT", &format!("`{database}`.*"), "tables");
+        }
+        if !tables.all().all(|table| rights.on_table("TRIGGER", database, table)) {
+            lacks("TRIGGER", &format!("`{database}`.*"), "triggers");
+        }
+        // Whoever sees a routine, and may not read it, gets an error.
+        let sees = ["EXECUTE", "CREATE ROUTINE", "ALTER ROUTINE", "SHOW CREATE ROUTINE", "SHOW_ROUTINE"];
+        if self.choice.set != Set::Reports
+            && !rights.on_table("SELECT", "mysql", "proc")
+            && !sees.iter().any(|right| rights.on_database(right, database))
+        {
+            lacks("SELECT", "`mysql`.`proc`, or SHOW_ROUTINE on MySQL 8,", "routines");
+        }
+        unseen
     }
 
     /// Statements that make the accounts again which have rights on this very database; none where we may not read them.
@@ -352,8 +384,12 @@ impl Source for Dump {
         format!("dump:{}", self.target.identity)
     }
 
-    async fn check(&self, cx: &Context) -> Result<()> {
-        self.tables(cx).await.map(drop)
+    async fn check(&self, cx: &Context) -> Result<Vec<String>> {
+        let tables = self.tables(cx).await?;
+        let mut connection = self.target.connect(cx).await?;
+        let rights = Rights::of(&mut connection).await;
+        hang_up(connection).await;
+        Ok(self.unseen(&rights?, &tables))
     }
 
     async fn discover(&self, _: &Context, _: &Ask) -> Result<Vec<Candidate>> {

@@ -99,8 +99,8 @@ impl<S: Tables> Source for TableSource<S> {
         format!("{}#{}", self.session.identity(), self.spec.table)
     }
 
-    async fn check(&self, cx: &Context) -> Result<()> {
-        self.table(cx).await.map(drop)
+    async fn check(&self, cx: &Context) -> Result<Vec<String>> {
+        self.table(cx).await.map(|_| Vec::new())
     }
 
     async fn discover(&self, cx: &Context, ask: &Ask) -> Result<Vec<Candidate>> {

@@ -77,6 +77,8 @@ pub struct OpenFlow {
     pub registered_now: bool,
     /// How its partitions lie in a vault.
     pub form: Form,
+    /// What its source does not see of what it was asked for; see [`Source::check`].
+    pub unseen: Vec<String>,
 }
 
 /// An error that several reports share.
@@ -256,6 +258,7 @@ impl Opened {
                 events: false,
                 registered_now: false,
                 form: spec.source.form(),
+                unseen: Vec::new(),
             });
         }
         Ok(())
@@ -394,8 +397,12 @@ impl Opened {
     async fn check_sources(&mut self, cx: &Context) {
         for flow in &mut self.flows {
             let Ok(source) = &flow.source else { continue };
-            if let Err(error) = retry(cx, || source.check(cx)).await {
-                flow.source = Err(Arc::new(error.at(format!("flow `{}`", flow.name))));
+            match retry(cx, || source.check(cx)).await {
+                Ok(unseen) => {
+                    self.warnings.extend(unseen.iter().map(|what| format!("flow `{}`: {what}", flow.name)));
+                    flow.unseen = unseen;
+                }
+                Err(error) => flow.source = Err(Arc::new(error.at(format!("flow `{}`", flow.name)))),
             }
         }
     }

@@ -119,9 +119,9 @@ impl Source for Tree {
         format!("files:{}", self.path.display())
     }
 
-    async fn check(&self, cx: &Context) -> Result<()> {
+    async fn check(&self, cx: &Context) -> Result<Vec<String>> {
         let path = self.path.clone();
-        let opened = tokio::task::spawn_blocking(move || walk::open_root(&path).map(drop));
+        let opened = tokio::task::spawn_blocking(move || walk::open_root(&path).map(|_| Vec::new()));
         cx.unless_cancelled(async { opened.await.map_err(|died| Error::failed("a check stopped").with_source(died))? })
             .await
     }

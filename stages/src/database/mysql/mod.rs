@@ -12,6 +12,7 @@ pub(crate) mod literal;
 mod queue;
 mod restorable;
 mod restore;
+pub(crate) mod rights;
 mod session;
 mod snapshot;
 pub(crate) mod staging;
