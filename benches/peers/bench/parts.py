@@ -248,7 +248,7 @@ def delivery(scale: Scale) -> Section:
     server, garage, sshd = MariaDb("delivery"), Garage(), Sshd()
     server.application("billing")
     server.fill("billing", str(FIRST), scale.days, scale.calls_a_day, scale.changed_calls)
-    measured: dict[str, list[Cost]] = {"s3": [], "rclone": [], "rsync": [], "plain": []}
+    measured: dict[str, list[Cost]] = {"s3": [], "rclone": [], "rsync": [], "plain": [], "safe": []}
     for number in range(scale.rounds):
         bucket = garage.bucket(f"ours-{number}")
         remote = fresh(WORK / "outputs" / "remote")
@@ -273,6 +273,7 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
         secret.write_text(garage.secret)
         secret.chmod(0o600)
         site.measure("run")
+        site.age()
         site.measure("run")
         pipeline = (site.home / "pipeline.toml").read_text()
         for name, sinks in (("s3", '"vault", "bucket"'), ("rsync", '"vault", "mirror"')):
@@ -291,6 +292,7 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
         for name, command in (
             ("rclone", f"rclone --config {rclone} copy {copied} garage:{theirs}"),
             ("plain", f"rsync -a -e '{sshd.command()}' {copied}/ 127.0.0.1:{remote}/plain/"),
+            ("safe", f"rsync -a --checksum --fsync -e '{sshd.command()}' {copied}/ 127.0.0.1:{remote}/safe/"),
         ):
             cost = measure(shell(command), cwd=WORK, log=WORK / f"{name}.log")
             cost.output = size(copied)
@@ -310,7 +312,7 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
         "Garage on this machine, and through sshd on this machine. Ours compares checksums at both ends afterwards."
     )
     names = {"s3": "**cdrvault run**, a new `s3` sink", "rclone": "`rclone copy`", "rsync": "**cdrvault run**, a new `rsync` sink",
-             "plain": "`rsync -a`"}  # fmt: skip
+             "plain": "`rsync -a`", "safe": "`rsync -a --checksum --fsync`: synced, and not compared"}  # fmt: skip
     section.costs(measured, "s3", names)
     section.goal(7, "S3 upload, against `rclone copy`", median(measured["s3"]).wall / median(measured["rclone"]).wall, 1.2)
     section.goal(7, "rsync delivery, against `rsync -a`", median(measured["rsync"]).wall / median(measured["plain"]).wall, 1.2)

@@ -1,18 +1,24 @@
 //! A sink that lagged, or is new, gets what it lacks from another one, without asking the database.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{StreamExt as _, stream};
 
 use super::deliver::pass_pins;
+use super::group::Shop;
 use super::opened::Opened;
 use super::plan::Copy;
 use super::report::Failure;
-use super::seal;
+use super::seal::{self, Files};
 use super::spool::Spool;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Manifest;
-use crate::sink::{Sealed, Sink};
+use crate::sink::{Live, Sealed, Sink};
+
+/// So many units at a time: a place far away lets us wait for each answer.
+const AT_ONCE: usize = 8;
 
 /// So many bytes, or generations, are brought here at a time from a place where one transfer is cheaper than many.
 const PORTION: (u64, usize) = (1 << 30, 256);
@@ -21,7 +27,7 @@ const PORTION: (u64, usize) = (1 << 30, 256);
 async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Result<()> {
     let (from, manifest) = &whole(cx, opened, copy).await?;
     let to = sink(opened, &copy.to)?;
-    let over = to.live(cx, &copy.unit).await?;
+    let over = if copy.first { Live::NOTHING } else { to.live(cx, &copy.unit).await? };
     if let Some(there) = &over.manifest
         && there.origin.snapshot > manifest.origin.snapshot
     {
@@ -42,7 +48,8 @@ async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Resu
         let sealed = Sealed { manifest: Manifest::clone(manifest), bodies: BTreeMap::new() };
         return to.publish(cx, &sealed, &over).await.map(drop);
     }
-    let sealed = seal::fetch(cx, spool, manifest, from.read(cx, manifest).await?).await?;
+    let files = if to.root().is_some() { Files::Copied } else { Files::Lent };
+    let sealed = seal::fetch(cx, spool, manifest, from.read(cx, manifest).await?, files).await?;
     pass_pins(cx, from, to, &copy.unit).await?;
     to.publish(cx, &sealed, &over).await?;
     spool.discard(&copy.unit)
@@ -83,33 +90,54 @@ fn sink<'a>(opened: &'a Opened, name: &str) -> Result<&'a Arc<dyn Sink>> {
 
 /// Copies everything that the plan names. A place that does not take anything any more is left alone for this run; what
 /// concerns one unit alone stops none of the others.
-pub(super) async fn run(
-    cx: &Context,
-    opened: &Opened,
-    spool: &Spool,
-    copies: &[Copy],
-) -> (BTreeMap<String, u64>, Vec<Failure>) {
-    let (mut done, mut failures) = (BTreeMap::new(), Vec::<Failure>::new());
-    let mut lost = BTreeSet::new();
-    let mut here = 0;
-    for (index, one) in copies.iter().enumerate() {
-        if cx.cancel.is_cancelled() {
-            break;
+pub(super) async fn run(shop: &Arc<Shop>, copies: &[Copy]) -> (BTreeMap<String, u64>, Vec<Failure>) {
+    let (mut done, mut failures) = (BTreeMap::new(), Vec::new());
+    let lost = Arc::default();
+    let mut rest = copies;
+    while !rest.is_empty() && !shop.cx.cancel.is_cancelled() {
+        let (now, later) = rest.split_at(prefetch(&shop.cx, &shop.opened, rest).await);
+        rest = later;
+        // Those of one unit go one after the other: they share its place in the spool.
+        let work = |of_unit: &[Copy]| {
+            let (shop, lost, of_unit) = (Arc::clone(shop), Arc::clone(&lost), of_unit.to_vec());
+            async move { tokio::spawn(async move { copy_all(&shop, &lost, &of_unit).await }).await }
+        };
+        let mut working = stream::iter(now.chunk_by(|one, next| one.unit == next.unit)).map(work).buffered(AT_ONCE);
+        while let Some(copied) = working.next().await {
+            match copied {
+                Ok((sinks, failed)) => {
+                    for sink in sinks {
+                        *done.entry(sink).or_insert(0) += 1;
+                    }
+                    failures.extend(failed);
+                }
+                Err(died) => {
+                    let error = Error::failed("a copy stopped unexpectedly; the next run makes it").with_source(died);
+                    failures.push(Failure::of("run", &error));
+                }
+            }
         }
-        if lost.contains(&one.to) {
+    }
+    (done, failures)
+}
+
+/// Makes the copies of one unit: the sinks that have it now, and why others do not.
+async fn copy_all(shop: &Shop, lost: &Mutex<BTreeSet<String>>, copies: &[Copy]) -> (Vec<String>, Vec<Failure>) {
+    let lost = || lost.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut done, mut failures) = (Vec::new(), Vec::new());
+    for one in copies {
+        if shop.cx.cancel.is_cancelled() || lost().contains(&one.to) {
             continue;
         }
-        if index >= here {
-            here = index + prefetch(cx, opened, &copies[index..]).await;
-        }
-        match copy(cx, opened, spool, one).await {
-            Ok(()) => *done.entry(one.to.clone()).or_insert(0) += 1,
+        match copy(&shop.cx, &shop.opened, &shop.spool, one).await {
+            Ok(()) => done.push(one.to.clone()),
             Err(error) => {
-                if !matches!(error.kind(), Kind::Damaged | Kind::NotFound | Kind::Conflict) {
-                    lost.insert(&one.to);
+                let of_unit_alone = matches!(error.kind(), Kind::Damaged | Kind::NotFound | Kind::Conflict);
+                // Others were on their way there at the same time: it is told once.
+                if of_unit_alone || lost().insert(one.to.clone()) {
+                    let optional = shop.opened.sinks.iter().any(|open| open.name == one.to && open.optional);
+                    failures.push(Failure::of(&one.to, &error).counting(!optional));
                 }
-                let optional = opened.sinks.iter().any(|open| open.name == one.to && open.optional);
-                failures.push(Failure::of(&one.to, &error).counting(!optional));
             }
         }
     }

@@ -163,7 +163,7 @@ impl Delivery<'_> {
         });
         if let (Some(source), Some(live), false) = (source, &previous, forked) {
             let objects = source.sink.read(self.cx, live).await?;
-            let copy = seal::fetch(self.cx, self.spool, live, objects).await?;
+            let copy = seal::fetch(self.cx, self.spool, live, objects, seal::Files::Copied).await?;
             let (mut lacking, mut unpinned) = (Vec::new(), Vec::new());
             for sink in before.iter().filter(|sink| !has(sink)) {
                 match pass_pins(self.cx, source.sink, sink.sink, &manifest.unit).await {

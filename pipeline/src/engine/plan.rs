@@ -55,6 +55,9 @@ pub struct Copy {
     pub from: Vec<String>,
     /// Where it lacks.
     pub to: String,
+    /// Nothing at all is there of the unit.
+    #[serde(skip)]
+    pub first: bool,
 }
 
 impl Plan {

@@ -274,6 +274,7 @@ impl<'a> Holdings<'a> {
                     generation: newest,
                     from: to.mirrors.map_or_else(|| from.clone(), |mirrored| vec![mirrored.to_owned()]),
                     to: to.name.to_owned(),
+                    first: of(to).is_none(),
                 });
             }
         }

@@ -173,7 +173,7 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     if interrupted {
         report.units.retain(|unit| !matches!(&unit.result, UnitResult::Failed { error } if error.interrupted));
     }
-    let (caught_up, failures) = catch_up::run(cx, &shop.opened, &shop.spool, &plan.copies).await;
+    let (caught_up, failures) = catch_up::run(&shop, &plan.copies).await;
     report.caught_up = caught_up;
     report.failures.extend(failures);
     if !interrupted {

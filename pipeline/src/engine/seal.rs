@@ -324,14 +324,24 @@ pub(crate) fn hash_file(path: &Path, data_end: u64) -> Result<(String, String)> 
     Ok((data.map_or_else(|| whole.clone(), |data| hex::encode(data.finalize())), whole))
 }
 
+/// Whether files of a vault may be published from where they lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    /// They are copied: what lies in one vault is not to become part of another.
+    Copied,
+    /// They are read, and stay what they are.
+    Lent,
+}
+
 /// The objects of a generation, as local files: what [`Sealed`] needs to be published elsewhere.
 pub(super) async fn fetch(
     cx: &Context,
     spool: &Spool,
     manifest: &Manifest,
     mut objects: ObjectStream,
+    files: Files,
 ) -> Result<Sealed> {
-    let directory = spool.begin(&manifest.unit)?;
+    spool.discard(&manifest.unit)?;
     let mut bodies = BTreeMap::new();
     while let Some(Object { entry, body }) = cx.unless_cancelled(objects.try_next()).await? {
         let sha256 = match (&manifest.content, &entry.stored) {
@@ -339,25 +349,22 @@ pub(super) async fn fetch(
             (Content::Tree { .. }, Some(stored)) => stored.sha256.clone(),
             (Content::Tree { .. }, None) => continue,
         };
-        let bytes = match body {
-            // A copy: what lies in one vault is not to become part of another.
-            Body::File(path) => Some(file_stream(&path)?),
-            Body::Stream(bytes) => Some(bytes),
-            Body::None | Body::Unchanged | Body::Withdrawn => None,
-        };
-        let path = match bytes {
-            Some(mut bytes) => {
-                let path = directory.join(format!("body-{:08}", bodies.len()));
-                let failed = |error| Error::io("write", &path, error);
-                let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-                while let Some(chunk) = cx.unless_cancelled(bytes.try_next()).await? {
-                    file.write_all(&chunk).map_err(failed)?;
-                }
-                file.sync_all().map_err(failed)?;
-                path
+        let mut bytes = match body {
+            Body::File(path) if files == Files::Lent => {
+                bodies.insert(sha256, path);
+                continue;
             }
-            None => continue,
+            Body::File(path) => file_stream(&path)?,
+            Body::Stream(bytes) => bytes,
+            Body::None | Body::Unchanged | Body::Withdrawn => continue,
         };
+        let path = spool.directory(&manifest.unit)?.join(format!("body-{:08}", bodies.len()));
+        let failed = |error| Error::io("write", &path, error);
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        while let Some(chunk) = cx.unless_cancelled(bytes.try_next()).await? {
+            file.write_all(&chunk).map_err(failed)?;
+        }
+        file.sync_all().map_err(failed)?;
         bodies.insert(sha256, path);
     }
     let manifest = Manifest { received: None, replaced: None, ..manifest.clone() };

@@ -40,14 +40,19 @@ impl Spool {
     /// The directory of a unit, empty: what an earlier run left in it is removed.
     pub(super) fn begin(&self, unit: &Unit) -> Result<PathBuf> {
         self.discard(unit)?;
-        let directory = self.directory(unit);
+        self.directory(unit)
+    }
+
+    /// The directory of a unit.
+    pub(super) fn directory(&self, unit: &Unit) -> Result<PathBuf> {
+        let directory = self.path(unit);
         durable::create_dirs(&directory, &How::default())?;
         Ok(directory)
     }
 
     /// Completes a unit: its bodies, synced already, are named by a `sealed.json`.
     pub(super) fn seal(&self, sealed: &Sealed) -> Result<()> {
-        let directory = self.directory(&sealed.manifest.unit);
+        let directory = self.path(&sealed.manifest.unit);
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
         let bodies = sealed.bodies.iter().filter_map(|(sha256, path)| Some((sha256.clone(), name(path)?))).collect();
         let seal = serde_json::to_vec(&Seal { manifest: sealed.manifest.clone(), bodies })
@@ -57,7 +62,7 @@ impl Spool {
 
     /// What an earlier run sealed and did not deliver everywhere, if it is still what it was.
     pub(super) fn find(&self, unit: &Unit) -> Option<Sealed> {
-        let directory = self.directory(unit);
+        let directory = self.path(unit);
         let text = std::fs::read(directory.join(SEAL)).ok()?;
         let seal: Seal = serde_json::from_slice(&text).ok()?;
         if seal.manifest.unit != *unit {
@@ -78,7 +83,7 @@ impl Spool {
 
     /// Removes what there is of a unit, its seal first and durably.
     pub fn discard(&self, unit: &Unit) -> Result<()> {
-        let directory = self.directory(unit);
+        let directory = self.path(unit);
         if !directory.exists() {
             return Ok(());
         }
@@ -114,7 +119,7 @@ impl Spool {
         &self.root
     }
 
-    fn directory(&self, unit: &Unit) -> PathBuf {
+    fn path(&self, unit: &Unit) -> PathBuf {
         self.root.join(&unit.dataset).join(unit.partition.to_string())
     }
 }

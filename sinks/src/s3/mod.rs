@@ -30,7 +30,7 @@ use object_store::multipart::MultipartStore as _;
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore as _, ObjectStoreExt as _, PutMode, UpdateVersion};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::vault::{Seen, Store};
 use patience::Patience;
@@ -45,6 +45,9 @@ const PART: u64 = 8 << 20;
 
 /// Parts in flight of one upload.
 const PARTS_AT_ONCE: usize = 3;
+
+/// Pieces of at most [`PART`] that are in memory at a time, whatever is uploaded.
+const PIECES_AT_ONCE: usize = 8;
 
 /// What is larger is copied in parts of at least this size. One request copies 5 GB at most, and may only last so long.
 const COPIED_AT_ONCE: u64 = 64 << 20;
@@ -80,6 +83,8 @@ pub(crate) struct S3 {
     raw: Raw,
     patience: Patience,
     throttle: Throttle,
+    /// For the pieces in memory.
+    room: Semaphore,
     /// Probed before anything is written.
     conditions: OnceCell<Conditions>,
     /// Whether it keeps SHA-256 checksums; seen when something is written.
@@ -115,6 +120,7 @@ impl S3 {
         let raw = Raw { http, store: store.clone(), region: bucket.region.clone() };
         Ok(Self {
             throttle: Throttle::new(bucket.bandwidth),
+            room: Semaphore::new(PIECES_AT_ONCE),
             bucket,
             store,
             deleting,
@@ -227,6 +233,7 @@ impl S3 {
     }
 
     async fn put_at_once(&self, file: &LocalPath, name: &str, sha256: &str, over: Option<&Seen>) -> Result<()> {
+        let _room = self.room.acquire().await;
         let content = read_part(file, 0, PART).await?;
         if hex::encode(Sha256::digest(&content)) != sha256 {
             return Err(damaged(file));
@@ -261,6 +268,7 @@ impl S3 {
             let (upload, size) = (&upload, planned.size);
             let sends = (1..).zip(planned.parts.iter().copied()).map(|(number, digest)| async move {
                 let offset = size * (number as u64 - 1);
+                let _room = self.room.acquire().await;
                 let content = read_part(file, offset, size.min(length - offset)).await?;
                 if Sha256::digest(&content)[..] != digest {
                     return Err(damaged(file));

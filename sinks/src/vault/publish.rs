@@ -9,19 +9,20 @@ use cdrvault_pipeline::sink::{Live, LiveObject, Sealed};
 use cdrvault_pipeline::{failpoint, layout};
 use jiff::Timestamp;
 
-use super::{Seen, Store, reading};
+use super::Store;
+use super::reading::{self, Looked};
 
 /// See [`cdrvault_pipeline::sink::Sink::publish`].
 pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) -> Result<Manifest> {
     let unit = &sealed.manifest.unit;
-    let (now, seen) = reading::live(store, unit).await?;
+    let (now, looked) = reading::live(store, unit).await?;
     if let Some(manifest) = &now.manifest
         && manifest.generation == sealed.manifest.generation
     {
         if manifest.content == sealed.manifest.content && now.object != LiveObject::Intact {
             // Its object was lost or damaged: the same bytes again, under the same receipt.
             let manifest = Manifest::clone(manifest);
-            put_content(store, sealed, &now, seen).await?;
+            put_content(store, sealed, &now, looked).await?;
             return Ok(manifest);
         }
         return again(manifest, sealed, &now);
@@ -38,7 +39,7 @@ pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) ->
         )
         .hint("another run writes into this vault; see which, and let only one do it"));
     }
-    put_content(store, sealed, &now, seen).await?;
+    put_content(store, sealed, &now, looked).await?;
     failpoint::hit("after-check")?;
     let receipt = Manifest {
         received: Some(Timestamp::now()),
@@ -123,9 +124,9 @@ fn not_here(unit: &Unit, generation: u32) -> Error {
     Error::new(Kind::NotFound, format!("{unit} generation {generation} is not here")).hint("the next run brings it")
 }
 
-async fn put_content(store: &impl Store, sealed: &Sealed, now: &Live, seen: Option<Seen>) -> Result<()> {
+async fn put_content(store: &impl Store, sealed: &Sealed, now: &Live, looked: Option<Looked>) -> Result<()> {
     match &sealed.manifest.content {
-        Content::Object(object) => publish_object(store, sealed, object, now, seen).await,
+        Content::Object(object) => publish_object(store, sealed, object, now, looked).await,
         Content::Tree { entries } => {
             let there = reading::all_bodies(store).await?;
             for stored in reading::bodies_of(entries) {
@@ -153,12 +154,14 @@ async fn publish_object(
     sealed: &Sealed,
     object: &StoredObject,
     now: &Live,
-    seen: Option<Seen>,
+    looked: Option<Looked>,
 ) -> Result<()> {
     let unit = &sealed.manifest.unit;
-    // The live name may be another one than that of the generation before.
-    let moved = now.manifest.as_ref().and_then(|live| live_object(live)).is_some_and(|live| live.path != object.path);
-    let there = if moved || seen.is_none() { store.look(&object.path).await? } else { seen };
+    let there = match looked {
+        Some(looked) if looked.name == object.path => looked.seen,
+        // The live name may be another one than that of the generation before.
+        _ => store.look(&object.path).await?,
+    };
     // A run that ended between commit and receipt: what it made live is exactly this.
     if there.as_ref().is_some_and(|there| there.sha256 == object.sha256) {
         return Ok(());

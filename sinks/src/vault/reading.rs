@@ -117,36 +117,55 @@ pub(super) async fn days_in_sight(store: &impl Store) -> Result<Vec<String>> {
     Ok(datasets)
 }
 
-/// The newest receipt, and what lies under the live name, also as the store knows it.
-pub(super) async fn live(store: &impl Store, unit: &Unit) -> Result<(Live, Option<Seen>)> {
+/// What was found under a name.
+pub(super) struct Looked {
+    pub(super) name: String,
+    pub(super) seen: Option<Seen>,
+}
+
+impl Looked {
+    async fn at(store: &impl Store, name: String) -> Result<Self> {
+        let seen = store.look(&name).await?;
+        Ok(Self { name, seen })
+    }
+}
+
+/// The newest receipt, and what lies under the live name, if one object does, also as the store knows it.
+pub(super) async fn live(store: &impl Store, unit: &Unit) -> Result<(Live, Option<Looked>)> {
     let mut generations = generations(store, unit).await?;
     let Some(generation) = generations.pop() else {
         // A first generation may have been made live and got no receipt.
-        let seen = match usual_path(unit)? {
-            Some(path) => store.look(&path).await?,
-            None => None,
-        };
-        let object =
-            seen.as_ref().map_or(LiveObject::Missing, |seen| LiveObject::Other { sha256: seen.sha256.clone() });
-        return Ok((Live { manifest: None, object }, seen));
+        let Some(name) = usual_path(unit)? else { return Ok((Live::NOTHING, None)) };
+        let looked = Looked::at(store, name).await?;
+        let other = |seen: &Seen| LiveObject::Other { sha256: seen.sha256.clone() };
+        let object = looked.seen.as_ref().map_or(LiveObject::Missing, other);
+        return Ok((Live { manifest: None, object }, Some(looked)));
     };
     let manifest = match manifest(store, unit, generation).await {
         Err(error) if error.kind() == Kind::Damaged => return unknown(store, unit, generation, &generations).await,
         other => other?,
     };
-    let (object, seen) = match &manifest.content {
-        Content::Object(object) => state_of(store, object).await?,
+    let (object, looked) = match &manifest.content {
+        Content::Object(object) => {
+            let looked = Looked::at(store, object.path.clone()).await?;
+            let state = match &looked.seen {
+                None => LiveObject::Missing,
+                Some(seen) if seen.sha256 == object.sha256 => LiveObject::Intact,
+                Some(seen) => LiveObject::Other { sha256: seen.sha256.clone() },
+            };
+            (state, Some(looked))
+        }
         Content::Tree { entries } => {
             let bodies = all_bodies(store).await?;
             let whole = bodies_of(entries).all(|stored| bodies.get(&stored.sha256) == Some(&stored.bytes));
             (if whole { LiveObject::Intact } else { LiveObject::Missing }, None)
         }
     };
-    Ok((Live { manifest: Some(Arc::new(manifest)), object }, seen))
+    Ok((Live { manifest: Some(Arc::new(manifest)), object }, looked))
 }
 
 /// The newest receipt is damaged: the next generation is published over it, and compared with the one before.
-async fn unknown(store: &impl Store, unit: &Unit, newest: u32, older: &[u32]) -> Result<(Live, Option<Seen>)> {
+async fn unknown(store: &impl Store, unit: &Unit, newest: u32, older: &[u32]) -> Result<(Live, Option<Looked>)> {
     let mut before = None;
     for generation in older.iter().rev() {
         match manifest(store, unit, *generation).await {
@@ -159,16 +178,6 @@ async fn unknown(store: &impl Store, unit: &Unit, newest: u32, older: &[u32]) ->
         }
     }
     Ok((Live { manifest: before, object: LiveObject::Unknown { generation: newest } }, None))
-}
-
-pub(super) async fn state_of(store: &impl Store, object: &StoredObject) -> Result<(LiveObject, Option<Seen>)> {
-    let seen = store.look(&object.path).await?;
-    let state = match &seen {
-        None => LiveObject::Missing,
-        Some(seen) if seen.sha256 == object.sha256 => LiveObject::Intact,
-        Some(seen) => LiveObject::Other { sha256: seen.sha256.clone() },
-    };
-    Ok((state, seen))
 }
 
 /// One receipt.
@@ -215,12 +224,11 @@ pub(super) async fn notes(store: &impl Store, unit: &Unit) -> Result<Notes> {
 pub(super) async fn objects<S: Store>(store: Arc<S>, manifest: &Manifest) -> Result<ObjectStream> {
     match &manifest.content {
         Content::Object(object) => {
-            let name = whereabouts(&*store, manifest, object).await?;
+            let body = body_of(&*store, manifest, object).await?;
             let file_name = object.path.rsplit('/').next().unwrap_or(&object.path);
             let mut entry = Entry::object(file_name);
             entry.stored =
                 Some(StoredBody { sha256: object.sha256.clone(), bytes: object.bytes, encoding: Vec::new() });
-            let body = store.body(&name, &object.sha256).await?;
             Ok(stream::iter([Ok(Object { entry, body })]).boxed())
         }
         Content::Tree { entries } => {
@@ -240,15 +248,17 @@ pub(super) async fn objects<S: Store>(store: Arc<S>, manifest: &Manifest) -> Res
     }
 }
 
-/// Under which of its two names an object is.
-async fn whereabouts(store: &impl Store, manifest: &Manifest, object: &StoredObject) -> Result<String> {
+/// The bytes of an object, under whichever of its two names it is.
+async fn body_of(store: &impl Store, manifest: &Manifest, object: &StoredObject) -> Result<Body> {
     let kept = layout::version(&manifest.unit, manifest.generation, &object.sha256)?;
-    for name in [object.path.clone(), kept] {
+    for name in [&object.path, &kept] {
         // Another length is known without reading.
-        if store.length(&name).await? == Some(object.bytes)
-            && store.look(&name).await?.is_some_and(|seen| seen.sha256 == object.sha256)
-        {
-            return Ok(name);
+        if store.length(name).await? != Some(object.bytes) || !store.may_be(name, &object.sha256).await? {
+            continue;
+        }
+        match store.body(name, &object.sha256).await {
+            Err(error) if matches!(error.kind(), Kind::Damaged | Kind::NotFound) => {}
+            body => return body,
         }
     }
     Err(Error::new(

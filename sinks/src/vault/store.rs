@@ -49,6 +49,12 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// What a file is: read to its end, unless the place has checked it itself and says what it found.
     async fn look(&self, name: &str) -> Result<Option<Seen>>;
 
+    /// Whether a file can have this hash, for one whose bytes are asked for next: where [`Store::body`] reads all of them
+    /// before it gives any, nobody needs to know better.
+    async fn may_be(&self, name: &str, sha256: &str) -> Result<bool> {
+        Ok(self.look(name).await?.is_some_and(|seen| seen.sha256 == sha256))
+    }
+
     /// The content of a small file.
     async fn small(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
