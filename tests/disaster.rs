@@ -113,17 +113,20 @@ fn a_new_server_is_what_the_old_one_was_from_each_sink_alone() {
     assert_ne!(said.status, 0);
     assert!(said.err.contains(url.rsplit(':').next().unwrap().split('/').next().unwrap()), "{}", said.err);
     let bucket = format!("s3://{}/site", s3.bucket());
-    let far = |name: &str| ssh.directory().join(name).display().to_string();
+    let far =
+        |colon: &str, name: &str| format!("{}@127.0.0.1{colon}{}", ssh.user(), ssh.directory().join(name).display());
     let vaults = [
         ("vault", site.vault().display().to_string()),
-        ("mirror", far("rsync")),
-        ("offsite", far("rdiff")),
+        ("mirror", far(":", "rsync")),
+        ("offsite", far("::", "rdiff")),
         ("bucket", bucket),
     ];
-    // The new machine has the program, and what the tools of AWS take from the environment; no pipeline, no state.
+    // The new machine has the program, an ssh that knows the backup host, and what the tools of AWS take from the
+    // environment; no pipeline, no state.
+    let path = remote::ssh_that_knows(&ssh, &site.path("bin"));
     let bare = |verb: &str, vault: &str, more: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cdrvault"));
-        command.current_dir("/").args([verb, "--vault", vault]).args(more);
+        command.current_dir("/").args([verb, "--vault", vault]).args(more).env("PATH", &path);
         command.envs([("AWS_ENDPOINT_URL", s3.endpoint().as_str()), ("AWS_REGION", s3.region())]);
         command.envs([("AWS_ACCESS_KEY_ID", s3.access_key()), ("AWS_SECRET_ACCESS_KEY", s3.secret_key())]);
         let said = services::home::said(command.output().unwrap());

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
-use arrow_array::{Array, ArrowPrimitiveType, RecordBatch};
+use arrow_array::types::{
+    ByteArrayType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrowPrimitiveType, GenericByteArray, RecordBatch};
+use arrow_buffer::ArrowNativeType as _;
 use arrow_schema::{DataType, SchemaRef};
 
 use crate::error::{Error, Result};
@@ -128,14 +131,20 @@ fn sum_values(array: &dyn Array) -> Result<i128> {
 
 fn sum_lengths(array: &dyn Array) -> Result<i128> {
     // A NULL has no bytes between its offsets only if the builder wrote none; ours does not, a reader's may.
-    fn sum<'a>(values: impl Iterator<Item = Option<&'a [u8]>>) -> i128 {
-        values.flatten().map(|value| value.len() as i128).sum()
+    fn sum<T: ByteArrayType>(values: &GenericByteArray<T>) -> i128 {
+        let offsets = values.value_offsets();
+        let length = |at: usize| offsets[at + 1].as_usize() - offsets[at].as_usize();
+        let lengths = match values.nulls() {
+            None => offsets[values.len()].as_usize() - offsets[0].as_usize(),
+            Some(nulls) => nulls.valid_indices().map(length).sum(),
+        };
+        lengths as i128
     }
     Ok(match array.data_type() {
-        DataType::Utf8 => sum(array.as_string::<i32>().iter().map(|v| v.map(str::as_bytes))),
-        DataType::LargeUtf8 => sum(array.as_string::<i64>().iter().map(|v| v.map(str::as_bytes))),
-        DataType::Binary => sum(array.as_binary::<i32>().iter()),
-        DataType::LargeBinary => sum(array.as_binary::<i64>().iter()),
+        DataType::Utf8 => sum(array.as_string::<i32>()),
+        DataType::LargeUtf8 => sum(array.as_string::<i64>()),
+        DataType::Binary => sum(array.as_binary::<i32>()),
+        DataType::LargeBinary => sum(array.as_binary::<i64>()),
         other => return Err(Error::failed(format!("a column of type {other} has no sum of lengths"))),
     })
 }

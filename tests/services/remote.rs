@@ -18,6 +18,26 @@ pub fn ssh_options(server: &Sshd) -> String {
     )
 }
 
+/// A search path whose `ssh` has this server in its configuration, as an admin's `~/.ssh/config` would.
+pub fn ssh_that_knows(server: &Sshd, directory: &Path) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::create_dir(directory).unwrap();
+    let config = directory.join("config");
+    let (identity, known) = (server.identity_file(), server.known_hosts());
+    let text = format!(
+        "Port {}\nIdentityFile {}\nUserKnownHostsFile {}\n",
+        server.port(),
+        identity.display(),
+        known.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let ssh = directory.join("ssh");
+    let real = super::places::program("ssh", "openssh-client");
+    std::fs::write(&ssh, format!("#!/bin/sh\nexec {} -F {} \"$@\"\n", real.display(), config.display())).unwrap();
+    std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{}", directory.display(), std::env::var("PATH").unwrap_or_default())
+}
+
 /// `[sink.mirror.rsync]`
 pub fn rsync(server: &Sshd) -> String {
     let to = format!("{}@127.0.0.1:{}", server.user(), server.directory().join("rsync").display());

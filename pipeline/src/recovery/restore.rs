@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::engine::report::Failure;
 use crate::engine::retry::retry;
 use crate::error::{At as _, Error, Kind, Result};
+use crate::failpoint;
 use crate::manifest::{Holding, Manifest};
 use crate::partition::Unit;
 use crate::plugin::Decoder;
@@ -182,6 +183,7 @@ impl Restoring<'_> {
         }
         cx.progress.began(unit);
         let restoring = retry(cx, || async {
+            failpoint::hit("before-restore")?;
             // A dump that turns out to be damaged halfway could not be taken back.
             if manifest.holds() == Holding::Document {
                 compare(cx, manifest, undo(decoders, manifest, one.objects()?).await?).await?;

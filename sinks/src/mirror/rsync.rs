@@ -376,12 +376,11 @@ impl Transport for Rsync {
     }
 
     async fn send(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
-        let dated = ["--times", "--omit-dir-times"];
-        self.transfer(cx, root, &parcel.identity, &dated).await?;
-        self.confirm(cx, root, &parcel.identity).await?;
+        // rsync sorts what it is given, files of a directory before the directories in it: whose vault it is comes first.
+        let objects = [&parcel.identity[..], &parcel.objects].concat();
         // A receipt says that its object is there: so it travels when that was found to be so.
-        self.transfer(cx, root, &parcel.objects, &dated).await?;
-        self.confirm(cx, root, &parcel.objects).await?;
+        self.transfer(cx, root, &objects, &["--times", "--omit-dir-times"]).await?;
+        self.confirm(cx, root, &objects).await?;
         // Receipts get the time of the other side.
         let before = SystemTime::now();
         let new = self.transfer(cx, root, &parcel.receipts, &[]).await?;

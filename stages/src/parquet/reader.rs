@@ -4,8 +4,9 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow_array::builder::{BinaryBuilder, StringBuilder};
 use arrow_array::cast::AsArray as _;
-use arrow_array::{ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions, StringArray};
+use arrow_array::{Array as _, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{DataType, Fields, Schema};
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::manifest::ColumnInfo;
@@ -144,10 +145,14 @@ fn lengths(column: &ArrayRef) -> Option<&[u128]> {
 fn copied(schema: &Arc<Schema>, batch: &RecordBatch) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(|column| -> ArrayRef {
         if let Some(views) = column.as_string_view_opt() {
-            return Arc::new(views.iter().collect::<StringArray>());
+            let mut text = StringBuilder::with_capacity(views.len(), views.total_bytes_len());
+            text.extend(views);
+            return Arc::new(text.finish());
         }
         if let Some(views) = column.as_binary_view_opt() {
-            return Arc::new(views.iter().collect::<BinaryArray>());
+            let mut bytes = BinaryBuilder::with_capacity(views.len(), views.total_bytes_len());
+            bytes.extend(views);
+            return Arc::new(bytes.finish());
         }
         Arc::clone(column)
     });

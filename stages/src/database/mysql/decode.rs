@@ -10,7 +10,8 @@ use arrow_array::builder::{
     Float64Builder, Int8Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
     UInt8Builder, UInt16Builder, UInt32Builder, UInt64Builder,
 };
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::cast::AsArray as _;
+use arrow_array::{Array as _, ArrayRef, RecordBatch};
 use arrow_buffer::i256;
 use arrow_schema::{DataType, SchemaRef};
 use cdrvault_pipeline::error::{Error, Result};
@@ -47,7 +48,8 @@ impl BatchDecoder {
                 })
             })
             .collect();
-        let builders = table.columns.iter().map(|column| Builder::new(column.field.data_type())).collect();
+        let builders =
+            table.columns.iter().map(|column| Builder::new(column.field.data_type(), Room::default())).collect();
         Self { table, builders, beside, raw: RawBuilder::default(), rows: 0, bytes: 0 }
     }
 
@@ -106,12 +108,32 @@ impl BatchDecoder {
         if self.rows == 0 {
             return Ok(None);
         }
-        (self.rows, self.bytes) = (0, 0);
-        let mut arrays: Vec<ArrayRef> = self.builders.iter_mut().map(Builder::finish).collect();
+        let rows = std::mem::take(&mut self.rows);
+        self.bytes = 0;
+        let mut arrays = Vec::with_capacity(self.builders.len() + 1);
+        for builder in &mut self.builders {
+            let array = builder.finish();
+            // The next batch will be much like this one: growing step by step would copy it as often.
+            *builder = Builder::new(array.data_type(), Room { rows, bytes: bytes_in(&array) });
+            arrays.push(array);
+        }
         arrays.push(Arc::new(self.raw.finish()));
         let batch = RecordBatch::try_new(SchemaRef::clone(&self.table.schema), arrays);
         batch.map(Some).map_err(|error| Error::failed("cannot build a batch").with_source(error))
     }
+}
+
+/// How much of a column there is room for.
+#[derive(Default)]
+struct Room {
+    rows: usize,
+    /// Of text and bytes.
+    bytes: usize,
+}
+
+fn bytes_in(array: &ArrayRef) -> usize {
+    let text = array.as_string_opt::<i32>().map(|text| text.value_data().len());
+    text.or_else(|| array.as_binary_opt::<i32>().map(|bytes| bytes.value_data().len())).unwrap_or(0)
 }
 
 /// A builder of one column.
@@ -161,25 +183,31 @@ macro_rules! on_each {
 }
 
 impl Builder {
-    fn new(kind: &DataType) -> Self {
+    fn new(kind: &DataType, Room { rows, bytes }: Room) -> Self {
         match kind {
-            DataType::Int8 => Self::Int8(Int8Builder::new()),
-            DataType::Int16 => Self::Int16(Int16Builder::new()),
-            DataType::Int32 => Self::Int32(Int32Builder::new()),
-            DataType::Int64 => Self::Int64(Int64Builder::new()),
-            DataType::UInt8 => Self::UInt8(UInt8Builder::new()),
-            DataType::UInt16 => Self::UInt16(UInt16Builder::new()),
-            DataType::UInt32 => Self::UInt32(UInt32Builder::new()),
-            DataType::UInt64 => Self::UInt64(UInt64Builder::new()),
-            DataType::Float32 => Self::Float32(Float32Builder::new()),
-            DataType::Float64 => Self::Float64(Float64Builder::new()),
-            DataType::Decimal128(..) => Self::Decimal128(Decimal128Builder::new().with_data_type(kind.clone())),
-            DataType::Decimal256(..) => Self::Decimal256(Decimal256Builder::new().with_data_type(kind.clone())),
-            DataType::Date32 => Self::Date(Date32Builder::new()),
-            DataType::Timestamp(..) => Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(kind.clone())),
-            DataType::Utf8 => Self::Text(StringBuilder::new()),
-            DataType::FixedSizeBinary(width) => Self::Fixed(FixedSizeBinaryBuilder::new(*width)),
-            _ => Self::Binary(BinaryBuilder::new()),
+            DataType::Int8 => Self::Int8(Int8Builder::with_capacity(rows)),
+            DataType::Int16 => Self::Int16(Int16Builder::with_capacity(rows)),
+            DataType::Int32 => Self::Int32(Int32Builder::with_capacity(rows)),
+            DataType::Int64 => Self::Int64(Int64Builder::with_capacity(rows)),
+            DataType::UInt8 => Self::UInt8(UInt8Builder::with_capacity(rows)),
+            DataType::UInt16 => Self::UInt16(UInt16Builder::with_capacity(rows)),
+            DataType::UInt32 => Self::UInt32(UInt32Builder::with_capacity(rows)),
+            DataType::UInt64 => Self::UInt64(UInt64Builder::with_capacity(rows)),
+            DataType::Float32 => Self::Float32(Float32Builder::with_capacity(rows)),
+            DataType::Float64 => Self::Float64(Float64Builder::with_capacity(rows)),
+            DataType::Decimal128(..) => {
+                Self::Decimal128(Decimal128Builder::with_capacity(rows).with_data_type(kind.clone()))
+            }
+            DataType::Decimal256(..) => {
+                Self::Decimal256(Decimal256Builder::with_capacity(rows).with_data_type(kind.clone()))
+            }
+            DataType::Date32 => Self::Date(Date32Builder::with_capacity(rows)),
+            DataType::Timestamp(..) => {
+                Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(kind.clone()))
+            }
+            DataType::Utf8 => Self::Text(StringBuilder::with_capacity(rows, bytes)),
+            DataType::FixedSizeBinary(width) => Self::Fixed(FixedSizeBinaryBuilder::with_capacity(rows, *width)),
+            _ => Self::Binary(BinaryBuilder::with_capacity(rows, bytes)),
         }
     }
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::facts::{FactGatherer, Facts};
+use cdrvault_pipeline::failpoint;
 use cdrvault_pipeline::manifest::{Holding, Manifest};
 use cdrvault_pipeline::payload::{Payload, RowStream};
 use cdrvault_pipeline::target::{self, Restored, TargetOptions};
@@ -27,8 +28,9 @@ use super::walk::condition;
 use crate::database::jobs::QUEUE;
 use crate::database::tables::Table;
 
-/// How long a batch of rows may take to load. A server may wait for room on its disk, and say nothing.
-const LOADING: Duration = Duration::from_mins(10);
+/// How long a step may take: to load a batch of rows, to send one. A server may wait for room on its disk, or for whoever
+/// has locked the table, and say nothing.
+const STEP: Duration = Duration::from_mins(10);
 
 /// How long replacing a day may take, and a millisecond more for each of its rows.
 const REPLACING: Duration = Duration::from_hours(1);
@@ -210,13 +212,18 @@ impl MySqlTarget {
         manifest: &Manifest,
         rows: RowStream,
     ) -> Result<Restored> {
-        let table = self.table(connection, manifest).await?;
-        let day = condition(connection, &table, manifest.unit.partition).await?;
-        let there = facts(connection, &table, &day, &rows.about.renumbered).await?;
+        let looking = async {
+            let table = self.table(connection, manifest).await?;
+            let day = condition(connection, &table, manifest.unit.partition).await?;
+            Ok((table, day))
+        };
+        let (table, day) = within(cx, STEP, "look at the table", looking).await?;
+        let there = facts(cx, connection, &table, &day, &rows.about.renumbered).await?;
         if same(&there, manifest) {
             return Ok(Restored::Same);
         }
-        self.check_again(connection, &table).await?;
+        within(cx, STEP, "check the table", self.check_again(connection, &table)).await?;
+        failpoint::hit("before-load")?;
         let day = Day { manifest, table: &table, condition: &day, renumbered: &rows.about.renumbered.clone() };
         if there.rows == 0 {
             let _with_others = self.replacing.read().await;
@@ -224,12 +231,12 @@ impl MySqlTarget {
             return Ok(Restored::Written);
         }
         let _alone = self.replacing.write().await;
-        let staging = within(cx, LOADING, "make a table", Staging::make(connection, &table.name)).await?;
+        let staging = within(cx, STEP, "make a table", Staging::make(connection, &table.name)).await?;
         let visible = (!staging.temporary).then(|| Staging { name: staging.name.clone(), temporary: false });
         self.seen.lock().await.staged = visible;
         let staged = Arc::new(staging.of(&table));
         let loose = load(cx, connection, &staged, manifest, rows).await?;
-        let found = facts(connection, &staged, "TRUE", day.renumbered).await?;
+        let found = facts(cx, connection, &staged, "TRUE", day.renumbered).await?;
         if !same(&found, manifest) {
             return Err(Error::new(
                 Kind::Damaged,
@@ -238,8 +245,8 @@ impl MySqlTarget {
             .hint(COLUMN_TYPES));
         }
         let limit = REPLACING + Duration::from_millis(manifest.rows);
-        within(cx, limit, "put the day in place", self.put_in_place(connection, day, &staging, loose)).await?;
-        staging.drop(connection).await?;
+        within(cx, limit, "put the day in place", self.put_in_place(cx, connection, day, &staging, loose)).await?;
+        within(cx, STEP, "drop a table", staging.drop(connection)).await?;
         self.seen.lock().await.staged = None;
         Ok(Restored::Written)
     }
@@ -247,15 +254,16 @@ impl MySqlTarget {
     /// Where there is nothing to be replaced, rows need no table to wait in: the transaction that loads them ends
     /// well only when they have been read again and compared.
     async fn fill(&self, cx: &Context, connection: &mut MySqlConnection, day: Day<'_>, rows: RowStream) -> Result<()> {
-        execute(connection, "START TRANSACTION").await?;
+        within(cx, STEP, "begin", execute(connection, "START TRANSACTION")).await?;
         let loose = load(cx, connection, day.table, day.manifest, rows).await?;
         let limit = REPLACING + Duration::from_millis(day.manifest.rows);
-        within(cx, limit, "compare the day", self.conclude(connection, day, loose)).await
+        within(cx, limit, "put the day in place", self.conclude(cx, connection, day, loose)).await
     }
 
     /// The day becomes what was staged, and the application is told, in one transaction.
     async fn put_in_place(
         &self,
+        cx: &Context,
         connection: &mut MySqlConnection,
         day: Day<'_>,
         staging: &Staging,
@@ -275,12 +283,13 @@ impl MySqlTarget {
         if put != manifest.rows {
             return Err(Error::failed(format!("{put} of {} rows were put into `{}`", manifest.rows, table.name)));
         }
-        self.conclude(connection, day, loose).await
+        self.conclude(cx, connection, day, loose).await
     }
 
     /// Ends the transaction, if the day is now what was saved.
     async fn conclude(
         &self,
+        cx: &Context,
         connection: &mut MySqlConnection,
         Day { manifest, table, renumbered, .. }: Day<'_>,
         loose: bool,
@@ -288,7 +297,7 @@ impl MySqlTarget {
         // Triggers change rows, and others may have added some.
         // Where rows without a date lie depends on which there are.
         let now = condition(connection, table, manifest.unit.partition).await?;
-        let stands = facts(connection, table, &now, renumbered).await?;
+        let stands = facts(cx, connection, table, &now, renumbered).await?;
         if !same(&stands, manifest) {
             let message = format!(
                 "after the rows were put into `{}`, the day is not what was saved; it was taken back",
@@ -317,13 +326,13 @@ async fn load(
     manifest: &Manifest,
     mut rows: RowStream,
 ) -> Result<bool> {
-    let mut loading = Loading::new(connection, table, is_of_mysql(manifest)).await?;
+    let mut loading = within(cx, STEP, "load rows", Loading::new(connection, table, is_of_mysql(manifest))).await?;
     while let Some(batch) = cx.unless_cancelled(rows.batches.try_next()).await? {
         let count = batch.num_rows() as u64;
-        within(cx, LOADING, "load rows", loading.add(connection, &batch)).await?;
+        within(cx, STEP, "load rows", loading.add(connection, &batch)).await?;
         cx.progress.read(&manifest.unit, count, 0);
     }
-    within(cx, LOADING, "load rows", loading.finish(connection)).await
+    within(cx, STEP, "load rows", loading.finish(connection)).await
 }
 
 /// What to do when a table holds other values than it was given.
@@ -355,6 +364,7 @@ fn same(found: &Facts, manifest: &Manifest) -> bool {
 
 /// What stands under a condition.
 async fn facts(
+    cx: &Context,
     connection: &mut MySqlConnection,
     table: &Arc<Table<Reading>>,
     condition: &str,
@@ -363,7 +373,7 @@ async fn facts(
     let select = format!("SELECT {} FROM {} WHERE {condition}", BatchDecoder::select_list(table), quoted(&table.name));
     let mut gatherer = FactGatherer::new(&table.schema, renumbered);
     let mut batches = batches_of(connection, table, select);
-    while let Some(batch) = batches.try_next().await? {
+    while let Some(batch) = within(cx, STEP, "read the rows that are there", batches.try_next()).await? {
         tokio::task::block_in_place(|| gatherer.add(&batch))?;
     }
     Ok(gatherer.finish())
@@ -381,7 +391,8 @@ impl target::Target for MySqlTarget {
 
     async fn check(&self, cx: &Context, wanted: &[Manifest]) -> Result<Vec<String>> {
         let mut connection = self.take(cx).await?;
-        let checked = self.check_tables(&mut connection, wanted).await;
+        let checking = self.check_tables(&mut connection, wanted);
+        let checked = within(cx, STEP, "look at the tables", checking).await;
         self.give_back(connection, checked).await
     }
 
@@ -394,7 +405,8 @@ impl target::Target for MySqlTarget {
         match payload {
             Payload::Rows(rows) => {
                 let mut connection = self.take(cx).await?;
-                let done = cx.unless_cancelled(self.restore_rows(cx, &mut connection, manifest, rows)).await;
+                let restoring = Box::pin(self.restore_rows(cx, &mut connection, manifest, rows));
+                let done = cx.unless_cancelled(restoring).await;
                 self.give_back(connection, done).await
             }
             Payload::Objects(objects) => {
@@ -411,7 +423,7 @@ impl target::Target for MySqlTarget {
             // Also when we were asked to stop: nobody else would know what it is.
             let cx = Context { cancel: CancellationToken::new(), ..cx.clone() };
             let mut connection = self.take(&cx).await?;
-            let dropped = staged.drop(&mut connection).await;
+            let dropped = within(&cx, STEP, "drop a table", staged.drop(&mut connection)).await;
             self.give_back(connection, dropped).await?;
         }
         let remarks = &mut seen.remarks;
@@ -444,7 +456,7 @@ impl target::Target for MySqlTarget {
             }
             Ok(())
         };
-        let found = found.await;
+        let found = within(cx, STEP, "end the restore", found).await;
         let lock = self.lock.lock().await.take();
         for connection in [connection].into_iter().chain(self.idle.lock().await.drain(..)).chain(lock) {
             hang_up(connection).await;
