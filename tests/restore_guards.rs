@@ -83,6 +83,53 @@ fn a_trigger_that_changes_rows_does_not_change_a_day() {
     assert_eq!(cost_of(&server), before);
 }
 
+/// Even a strict server only notes that it cuts spaces off.
+#[test]
+fn a_warning_of_the_server_takes_the_day_back() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(321, 2, 40).fill(&server);
+    server.app(
+        "UPDATE ar_cdr SET imported_info = NULL; UPDATE ar_cdr SET imported_info = 'ab    ' ORDER BY calldate LIMIT 1",
+    );
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let before = cost_of(&server);
+    let target = account(&server, &site, "asterisell", &["ALL ON asterisell.*"]);
+    let target = [&target[..], &["--flow".to_owned(), "ar_cdr".to_owned()]].concat();
+    for harm in ["UPDATE ar_cdr SET cost = 1", "DELETE FROM ar_cdr"] {
+        server.app(&format!("{harm}; UPDATE ar_cdr SET imported_info = NULL"));
+        server.app("ALTER TABLE ar_cdr MODIFY imported_info VARCHAR(2) NULL");
+        let says = ["ar_cdr 2026-01-01", "the server warns: Data truncated for column 'imported_info'"];
+        ended(&restore(&site, &target, &[]), 3, &says);
+        let first = "SELECT COUNT(*) FROM ar_cdr WHERE calldate < '2026-01-02' AND cost <> 1";
+        assert_eq!(server.app(first).trim(), "0", "{harm}");
+        server.app("ALTER TABLE ar_cdr MODIFY imported_info VARCHAR(4096) NULL");
+        ended(&restore(&site, &target, &[]), 0, &[]);
+        assert_eq!(cost_of(&server), before, "{harm}");
+    }
+}
+
+#[test]
+fn foreign_keys_need_a_flag_and_what_names_a_call_stays() {
+    let (server, site) = served(322, 2);
+    let before = cost_of(&server);
+    let target = account(&server, &site, "asterisell", &["ALL ON asterisell.*"]);
+    server.app(
+        "CREATE TABLE noted (calldate DATETIME, id INT, kind TINYINT, CONSTRAINT of_a_call FOREIGN KEY (calldate, id, kind)
+           REFERENCES ar_cdr (calldate, id, is_service_cdr) ON DELETE CASCADE);
+         INSERT INTO noted SELECT calldate, id, is_service_cdr FROM ar_cdr;
+         UPDATE ar_cdr SET cost = 1",
+    );
+    let mangled = cost_of(&server);
+    let notes = server.app("SELECT COUNT(*) FROM noted");
+    assert_ne!(notes.trim(), "0");
+    ended(&restore(&site, &target, &[]), 1, &["foreign key `of_a_call` from `noted` to `ar_cdr`", "--allow-triggers"]);
+    assert_eq!(cost_of(&server), mangled);
+    ended(&restore(&site, &target, &["--allow-triggers"]), 0, &["foreign key `of_a_call`"]);
+    assert_eq!(cost_of(&server), before);
+    assert_eq!(server.app("SELECT COUNT(*) FROM noted"), notes);
+}
+
 #[test]
 fn a_trigger_that_a_dump_brings_needs_the_flag_too() {
     let server = MariaDb::start(Engine::InnoDb);
