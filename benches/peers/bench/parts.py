@@ -166,7 +166,7 @@ def memory(scale: Scale) -> Section:
             costs.append(site.measure("run"))
         found.append((calls, rows, median(costs)))
         server.stop()
-    section.say("One day of so many calls, both tables, from an empty vault; three rounds.")
+    section.say("One day of so many calls, both tables, from an empty vault.")
     section.table(
         ["calls", "rows", "wall", "per million rows", "CPU", "CPU of the server", "RSS"],
         [[f"{calls:,}", f"{rows:,}", seconds(cost.wall), seconds(cost.wall / rows * 1e6), seconds(cost.cpu),
