@@ -255,6 +255,27 @@ fn a_dump_counts_only_when_it_is_whole_and_is_restored_only_so() {
     let output = site.command("run", &[]).env("PATH", "/nonexistent").output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("neither `mariadb-dump` nor `mysqldump` is installed"));
 
+    // Where there is nothing but MySQL's program, it is that; and patterns choose among the tables.
+    let only = site.path("only");
+    std::fs::create_dir(&only).unwrap();
+    write_script(&only.join("mysqldump"), &format!("exec {real} \"$@\""));
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    site.pipeline(&format!(
+        "{text}\n[flow.chosen]\nsource.dump = {{ database = \"billing\", include = [\"ar_params\", \"od*\"], exclude = [\"*s\"] }}\n\
+         transforms = [\"incremental\"]\nsinks = [\"vault\"]\n"
+    ));
+    server.app("INSERT INTO ar_params (name) VALUES ('a param')");
+    let run = site.command("run", &["--flow", "chosen"]).env("PATH", &only).output().unwrap();
+    let run = services::home::said(run);
+    assert_eq!(run.status, 0, "{}", run.err);
+    let chosen = std::fs::read_to_string(site.vault().join("chosen/chosen.sql")).unwrap();
+    assert!(
+        chosen.contains("INSERT INTO `odd`") && chosen.contains("CREATE TABLE IF NOT EXISTS `ar_params`"),
+        "{chosen}"
+    );
+    assert!(!chosen.contains("INSERT INTO `ar_"), "{chosen}");
+    site.pipeline(&text);
+
     // A restore of the configuration leaves the calls of a server alone.
     let calls = server.app("SELECT COUNT(*), SUM(id) FROM ar_cdr");
     server.app("DELETE FROM ar_params; DROP TABLE odd;");

@@ -14,6 +14,7 @@ use services::home::{Site, all_whole};
 use services::mariadb::{Engine, MariaDb};
 use services::python;
 use services::rating::Rating;
+use services::wait_for;
 
 /// The steps after which a run may end, in their order.
 const STEPS: [&str; 9] = [
@@ -315,14 +316,4 @@ fn the_lock_of_a_killed_run_is_waited_for() {
     });
     site.ok("run", &[]);
     python::compare(&server, &site.vault(), true).unwrap();
-}
-
-fn wait_for(path: &std::path::Path) {
-    for _ in 0..1000 {
-        if path.exists() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{} did not appear", path.display());
 }

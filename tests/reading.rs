@@ -14,6 +14,7 @@ use services::home::{Site, said};
 use services::mariadb::{Engine, MariaDb};
 use services::python;
 use services::rating::{Rating, transaction};
+use services::wait_for;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, SqliteConnection};
 
 const UNDATED: &str = "__HIVE_DEFAULT_PARTITION__";
@@ -204,7 +205,8 @@ fn a_server_that_freezes_hangs_no_run() {
         }
         let said = said(waited_for(run).wait_with_output().unwrap());
         drop(frozen);
-        assert_eq!(said.status, if stop { 130 } else { 1 }, "{}", said.err);
+        // 3 where another day had got through before the server froze.
+        assert!(if stop { said.status == 130 } else { [1, 3].contains(&said.status) }, "{}: {}", said.status, said.err);
         assert!(!said.err.contains("at work on this day"), "{}", said.err);
         for path in [&go, &site.path("go.reached")] {
             std::fs::remove_file(path).unwrap();
@@ -271,14 +273,4 @@ fn waited_for(mut run: Child) -> Child {
 
 fn end_of(run: Child) -> ExitStatus {
     waited_for(run).wait().unwrap()
-}
-
-fn wait_for(path: &Path) {
-    for _ in 0..1000 {
-        if path.exists() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{} did not appear", path.display());
 }

@@ -29,20 +29,6 @@ fn content(server: &MariaDb) -> String {
     content
 }
 
-/// The account of an administrator, who may restore.
-fn admin(server: &MariaDb, site: &Site) -> Vec<String> {
-    server.app("GRANT ALL ON asterisell.* TO admin@'127.0.0.1' IDENTIFIED BY 'admin-secret'");
-    site.secret("admin", "admin-secret");
-    // Triggers of the application have a test of their own.
-    server.app("DROP TRIGGER IF EXISTS fixture_source_cdr_kind");
-    vec![
-        "--into".to_owned(),
-        format!("mysql://admin@127.0.0.1:{}/asterisell", server.port()),
-        "--password-file".to_owned(),
-        site.path("admin").display().to_string(),
-    ]
-}
-
 fn restore(site: &Site, target: &[String], more: &[&str]) -> Said {
     let target: Vec<&str> = target.iter().map(String::as_str).chain(more.iter().copied()).collect();
     site.run("restore", &target)
@@ -84,7 +70,7 @@ fn a_mangled_table_becomes_what_was_saved_and_twice_is_once() {
         );
         let site = Site::on(&server);
         site.ok("run", &[]);
-        let (before, target) = (content(&server), admin(&server, &site));
+        let (before, target) = (content(&server), site.admin(&server));
         assert!(restored(&site, &target, &FROM_VAULT).starts_with("0 partitions restored"), "all of it is there");
 
         server.app(
@@ -115,7 +101,7 @@ fn every_sink_gives_back_what_was_at_any_time() {
     let sections = remote::rsync(&ssh) + &remote::rdiff(&ssh) + &remote::s3(&s3, &site);
     remote::add(&site, &sections, &["mirror", "offsite", "bucket"]);
     site.ok("run", &[]);
-    let (old, target) = (content(&server), admin(&server, &site));
+    let (old, target) = (content(&server), site.admin(&server));
     std::thread::sleep(std::time::Duration::from_millis(1500));
     let between = jiff::Timestamp::now().to_string();
     std::thread::sleep(std::time::Duration::from_millis(1500));
@@ -177,7 +163,7 @@ fn tables_become_a_sqlite_file_that_can_be_saved_again() {
     python::compare(&server, &other.vault(), false).unwrap();
 
     // And back, from SQLite's vault into MariaDB.
-    let (before, admin) = (content(&server), admin(&server, &other));
+    let (before, admin) = (content(&server), other.admin(&server));
     server.app("DELETE FROM ar_cdr WHERE calldate >= '2026-01-02'; UPDATE ar_source_cdr SET content = 'x';");
     restored(&other, &admin, &FROM_VAULT);
     assert!(content(&server) == before);
@@ -325,7 +311,7 @@ fn what_stands_in_the_way_is_told_before_anything_is_touched() {
     Rating::new(105, 3, 40).fill(&server);
     let site = Site::on(&server);
     site.ok("run", &[]);
-    let target = admin(&server, &site);
+    let target = site.admin(&server);
     server.app("DELETE FROM ar_cdr WHERE calldate < '2026-01-02'");
     let before = content(&server);
     let fails = |more: &[&str], status: i32, says: &[&str]| {
@@ -387,7 +373,7 @@ fn a_server_that_goes_away_in_the_middle_leaves_whole_days_only() {
     Rating::new(106, 25, 60).fill(&server);
     let site = Site::on(&server);
     site.ok("run", &[]);
-    let (before, mut target) = (content(&server), admin(&server, &site));
+    let (before, mut target) = (content(&server), site.admin(&server));
     let proxy = Proxy::start((std::net::Ipv4Addr::LOCALHOST, server.port()).into());
     target[1] = format!("mysql://admin@127.0.0.1:{}/asterisell", proxy.address().port());
     server.app("UPDATE ar_cdr SET cost = 1");
@@ -424,7 +410,7 @@ fn invisible_and_generated_columns_come_back() {
     let site = Site::on(&server);
     site.ok("run", &[]);
     let sums = || server.app("SELECT id, calldate, hidden, twice, thrice FROM ar_cdr ORDER BY calldate, id");
-    let (before, target) = (sums(), admin(&server, &site));
+    let (before, target) = (sums(), site.admin(&server));
     assert!(before.contains("hid-") && before.contains("by default"));
     server.app("UPDATE ar_cdr SET hidden = 'lost', duration = duration + 1");
     let said = restore(&site, &target, &["--from-sink", "vault"]);
@@ -440,7 +426,7 @@ fn a_restore_that_fails_leaves_the_day_as_it_was_and_no_table_of_its_own() {
         Rating::new(308, 2, 40).fill(&server);
         let site = Site::on(&server);
         site.ok("run", &[]);
-        let target = admin(&server, &site);
+        let target = site.admin(&server);
         // A guard of the site's own refuses one of the values that are to come back.
         server.app(
             "UPDATE ar_cdr SET cost = 1;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use services::home::Site;
 use services::mariadb::{Engine, MariaDb, Server};
-use services::rating::Rating;
+use services::rating::{Rating, source_day};
 
 /// A file system in memory, which ends with the test.
 struct Disk {
@@ -47,14 +47,6 @@ impl Drop for Disk {
 
 const DAYS: [&str; 3] = ["2026-01-01", "2026-01-02", "2026-01-03"];
 
-/// What a day has, and a day that nobody restores.
-fn day(server: &MariaDb, day: &str) -> String {
-    server.app(&format!(
-        "SELECT COUNT(*), SUM(CRC32(CONCAT_WS('|', calldate, id, HEX(content)))) FROM ar_source_cdr
-         WHERE calldate >= '{day}' AND calldate < '{day}' + INTERVAL 1 DAY"
-    ))
-}
-
 #[test]
 fn a_server_whose_disk_is_full_keeps_whole_days_and_the_restore_goes_on_when_there_is_room() {
     let (full, site) = {
@@ -65,23 +57,20 @@ fn a_server_whose_disk_is_full_keeps_whole_days_and_the_restore_goes_on_when_the
         server.app(&services::rating::transaction(&calls, &[DAYS[1]]));
         let site = Site::on(&server);
         site.ok("run", &[]);
-        (DAYS.map(|name| day(&server, name)), site)
+        (DAYS.map(|name| source_day(&server, name)), site)
     };
     let disk = Disk::mount(site.path("disk"), "size=1g");
     let log = site.path("mariadb.log");
     let mut server =
         Server::new(Engine::InnoDb).option(&format!("--log-error={}", log.display())).within(&disk.at).start();
+    let admin = site.admin(&server);
     server.app(
-        "DROP TRIGGER fixture_source_cdr_kind;
-         INSERT INTO ar_source_cdr VALUES ('2026-01-02 05:00:00', 7, 1, 2, 'not saved', 0), ('2027-01-01 05:00:00', 8, 1, 2, 'of another day', 0);
-         GRANT ALL ON asterisell.* TO admin@'127.0.0.1' IDENTIFIED BY 'admin-secret'",
+        "INSERT INTO ar_source_cdr VALUES ('2026-01-02 05:00:00', 7, 1, 2, 'not saved', 0), ('2027-01-01 05:00:00', 8, 1, 2, 'of another day', 0)",
     );
-    site.secret("admin", "admin-secret");
-    let into = format!("mysql://admin@127.0.0.1:{}/asterisell", server.port());
-    let password = site.path("admin").display().to_string();
-    let target = ["--from-sink", "vault", "--flow", "ar_source_cdr", "--into", &into, "--password-file", &password];
-    let before = DAYS.map(|name| day(&server, name));
-    let other = day(&server, "2027-01-01");
+    let mut target = vec!["--from-sink", "vault", "--flow", "ar_source_cdr"];
+    target.extend(admin.iter().map(String::as_str));
+    let before = DAYS.map(|name| source_day(&server, name));
+    let other = source_day(&server, "2027-01-01");
 
     // First the copy beside the table does not fit, later the table itself.
     let mut whole = [false; DAYS.len()];
@@ -111,7 +100,7 @@ fn a_server_whose_disk_is_full_keeps_whole_days_and_the_restore_goes_on_when_the
             assert!(log.contains("InnoDB: Error (Out of disk space) in rollback"), "{log}");
             server.start_again();
         }
-        let now = DAYS.map(|name| day(&server, name));
+        let now = DAYS.map(|name| source_day(&server, name));
         for (index, content) in now.iter().enumerate() {
             // What was written stays, and what failed is as before.
             let untouched = *content == before[index] && !whole[index];
@@ -119,14 +108,14 @@ fn a_server_whose_disk_is_full_keeps_whole_days_and_the_restore_goes_on_when_the
             whole[index] = *content == full[index];
         }
         assert!(whole[0], "the first day fits");
-        assert_eq!(day(&server, "2027-01-01"), other);
+        assert_eq!(source_day(&server, "2027-01-01"), other);
         let ours = "SELECT COUNT(*) FROM information_schema.tables WHERE table_name LIKE 'cdrvault%'";
         assert_eq!(server.app(ours).trim(), "0", "a staging table is left");
     };
     assert!(said_of.contains(&true) && said_of.contains(&false), "{failed} {said_of:?}");
     let there = whole.iter().filter(|whole| **whole).count();
     assert!(said.out.contains(&format!("{there} were there already")), "it went on: {}", said.out);
-    assert_eq!(DAYS.map(|name| day(&server, name)), full);
-    assert_eq!(day(&server, "2027-01-01"), other);
+    assert_eq!(DAYS.map(|name| source_day(&server, name)), full);
+    assert_eq!(source_day(&server, "2027-01-01"), other);
     drop(server);
 }

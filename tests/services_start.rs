@@ -59,7 +59,7 @@ fn a_killed_sshd_takes_its_sessions_along() {
     let client =
         Command::new("ssh").args(server.ssh_options()).args(["127.0.0.1", &command]).stderr(Stdio::null()).spawn();
     let mut client = client.unwrap();
-    until(|| mark.exists());
+    services::wait_for(&mark);
     assert_eq!(sessions(&server).len(), 1);
     let started = Instant::now();
     server.kill();
@@ -194,14 +194,6 @@ fn exchange(proxy: &Proxy, bytes: &[u8]) -> (Vec<u8>, Result<(), ErrorKind>) {
         let end = stream.read_to_end(&mut back);
         (back, end.map(drop).map_err(|error| error.kind()))
     })
-}
-
-fn until(mut is_true: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_true() {
-        assert!(started.elapsed() < Duration::from_secs(20), "it does not come true");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -513,6 +513,32 @@ fn a_full_disk_over_there_is_told_and_leaves_what_was_there() {
     assert!(Command::new("umount").arg("-l").arg(&far).status().unwrap().success());
 }
 
+/// Whose vault it is arrives before anything else: or the next run would not know it for its own.
+#[test]
+fn a_new_mirror_whose_first_transfer_was_cut_off_is_gone_on_with() {
+    let ((server, site), ssh) = (filled(72), Sshd::start());
+    let far = ssh.directory().join("rsync");
+    std::fs::create_dir(&far).unwrap();
+    let mount = |options: &str| {
+        let done =
+            said(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&far).output().unwrap());
+        assert_eq!(done.status, 0, "{}", done.err);
+    };
+    mount("size=32k");
+    remote::add(&site, &remote::rsync(&ssh), &["mirror"]);
+    let cut = site.run("run", &[]);
+    assert_eq!(cut.status, 3, "{}", cut.err);
+    assert!(cut.err.contains("No space left"), "{}", cut.err);
+    let identity = ".cdrvault/vault.json";
+    let there = std::fs::read(far.join(identity)).unwrap();
+    assert!(there == std::fs::read(site.vault().join(identity)).unwrap());
+    assert!(!far.join(".cdrvault/manifests").exists(), "no receipt without its object");
+    mount("remount,size=8m");
+    site.ok("run", &[]);
+    python::compare(&server, &far, false).unwrap();
+    assert!(Command::new("umount").arg("-l").arg(&far).status().unwrap().success());
+}
+
 #[test]
 fn what_is_wrong_with_a_bucket_is_told() {
     let ((server, site), s3) = (filled(81), Garage::start());

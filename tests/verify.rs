@@ -327,6 +327,12 @@ fn forged_vaults_are_refused() {
         forge(&first, |receipt| receipt["content"]["object"]["path"] = outside.display().to_string().into());
     });
     assert!(error.contains("is no place of"), "{error}");
+    for odd in ["ar_source_cdr/day=2026-01-01/a\nb.parquet", "ar_source_cdr/day=2026-01-01/a\0b.parquet"] {
+        let error = refused("a path with a line break or a NUL", &|| {
+            forge(&first, |receipt| receipt["content"]["object"]["path"] = odd.into());
+        });
+        assert!(error.contains("is no name for a part of a vault"), "{error}");
+    }
     let error = refused("the receipt of another day", &|| {
         std::fs::copy(&second, &first).unwrap();
     });

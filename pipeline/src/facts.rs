@@ -148,3 +148,25 @@ fn sum_lengths(array: &dyn Array) -> Result<i128> {
         other => return Err(Error::failed(format!("a column of type {other} has no sum of lengths"))),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{BinaryArray, StringArray};
+    use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+
+    use super::*;
+
+    #[test]
+    fn lengths_are_of_values_and_not_of_what_lies_between() {
+        let text = StringArray::from(vec![Some("a"), None, Some("\u{20ac}"), Some("")]);
+        assert_eq!(sum_lengths(&text).unwrap(), 4);
+        assert_eq!(sum_lengths(&text.slice(2, 2)).unwrap(), 3, "a part of an array has offsets of its own");
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(vec![0, 2, 9, 10]));
+        let nulls = NullBuffer::from(vec![true, false, true]);
+        let bytes = BinaryArray::new(offsets.clone(), Buffer::from(b"0123456789"), Some(nulls));
+        assert_eq!(sum_lengths(&bytes).unwrap(), 3, "what a NULL covers does not count");
+        let bytes = BinaryArray::new(offsets, Buffer::from(b"0123456789"), None);
+        assert_eq!(sum_lengths(&bytes.slice(1, 2)).unwrap(), 8);
+        assert_eq!(sum_lengths(&bytes.slice(1, 0)).unwrap(), 0);
+    }
+}

@@ -24,6 +24,7 @@ use crate::database::mysql::client::Running;
 use crate::database::mysql::connect::{Target, hang_up, query, text};
 use crate::database::mysql::rights::Rights;
 use crate::database::mysql::{accounts, staging};
+use crate::database::reading::read_ahead;
 use crate::detached::Detached;
 
 pub(crate) fn plugin() -> Plugin<dyn BuildSource> {
@@ -342,7 +343,7 @@ async fn forward(
 ) -> Result<()> {
     let mut tail = Vec::new();
     let mut unfinished = Vec::new();
-    while let Some(piece) = cx.unless_cancelled(program.read()).await? {
+    while let Some(piece) = program.read(cx).await? {
         tail.extend_from_slice(&piece);
         tail.drain(..tail.len().saturating_sub(64));
         unfinished.extend_from_slice(&piece);
@@ -397,16 +398,9 @@ impl Source for Dump {
     }
 
     async fn read(&self, cx: &Context, _: &Arc<dyn Snapshot>, read: &Read) -> Result<Payload> {
-        let (out, receiver) = mpsc::channel(4);
-        let (dump, cx, failed, notices) = (self.clone(), cx.clone(), out.clone(), read.notices.clone());
-        tokio::spawn(async move {
-            if let Err(error) = dump.write(cx, out, notices).await {
-                let _ = failed.send(Err(error)).await;
-            }
-        });
-        let bytes =
-            stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|piece| (piece, receiver)) });
-        let object = Object { entry: Entry::object(format!("{}.sql", self.flow)), body: Body::Stream(bytes.boxed()) };
+        let (dump, cx, notices) = (self.clone(), cx.clone(), read.notices.clone());
+        let bytes = read_ahead(|out| dump.write(cx, out, notices));
+        let object = Object { entry: Entry::object(format!("{}.sql", self.flow)), body: Body::Stream(bytes) };
         Ok(Payload::Objects(stream::iter([Ok(object)]).boxed()))
     }
 }

@@ -92,6 +92,20 @@ sinks = ["vault"]
         std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    /// The account of an administrator, who may restore into the server's own database, as a target of `restore`.
+    pub fn admin(&self, server: &MariaDb) -> Vec<String> {
+        server.app("GRANT ALL ON asterisell.* TO admin@'127.0.0.1' IDENTIFIED BY 'admin-secret'");
+        self.secret("admin", "admin-secret");
+        // Triggers of the application have a test of their own.
+        server.app("DROP TRIGGER IF EXISTS fixture_source_cdr_kind");
+        vec![
+            "--into".to_owned(),
+            format!("mysql://admin@127.0.0.1:{}/asterisell", server.port()),
+            "--password-file".to_owned(),
+            self.path("admin").display().to_string(),
+        ]
+    }
+
     pub fn vault(&self) -> PathBuf {
         self.path("vault")
     }

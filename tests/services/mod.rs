@@ -44,3 +44,21 @@ impl Random {
         (z ^ (z >> 31)) % limit
     }
 }
+
+/// Waits until something comes true; after a minute it never does.
+#[track_caller]
+pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if is() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("never: {what}");
+}
+
+/// Waits for a file, such as one by which a failpoint says that it is reached.
+#[track_caller]
+pub fn wait_for(path: &std::path::Path) {
+    eventually(&format!("{} appears", path.display()), || path.exists());
+}

@@ -118,3 +118,11 @@ pub fn transaction(sql: &str, announced: &[&str]) -> String {
     let events: String = announced.iter().map(|day| format!("CALL add_daily_status_change_event('{day}');")).collect();
     format!("SET autocommit=0; {sql} {events} COMMIT;")
 }
+
+/// What a server has of a day of calls as received, as a few numbers to be compared.
+pub fn source_day(server: &MariaDb, day: &str) -> String {
+    server.app(&format!(
+        "SELECT COUNT(*), SUM(CRC32(CONCAT_WS('|', calldate, id, HEX(content)))) FROM ar_source_cdr
+         WHERE calldate >= '{day}' AND calldate < '{day}' + INTERVAL 1 DAY"
+    ))
+}

@@ -3,7 +3,7 @@
 mod jobs;
 pub(crate) mod mysql;
 mod options;
-mod reading;
+pub(crate) mod reading;
 pub(crate) mod sqlite;
 pub(crate) mod tables;
 

@@ -1,4 +1,4 @@
-//! Rows that are read ahead of whoever encodes them, by a task of their own.
+//! Rows, or a dump, that are read ahead of whoever encodes them, by a task of their own.
 
 use arrow_array::RecordBatch;
 use cdrvault_pipeline::error::{Error, Result};
@@ -7,40 +7,43 @@ use futures::stream::{self, BoxStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// So many batches may wait for whoever encodes them.
-const BATCHES_AHEAD: usize = 2;
+/// So many batches, or pieces, may wait for whoever encodes them.
+const AHEAD: usize = 2;
 
 /// Where a reader puts its batches.
 pub(crate) type Batches = mpsc::Sender<Result<RecordBatch>>;
 
-/// The batches of a reader, which is stopped when the stream is dropped. Only when it ended well does the stream end
-/// well: an error is its last item, and so is a panic, which must not look like the end of the day.
-pub(crate) fn read_ahead<F>(read: impl FnOnce(Batches) -> F) -> BoxStream<'static, Result<RecordBatch>>
+/// What a reader gives, which is stopped when the stream is dropped. Only when it ended well does the stream end well: an
+/// error is its last item, and so is a panic, which must not look like the end of the day.
+pub(crate) fn read_ahead<T, F>(read: impl FnOnce(mpsc::Sender<Result<T>>) -> F) -> BoxStream<'static, Result<T>>
 where
+    T: Send + 'static,
     F: Future<Output = Result<()>> + Send + 'static,
 {
-    let (batches, receiver) = mpsc::channel(BATCHES_AHEAD);
-    let reader = Reader { batches: receiver, task: tokio::spawn(read(batches)) };
+    let (pieces, receiver) = mpsc::channel(AHEAD);
+    let reader = Reader { pieces: receiver, task: tokio::spawn(read(pieces)) };
     stream::unfold(Some(reader), |reader| async {
         let mut reader = reader?;
-        if let Some(batch) = reader.batches.recv().await {
-            return Some((batch, Some(reader)));
+        if let Some(piece) = reader.pieces.recv().await {
+            return Some((piece, Some(reader)));
         }
         match (&mut reader.task).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some((Err(error), None)),
-            Err(died) => Some((Err(Error::failed("reading rows stopped unexpectedly").with_source(died)), None)),
+            Err(died) => {
+                Some((Err(Error::failed("reading the database stopped unexpectedly").with_source(died)), None))
+            }
         }
     })
     .boxed()
 }
 
-struct Reader {
-    batches: mpsc::Receiver<Result<RecordBatch>>,
+struct Reader<T> {
+    pieces: mpsc::Receiver<Result<T>>,
     task: JoinHandle<Result<()>>,
 }
 
-impl Drop for Reader {
+impl<T> Drop for Reader<T> {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -79,13 +82,13 @@ mod tests {
         assert!(rows.next().await.unwrap().is_ok());
         assert_eq!(rows.next().await.unwrap().unwrap_err().kind(), Kind::Transient);
         assert!(rows.next().await.is_none());
-        assert_eq!(read_ahead(async |_| Ok(())).count().await, 0);
+        assert_eq!(read_ahead(async |_: Batches| Ok(())).count().await, 0);
     }
 
     #[tokio::test]
     async fn a_reader_ends_with_whoever_listens() {
         let (held, ended) = tokio::sync::oneshot::channel::<()>();
-        let rows = read_ahead(async move |_batches| {
+        let rows = read_ahead(async move |_batches: Batches| {
             let _held = held;
             std::future::pending().await
         });

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cdrvault_pipeline::context::Context;
@@ -12,10 +13,14 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
+use super::connect::within;
 use crate::blocking::CHUNK;
 
 /// So much of what a program complains of is kept.
 const COMPLAINTS: usize = 4 << 10;
+
+/// How long a program may be busy with one statement. It may have indexes to build, or wait for whoever has locked a table.
+const STATEMENT: Duration = Duration::from_hours(1);
 
 /// Where and as whom a program connects.
 #[derive(Debug, Clone)]
@@ -139,19 +144,20 @@ impl Running {
     }
 
     /// The next piece of what it writes; `None` at its end.
-    pub(crate) async fn read(&mut self) -> Result<Option<Bytes>> {
+    pub(crate) async fn read(&mut self, cx: &Context) -> Result<Option<Bytes>> {
         let Some(output) = self.child.stdout.as_mut() else { return Ok(None) };
         let mut piece = Vec::with_capacity(CHUNK);
-        let count = output.read_buf(&mut piece).await.map_err(|error| self.lost(error))?;
+        let reading = async { Ok(output.read_buf(&mut piece).await) };
+        let read = within(cx, STATEMENT, &format!("read from `{}`", self.name), reading).await?;
+        let count = read.map_err(|error| self.lost(error))?;
         Ok((count > 0).then(|| piece.into()))
     }
 
     /// Gives it something to read. `false` when it does not read any more: its exit status says why.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> bool {
-        match self.child.stdin.as_mut() {
-            Some(input) => input.write_all(bytes).await.is_ok(),
-            None => false,
-        }
+    pub(crate) async fn write(&mut self, cx: &Context, bytes: &[u8]) -> Result<bool> {
+        let Some(input) = self.child.stdin.as_mut() else { return Ok(false) };
+        let writing = async { Ok(input.write_all(bytes).await.is_ok()) };
+        within(cx, STATEMENT, &format!("write to `{}`", self.name), writing).await
     }
 
     fn lost(&self, error: std::io::Error) -> Error {
@@ -161,8 +167,9 @@ impl Running {
     /// Waits for its end, which must be a good one.
     pub(crate) async fn finish(mut self, cx: &Context) -> Result<()> {
         drop(self.child.stdin.take());
-        let ended = cx.unless_cancelled(async { self.child.wait().await.map_err(|error| self.lost(error)) });
-        let status = ended.await?;
+        let ending = async { Ok(self.child.wait().await) };
+        let ended = within(cx, STATEMENT, &format!("see the end of `{}`", self.name), ending).await?;
+        let status = ended.map_err(|error| self.lost(error))?;
         let complaints = self.complaints.await.unwrap_or_default();
         if status.success() {
             return Ok(());

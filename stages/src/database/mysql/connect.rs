@@ -72,7 +72,7 @@ pub(super) async fn within<T>(
 /// What a server says that does not say anything.
 pub(super) fn silent(doing: &str, limit: Duration) -> Error {
     Error::new(Kind::Transient, format!("cannot {doing}: no answer within {} s", limit.as_secs()))
-        .hint("see whether the server is at work, and what holds it up")
+        .hint("see whether the server is at work, and what holds it up: its `SHOW PROCESSLIST` tells")
 }
 
 /// Runs a statement that gives no rows, by the text protocol; tells how many rows it touched.

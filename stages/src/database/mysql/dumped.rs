@@ -29,7 +29,7 @@ pub(super) async fn restore(
     let mut reads = true;
     while let (true, Some(piece)) = (reads, cx.unless_cancelled(bytes.try_next()).await?) {
         let whole = lines.take(&piece);
-        reads = client.write(&whole).await;
+        reads = client.write(cx, &whole).await?;
     }
     client.finish(cx).await?;
     if lines.complete {

@@ -28,7 +28,9 @@ fn from_io(message: &str, io: &std::io::Error) -> Error {
             Error::new(Kind::Config, text).hint("check the host name in `url`, and the resolver of this machine")
         }
         Io::ConnectionRefused => {
-            Error::new(Kind::Transient, text).hint("check that the server runs, and the host and port in `url`; if it ended by itself, its error log says why (a full disk, for one)")
+            let hint = "check that the server runs, and the host and port in `url`; if it ended by itself, its error log says \
+                        why (a full disk, for one)";
+            Error::new(Kind::Transient, text).hint(hint)
         }
         _ => Error::new(Kind::Transient, text),
     }

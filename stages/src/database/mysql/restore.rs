@@ -231,7 +231,7 @@ impl MySqlTarget {
             return Ok(Restored::Written);
         }
         let _alone = self.replacing.write().await;
-        let staging = within(cx, STEP, "make a table", Staging::make(connection, &table.name)).await?;
+        let staging = within(cx, STEP, "make the table beside it", Staging::make(connection, &table.name)).await?;
         let visible = (!staging.temporary).then(|| Staging { name: staging.name.clone(), temporary: false });
         self.seen.lock().await.staged = visible;
         let staged = Arc::new(staging.of(&table));
@@ -246,7 +246,7 @@ impl MySqlTarget {
         }
         let limit = REPLACING + Duration::from_millis(manifest.rows);
         within(cx, limit, "put the day in place", self.put_in_place(cx, connection, day, &staging, loose)).await?;
-        within(cx, STEP, "drop a table", staging.drop(connection)).await?;
+        within(cx, STEP, "drop the table beside it", staging.drop(connection)).await?;
         self.seen.lock().await.staged = None;
         Ok(Restored::Written)
     }
@@ -254,7 +254,7 @@ impl MySqlTarget {
     /// Where there is nothing to be replaced, rows need no table to wait in: the transaction that loads them ends
     /// well only when they have been read again and compared.
     async fn fill(&self, cx: &Context, connection: &mut MySqlConnection, day: Day<'_>, rows: RowStream) -> Result<()> {
-        within(cx, STEP, "begin", execute(connection, "START TRANSACTION")).await?;
+        within(cx, STEP, "begin a transaction", execute(connection, "START TRANSACTION")).await?;
         let loose = load(cx, connection, day.table, day.manifest, rows).await?;
         let limit = REPLACING + Duration::from_millis(day.manifest.rows);
         within(cx, limit, "put the day in place", self.conclude(cx, connection, day, loose)).await
@@ -423,7 +423,7 @@ impl target::Target for MySqlTarget {
             // Also when we were asked to stop: nobody else would know what it is.
             let cx = Context { cancel: CancellationToken::new(), ..cx.clone() };
             let mut connection = self.take(&cx).await?;
-            let dropped = within(&cx, STEP, "drop a table", staged.drop(&mut connection)).await;
+            let dropped = within(&cx, STEP, "drop the table beside it", staged.drop(&mut connection)).await;
             self.give_back(connection, dropped).await?;
         }
         let remarks = &mut seen.remarks;
