@@ -176,7 +176,7 @@ fn a_full_disk_is_told_and_the_day_stays_owed() {
     assert!(said.err.contains("No space left on device") || said.err.contains("are to stay free"), "{}", said.err);
     assert!(said.err.contains("free some space"), "{}", said.err);
     assert!(live(&site) == before, "the vault has changed");
-    services::home::all_whole(&site);
+    services::home::all_whole(&site.vault());
     mount.grow();
     site.ok("run", &[]);
     services::python::compare(&server, &site.vault(), false).unwrap();
@@ -346,7 +346,7 @@ fn an_interrupted_run_ends_cleanly() {
     std::thread::sleep(Duration::from_millis(200));
     std::fs::write(&go, "").unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(130));
-    services::home::all_whole(&site);
+    services::home::all_whole(&site.vault());
     assert!(site.live().len() < 16, "it stopped");
     site.ok("run", &[]);
     services::python::compare(&server, &site.vault(), false).unwrap();

@@ -13,7 +13,7 @@ use services::Random;
 use services::home::{Site, all_whole};
 use services::mariadb::{Engine, MariaDb};
 use services::python;
-use services::rating::Rating;
+use services::rating::{Rating, owed};
 use services::wait_for;
 
 /// The steps after which a run may end, in their order.
@@ -47,7 +47,7 @@ fn a_stop_at_each_step_is_healed_by_the_next_run() {
                     "{step} was not reached: {}",
                     said.err
                 );
-                all_whole(&site);
+                all_whole(&site.vault());
                 if *step != "after-settle" {
                     rating_changes_everything(&server, &mut rating);
                 }
@@ -72,10 +72,6 @@ fn rating_changes_everything(server: &MariaDb, rating: &mut Rating) {
         );
         server.app(&services::rating::transaction(&sql, &[&day]));
     }
-}
-
-fn owed(server: &MariaDb) -> u64 {
-    server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim().parse().unwrap()
 }
 
 /// Re-rates at random while `run` is called again and again. It is told a number and says whether what it started was killed;
@@ -126,11 +122,11 @@ fn random_rerating_while_runs_are_killed_loses_nothing() {
                 _ => String::new(),
             };
             let killed = ended_or_killed(site.start(&failpoint), random);
-            all_whole(&site);
+            all_whole(&site.vault());
             killed
         });
         site.ok("run", &[]);
-        all_whole(&site);
+        all_whole(&site.vault());
         python::compare(&server, &site.vault(), true).unwrap_or_else(|e| panic!("{engine:?}: {e}"));
         assert_eq!(owed(&server), 0, "{engine:?}");
         assert_eq!(site.leftovers(), Vec::<std::path::PathBuf>::new(), "{engine:?}");

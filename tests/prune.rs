@@ -8,16 +8,9 @@ use std::time::Duration;
 
 use services::home::{Said, Site, said};
 use services::mariadb::{Engine, MariaDb};
-use services::rating::{Rating, transaction};
+use services::rating::{Rating, rate_again, transaction};
 use services::remote;
 use services::sshd::Sshd;
-
-fn rate_again(server: &MariaDb, day: &str) {
-    let sql = format!(
-        "UPDATE ar_cdr SET income = income + 7 WHERE calldate >= '{day}' AND calldate < '{day}' + INTERVAL 1 DAY;"
-    );
-    server.app(&transaction(&sql, &[day]));
-}
 
 /// The generations of a day of `ar_cdr` whose objects are kept below a vault.
 fn kept(vault: &std::path::Path, day: &str) -> Vec<String> {

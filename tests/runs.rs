@@ -4,6 +4,7 @@
 
 mod services;
 
+use services::files;
 use services::home::Site;
 use services::mariadb::{Engine, MariaDb};
 use services::python;
@@ -435,17 +436,9 @@ fn directories_are_saved_with_the_calls() {
     std::fs::write(site.path("etc/a.conf"), "two!").unwrap();
     site.ok("run", &[]);
     assert_eq!(manifest(2)["replaced"], 1);
-    let objects = |name: &str| walk(&site.vault().join(".cdrvault").join(name));
+    let objects = |name: &str| files(&site.vault().join(".cdrvault").join(name)).len();
     assert_eq!(objects("objects"), 3, "the unchanged body is stored once");
     site.ok("status", &[]);
-}
-
-fn walk(directory: &std::path::Path) -> usize {
-    std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .map(|path| if path.is_dir() { walk(&path) } else { 1 })
-        .sum()
 }
 
 #[test]
@@ -493,6 +486,6 @@ fn a_vault_without_hard_links_keeps_versions_as_copies() {
     run(&site);
     python::compare(&server, &site.vault(), false).unwrap();
     let versions = site.vault().join(".cdrvault/versions/ar_cdr/2026-01-01");
-    assert_eq!(walk(&versions), 1);
+    assert_eq!(files(&versions).len(), 1);
     assert_eq!(site.leftovers(), Vec::<std::path::PathBuf>::new());
 }

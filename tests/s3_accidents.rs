@@ -8,8 +8,8 @@ use services::gate::{Asked, Fate, Gate};
 use services::home::Site;
 use services::mariadb::{Engine, MariaDb};
 use services::moto::Moto;
-use services::rating::{Rating, transaction};
-use services::{python, remote};
+use services::rating::{Rating, owed, rate_again};
+use services::{files, python, remote};
 
 const LIVE: &str = "/ar_cdr/day%3D2026-01-01/";
 
@@ -31,21 +31,7 @@ fn add_bucket(site: &Site, endpoint: &str, s3: &Moto) {
 }
 
 fn compare(server: &MariaDb, s3: &Moto, site: &Site) {
-    let script = format!(
-        "import pathlib\nfor found in s3.get_paginator('list_objects_v2').paginate(Bucket='vault', Prefix='site/'):\n    for entry in found.get('Contents', []):\n        to = pathlib.Path('{}') / entry['Key'][5:]\n        to.parent.mkdir(parents=True, exist_ok=True)\n        s3.download_file('vault', entry['Key'], str(to))\n",
-        site.path("back").display(),
-    );
-    let _ = std::fs::remove_dir_all(site.path("back"));
-    s3.boto3(&script).unwrap();
-    python::compare(server, &site.path("back"), false).unwrap();
-}
-
-fn rate_again(server: &MariaDb) {
-    server.app(&transaction("UPDATE ar_cdr SET income = income + 7 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
-}
-
-fn owed(server: &MariaDb) -> u64 {
-    server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim().parse().unwrap()
+    python::compare(server, &s3.download(&site.path("back")), false).unwrap();
 }
 
 #[test]
@@ -53,7 +39,7 @@ fn a_server_that_falls_silent_is_given_up_and_keeps_the_debt() {
     let (server, s3, gate, site) = site(321);
     site.ok("run", &[]);
     // Once: it is asked again.
-    rate_again(&server);
+    rate_again(&server, "2026-01-01");
     let mut silent = true;
     gate.set(move |asked: &Asked| {
         let falls_silent = asked.is("PUT", LIVE) && std::mem::take(&mut silent);
@@ -64,7 +50,7 @@ fn a_server_that_falls_silent_is_given_up_and_keeps_the_debt() {
     compare(&server, &s3, &site);
     // One day for ever, and then the whole server.
     for everything in [false, true] {
-        rate_again(&server);
+        rate_again(&server, "2026-01-01");
         gate.set(move |asked: &Asked| if everything || asked.is("PUT", LIVE) { Fate::Silence } else { Fate::Pass });
         let said = site.run("run", &[]);
         assert_eq!(said.status, 3, "{}", said.err);
@@ -119,7 +105,7 @@ fn a_body_that_breaks_off_again_and_again_goes_on_where_it_stopped() {
     let expected: Vec<_> = offsets.iter().map(|offset| format!("bytes={offset}-{end}")).collect();
     assert_eq!(ranges[0], "all");
     assert_eq!(ranges[1..], expected);
-    let restored = walk(&site.path("back"), "large");
+    let restored = files(&site.path("back")).into_iter().find(|path| path.ends_with("large")).unwrap();
     assert!(std::fs::read(&restored).unwrap() == large, "the bytes are those of the file");
 
     // Nothing comes any more.
@@ -133,22 +119,6 @@ fn a_body_that_breaks_off_again_and_again_goes_on_where_it_stopped() {
     assert_eq!(said.status, 1, "{}", said.err);
     assert!(said.err.contains("cannot read s3://vault/site/.cdrvault/objects/"), "{}", said.err);
     assert!(gate.count("GET", "/.cdrvault/objects/") > 3, "it was tried for a while");
-}
-
-fn walk(directory: &std::path::Path, name: &str) -> std::path::PathBuf {
-    let mut left = vec![directory.to_owned()];
-    while let Some(directory) = left.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.file_name().is_some_and(|found| found == name) {
-                return path;
-            }
-            if path.is_dir() {
-                left.push(path);
-            }
-        }
-    }
-    panic!("there is no {name}");
 }
 
 /// At first nothing is there, and the server says so in a body.

@@ -6,24 +6,12 @@ mod services;
 
 use services::garage::Garage;
 use services::gate::{Asked, Fate, Gate};
-use services::home::Site;
-use services::mariadb::{Engine, MariaDb};
+use services::home::filled;
 use services::moto::Moto;
-use services::rating::{Rating, transaction};
+use services::rating::rate_again;
 use services::{python, remote};
 
 const DENIED: &str = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
-
-fn filled(seed: u64) -> (MariaDb, Site) {
-    let server = MariaDb::start(Engine::InnoDb);
-    Rating::new(seed, 2, 40).fill(&server);
-    let site = Site::on(&server);
-    (server, site)
-}
-
-fn rate_again(server: &MariaDb) {
-    server.app(&transaction("UPDATE ar_cdr SET income = income + 7 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
-}
 
 /// What is to be removed, by itself or as one of several in a body.
 fn deletes(asked: &Asked) -> bool {
@@ -36,7 +24,7 @@ fn signed_by(asked: &Asked, key: &str) -> bool {
 
 #[test]
 fn versions_go_by_the_key_of_pruning_and_the_other_never_tries() {
-    let ((server, site), s3) = (filled(311), Garage::start());
+    let ((server, site), s3) = (filled(311, 2), Garage::start());
     let gate = Gate::start(s3.port());
     // Garage knows no right to write without the right to delete.
     let (writer, secret) = s3.new_key(true, true);
@@ -59,7 +47,7 @@ fn versions_go_by_the_key_of_pruning_and_the_other_never_tries() {
     );
     remote::add(&site, &section, &["bucket"]);
     let kept = || {
-        let back = remote::download(&s3, &site.path("back"));
+        let back = s3.download(&site.path("back"));
         let mut names: Vec<_> = std::fs::read_dir(back.join(".cdrvault/versions/ar_cdr/2026-01-01"))
             .map(|found| found.map(|entry| entry.unwrap().file_name().into_string().unwrap()[..5].to_owned()).collect())
             .unwrap_or_default();
@@ -68,13 +56,13 @@ fn versions_go_by_the_key_of_pruning_and_the_other_never_tries() {
         (names, receipts)
     };
     site.ok("run", &[]);
-    rate_again(&server);
+    rate_again(&server, "2026-01-01");
     site.ok("run", &[]);
     assert_eq!(gate.asked().iter().filter(|asked| deletes(asked)).count(), 0, "there was nothing to prune");
     assert_eq!(kept(), (vec!["g0001".to_owned()], 2));
 
     // A wrong key: the backup goes on, and nothing is lost.
-    rate_again(&server);
+    rate_again(&server, "2026-01-01");
     let said = site.ok("run", &[]);
     for part in ["bucket", "is not pruned", "prune-access-key-id", "prune-secret-access-key"] {
         assert!(said.err.contains(part), "`{part}` is not in:\n{}", said.err);
@@ -89,7 +77,7 @@ fn versions_go_by_the_key_of_pruning_and_the_other_never_tries() {
     // The right one.
     site.secret("prune-secret", &pruner_secret);
     gate.set(only_pruner);
-    rate_again(&server);
+    rate_again(&server, "2026-01-01");
     let said = site.ok("run", &[]);
     assert_eq!(said.err, "");
     assert_eq!(kept(), (vec!["g0003".to_owned()], 2));
@@ -98,13 +86,13 @@ fn versions_go_by_the_key_of_pruning_and_the_other_never_tries() {
     assert!(!tried.is_empty() && tried.iter().all(|asked| signed_by(asked, &pruner)), "{tried:?}");
     let others: Vec<&Asked> = asked.iter().filter(|asked| !deletes(asked) && signed_by(asked, &pruner)).collect();
     assert!(others.is_empty(), "that key does nothing else: {others:?}");
-    python::compare(&server, &remote::download(&s3, &site.path("back")), false).unwrap();
+    python::compare(&server, &s3.download(&site.path("back")), false).unwrap();
     site.ok("verify", &["--against-source"]);
 }
 
 #[test]
 fn what_object_lock_retains_outlives_pruning_and_goes_when_it_may() {
-    let ((server, site), s3) = (filled(312), Moto::start());
+    let ((server, site), s3) = (filled(312, 2), Moto::start());
     s3.versioned_bucket("locked", true);
     let retain = "s3.put_object_lock_configuration(Bucket='locked', ObjectLockConfiguration={'ObjectLockEnabled': 'Enabled', \
                   'Rule': {'DefaultRetention': {'Mode': 'GOVERNANCE', 'Days': 90}}})";
@@ -123,7 +111,7 @@ fn what_object_lock_retains_outlives_pruning_and_goes_when_it_may() {
     for _ in 0..4 {
         let said = site.ok("run", &[]);
         assert_eq!(said.err, "", "a lock is no trouble");
-        rate_again(&server);
+        rate_again(&server, "2026-01-01");
     }
     let count = r"
 import hashlib
@@ -167,7 +155,7 @@ assert len(found['Versions']) == 1, found
 /// Some servers refuse to hide what is locked.
 #[test]
 fn a_lock_that_lets_nothing_be_removed_is_told_and_costs_no_backup() {
-    let ((server, site), s3) = (filled(313), Moto::start());
+    let ((server, site), s3) = (filled(313, 2), Moto::start());
     let gate = Gate::start(s3.port());
     site.secret("s3-secret", s3.secret_key());
     let section = remote::s3_section(&gate.endpoint(), s3.region(), s3.bucket(), s3.access_key())
@@ -175,7 +163,7 @@ fn a_lock_that_lets_nothing_be_removed_is_told_and_costs_no_backup() {
     remote::add(&site, &section, &["bucket"]);
     for _ in 0..2 {
         site.ok("run", &[]);
-        rate_again(&server);
+        rate_again(&server, "2026-01-01");
     }
     gate.set(|asked: &Asked| {
         let locked = "<Error><Code>AccessDenied</Code>\
@@ -199,13 +187,13 @@ fn a_lock_that_lets_nothing_be_removed_is_told_and_costs_no_backup() {
 #[test]
 fn a_server_whose_clock_is_far_off_is_written_to_and_not_pruned() {
     for (ahead, says) in [("+10d", "s ahead of ours"), ("-10d", " is -")] {
-        let ((server, site), s3) = (filled(314), Moto::start_with_clock(ahead));
+        let ((server, site), s3) = (filled(314, 2), Moto::start_with_clock(ahead));
         site.secret("s3-secret", s3.secret_key());
         let section = remote::s3_section(&s3.endpoint(), s3.region(), s3.bucket(), s3.access_key())
             .replace("retry-for", "keep = { superseded = \"1s\" }\nretry-for");
         remote::add(&site, &section, &["bucket"]);
         site.ok("run", &[]);
-        rate_again(&server);
+        rate_again(&server, "2026-01-01");
         site.ok("run", &[]);
         std::thread::sleep(std::time::Duration::from_millis(1500));
         for verb in ["run", "prune"] {

@@ -38,7 +38,7 @@ fn an_authority_of_our_own_is_believed_when_it_is_named_and_only_then() {
     let said = site.ok("run", &[]);
     assert_eq!(said.err, "");
     assert_eq!(owed(), 0);
-    python::compare(&server, &remote::download(&s3, &site.path("back")), false).unwrap();
+    python::compare(&server, &s3.download(&site.path("back")), false).unwrap();
     site.ok("validate", &["--connect"]);
     site.ok("verify", &["--against-source"]);
     std::fs::remove_dir_all(site.vault()).unwrap();

@@ -32,11 +32,22 @@ impl Lock {
             .spawn()
             .unwrap();
         let lock = Self { client };
-        eventually("the table is locked", || {
-            let sleeps = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'";
-            server.app(sleeps).trim() == "1"
-        });
+        eventually("the table is locked", || Self::sessions(server).len() == 1);
         lock
+    }
+
+    /// The server would not see for seconds that a client which sleeps is gone.
+    fn release(mut self, server: &MariaDb) {
+        for session in Self::sessions(server) {
+            server.app(&format!("KILL {session}"));
+        }
+        let _ = self.client.wait();
+        eventually("the lock is gone", || Self::sessions(server).is_empty());
+    }
+
+    fn sessions(server: &MariaDb) -> BTreeSet<u64> {
+        let sleeping = "SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'";
+        server.app(sleeping).lines().map(|id| id.trim().parse().unwrap()).collect()
     }
 }
 
@@ -82,7 +93,7 @@ fn gives_up(server: &MariaDb, site: &Site, mut command: Command, (point, lock): 
         wake(&running);
         running.try_wait().unwrap().is_some()
     });
-    drop(held);
+    held.release(server);
     eventually("the server has done with it", || sessions(server, "TRUE").is_empty());
     let gave_up = said(running.wait_with_output().unwrap());
     assert!(!seen.is_empty(), "it never waited: {}", gave_up.err);

@@ -1,5 +1,6 @@
 //! An S3 client that is not ours: boto3, in the Python environment that `./test` makes.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::python::python;
@@ -28,4 +29,24 @@ pub(crate) fn run(endpoint: &str, region: &str, key: (&str, &str), script: &str)
         .expect("python runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stdout) + &text(&done.stderr)) }
+}
+
+/// Everything below the prefix `site/` of a bucket, in a new directory, by a client of [`run`].
+pub(crate) fn download(client: impl Fn(&str) -> Result<String, String>, bucket: &str, into: &Path) -> PathBuf {
+    let script = format!(
+        r#"
+import os
+pages = s3.get_paginator("list_objects_v2").paginate(Bucket="{bucket}", Prefix="site/")
+for page in pages:
+    for found in page.get("Contents", []):
+        path = os.path.join("{}", found["Key"][len("site/"):])
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        s3.download_file("{bucket}", found["Key"], path)
+"#,
+        into.display()
+    );
+    let _ = std::fs::remove_dir_all(into);
+    std::fs::create_dir_all(into).unwrap();
+    client(&script).unwrap();
+    into.to_owned()
 }

@@ -113,6 +113,11 @@ impl Garage {
         boto3::run(&self.endpoint(), REGION, (&self.access_key, &self.secret_key), script)
     }
 
+    /// See [`boto3::download`].
+    pub(crate) fn download(&self, into: &Path) -> PathBuf {
+        boto3::download(|script| self.boto3(script), self.bucket(), into)
+    }
+
     /// Runs Garage's own command.
     pub(crate) fn command(&self, args: &[&str]) -> String {
         daemon::output(garage(self.directory.path()).args(args))

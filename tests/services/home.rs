@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use super::mariadb::{MariaDb, PASSWORD};
+use super::files;
+use super::mariadb::{Engine, MariaDb, PASSWORD};
+use super::rating::Rating;
 
 /// See the module.
 pub struct Site {
@@ -158,10 +160,7 @@ sinks = ["vault"]
 
     /// Every file of the vault with its content, without what changes from run to run (the lock).
     pub fn content(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let mut files = Vec::new();
-        collect(&self.vault(), &mut files);
-        files.sort();
-        files
+        files(&self.vault())
             .into_iter()
             .filter(|path| !path.ends_with(".cdrvault/lock"))
             .map(|path| {
@@ -173,33 +172,26 @@ sinks = ["vault"]
 
     /// The live objects.
     pub fn live(&self) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        collect(&self.vault(), &mut files);
+        let mut files = files(&self.vault());
         files.retain(|path| path.extension().is_some_and(|extension| extension == "parquet"));
-        files.sort();
         files
     }
 
     /// Files that only an interrupted run leaves.
     pub fn leftovers(&self) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        collect(self.home.path(), &mut files);
+        let mut files = files(self.home.path());
         let spool = self.vault().join(".cdrvault/spool");
         files.retain(|path| path.to_string_lossy().contains("cdrvault-tmp") || path.starts_with(&spool));
         files
     }
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, files);
-        } else {
-            files.push(path);
-        }
-    }
+/// A server with some days of 40 calls, and a site whose pipeline saves them.
+pub fn filled(seed: u64, days: u64) -> (MariaDb, Site) {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(seed, days, 40).fill(&server);
+    let site = Site::on(&server);
+    (server, site)
 }
 
 pub fn said(output: Output) -> Said {
@@ -210,9 +202,9 @@ pub fn said(output: Output) -> Said {
     }
 }
 
-/// Opens every live object with a reader and reads it to its end: nothing half-written is visible under a live name.
-pub fn all_whole(site: &Site) {
-    for path in site.live() {
+/// Reads every Parquet file below a directory to its end: nothing half-written is visible under a live name.
+pub fn all_whole(directory: &Path) {
+    for path in files(directory).into_iter().filter(|path| path.extension().is_some_and(|end| end == "parquet")) {
         let file = std::fs::File::open(&path).unwrap();
         let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file)
             .unwrap_or_else(|error| panic!("{} is not whole: {error}", path.display()));

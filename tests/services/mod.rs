@@ -62,3 +62,14 @@ pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
 pub fn wait_for(path: &std::path::Path) {
     eventually(&format!("{} appears", path.display()), || path.exists());
 }
+
+/// Every file below a directory, in order; none where there is none.
+pub fn files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}

@@ -4,7 +4,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -98,6 +98,11 @@ impl Moto {
     /// Runs Python with boto3's client `s3`; see [`boto3::run`].
     pub(crate) fn boto3(&self, script: &str) -> Result<String, String> {
         boto3::run(&self.endpoint(), self.region(), (self.access_key(), self.secret_key()), script)
+    }
+
+    /// See [`boto3::download`].
+    pub(crate) fn download(&self, into: &Path) -> PathBuf {
+        boto3::download(|script| self.boto3(script), self.bucket(), into)
     }
 
     /// A request without signature, which moto accepts.

@@ -119,6 +119,19 @@ pub fn transaction(sql: &str, announced: &[&str]) -> String {
     format!("SET autocommit=0; {sql} {events} COMMIT;")
 }
 
+/// Other prices for a day, announced.
+pub fn rate_again(server: &MariaDb, day: &str) {
+    let sql = format!(
+        "UPDATE ar_cdr SET income = income + 7 WHERE calldate >= '{day}' AND calldate < '{day}' + INTERVAL 1 DAY;"
+    );
+    server.app(&transaction(&sql, &[day]));
+}
+
+/// How many days are owed.
+pub fn owed(server: &MariaDb) -> u64 {
+    server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim().parse().unwrap()
+}
+
 /// What a server has of a day of calls as received, as a few numbers to be compared.
 pub fn source_day(server: &MariaDb, day: &str) -> String {
     server.app(&format!(

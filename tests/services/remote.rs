@@ -83,28 +83,6 @@ pub fn add_files_and_dump(site: &Site, server: &MariaDb, sinks: &[&str]) {
     ));
 }
 
-/// Everything below the prefix of [`s3`], in a new directory.
-pub fn download(server: &Garage, into: &Path) -> PathBuf {
-    let script = format!(
-        r#"
-import os
-pages = s3.get_paginator("list_objects_v2").paginate(Bucket="{}", Prefix="site/")
-for page in pages:
-    for found in page.get("Contents", []):
-        path = os.path.join("{}", found["Key"][len("site/"):])
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        s3.download_file("{}", found["Key"], path)
-"#,
-        server.bucket(),
-        into.display(),
-        server.bucket()
-    );
-    let _ = std::fs::remove_dir_all(into);
-    std::fs::create_dir_all(into).unwrap();
-    server.boto3(&script).unwrap();
-    into.to_owned()
-}
-
 /// What rdiff-backup restores of a repository, `steps` sessions ago, in a new directory.
 pub fn rdiff_restore(server: &Sshd, steps: u32, into: &Path) -> PathBuf {
     let _ = std::fs::remove_dir_all(into);

@@ -469,20 +469,12 @@ impl Store for S3 {
     }
 
     async fn create(&self, name: &str, content: Vec<u8>) -> Result<()> {
-        let is_there = || Error::new(Kind::Conflict, format!("{} is there already", self.show(name)));
-        if !self.honours().create {
-            match self.small(name).await? {
-                Some(there) if there == content => return Ok(()),
-                Some(_) => return Err(is_there()),
-                None => {}
-            }
-        }
         let sha256 = hex::encode(Sha256::digest(&content));
         match self.write(name, content.into(), &self.mode(None), None).await {
             Ok(()) => self.check(name, &sha256, None).await,
             Err(error) if self.arrived(name, &sha256, &error).await => Ok(()),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                Err(is_there())
+                Err(Error::new(Kind::Conflict, format!("{} is there already", self.show(name))))
             }
             Err(error) => Err(self.told("write", name)(error)),
         }

@@ -81,15 +81,21 @@ pub(super) async fn make(store: &impl Store, checked: &Checked) -> Result<()> {
     match checked.write {
         Write::Nothing => Ok(()),
         Write::Adopted => store.replace(layout::IDENTITY, text()?).await,
-        // A place without a lock may have got a vault since it was looked at.
-        Write::New => store.create(layout::IDENTITY, text()?).await.map_err(|error| match error.kind() {
-            Kind::Conflict => Error::new(
-                Kind::Refused,
-                format!("another run is making a vault in {} at this very moment", store.describe()),
-            )
-            .hint("see which, and give each pipeline a vault of its own"),
-            _ => error,
-        }),
+        Write::New => {
+            let raced = || {
+                Error::new(
+                    Kind::Refused,
+                    format!("another run is making a vault in {} at this very moment", store.describe()),
+                )
+                .hint("see which, and give each pipeline a vault of its own")
+            };
+            // A place without a lock may have got a vault since it was looked at, and not every place can tell.
+            if store.small(layout::IDENTITY).await?.is_some() {
+                return Err(raced());
+            }
+            let made = store.create(layout::IDENTITY, text()?).await;
+            made.map_err(|error| if error.kind() == Kind::Conflict { raced() } else { error })
+        }
     }
 }
 

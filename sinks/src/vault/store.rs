@@ -58,7 +58,8 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// The content of a small file.
     async fn small(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
-    /// Writes a small file where there is none; `Conflict` where there is one with another content.
+    /// Writes a small file where there is none, as was just seen; `Conflict` where the place can tell that there is one
+    /// with another content by now.
     async fn create(&self, name: &str, content: Vec<u8>) -> Result<()>;
 
     /// Writes a small file, in the place of one that may be there.
