@@ -18,7 +18,7 @@ use crate::manifest::Manifest;
 use crate::sink::{Live, Sealed, Sink};
 
 /// So many units at a time: a place far away lets us wait for each answer.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 
 /// So many bytes, or generations, are brought here at a time from a place where one transfer is cheaper than many.
 const PORTION: (u64, usize) = (1 << 30, 256);

@@ -150,20 +150,21 @@ impl S3 {
         move |error| failure::told(doing, &self.show(name), error)
     }
 
-    /// Writes what goes in one request.
+    /// Writes what goes in one request; the SHA-256 of what the server then keeps, where its answer tells that.
     async fn write(
         &self,
         name: &str,
         content: Bytes,
         mode: &PutMode,
         class: Option<&'static str>,
-    ) -> object_store::Result<()> {
+    ) -> object_store::Result<Option<String>> {
         let mut headers = raw::checksum(&Sha256::digest(&content)).to_vec();
         headers.extend(class.map(|class| ("x-amz-storage-class", class.to_owned())));
         headers.extend(self.bucket.encryption.iter().cloned());
         headers.extend(raw::condition(mode));
         let key = self.key(name);
-        self.raw.ask(Ask { headers: &headers, body: content, ..Ask::new(Method::PUT, &key) }).await.map(drop)
+        let answer = self.raw.ask(Ask { headers: &headers, body: content, ..Ask::new(Method::PUT, &key) }).await?;
+        Ok(answer.kept())
     }
 
     fn honours(&self) -> Conditions {
@@ -176,7 +177,7 @@ impl S3 {
             match self.write(PROBE, Bytes::from_static(b"cdrvault\n"), &mode, None).await {
                 Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(true),
                 // It knows that there is such a thing, and not how to do it.
-                Ok(()) | Err(object_store::Error::NotImplemented { .. }) => Ok(false),
+                Ok(_) | Err(object_store::Error::NotImplemented { .. }) => Ok(false),
                 Err(error) if error.to_string().contains("NotImplemented") => Ok(false),
                 Err(error) => Err(self.told("write", PROBE)(error)),
             }
@@ -232,7 +233,14 @@ impl S3 {
             && matches!(self.look(name).await, Ok(Some(seen)) if seen.sha256 == sha256)
     }
 
-    async fn put_at_once(&self, file: &LocalPath, name: &str, sha256: &str, over: Option<&Seen>) -> Result<()> {
+    /// See [`S3::write`].
+    async fn put_at_once(
+        &self,
+        file: &LocalPath,
+        name: &str,
+        sha256: &str,
+        over: Option<&Seen>,
+    ) -> Result<Option<String>> {
         let _room = self.room.acquire().await;
         let content = read_part(file, 0, PART).await?;
         if hex::encode(Sha256::digest(&content)) != sha256 {
@@ -241,7 +249,7 @@ impl S3 {
         self.throttle.take(content.len()).await;
         match self.write(name, content, &self.mode(over), self.bucket.storage_class).await {
             Err(error) if !self.arrived(name, sha256, &error).await => Err(self.told("write", name)(error)),
-            _ => Ok(()),
+            written => Ok(written.ok().flatten()),
         }
     }
 
@@ -471,7 +479,8 @@ impl Store for S3 {
     async fn create(&self, name: &str, content: Vec<u8>) -> Result<()> {
         let sha256 = hex::encode(Sha256::digest(&content));
         match self.write(name, content.into(), &self.mode(None), None).await {
-            Ok(()) => self.check(name, &sha256, None).await,
+            // Not by the answer alone: where conditions are ignored, somebody else may have written it since.
+            Ok(_) => self.check(name, &sha256, None).await,
             Err(error) if self.arrived(name, &sha256, &error).await => Ok(()),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 Err(Error::new(Kind::Conflict, format!("{} is there already", self.show(name))))
@@ -489,7 +498,10 @@ impl Store for S3 {
     async fn put(&self, file: &LocalPath, name: &str, sha256: &str, over: Option<&Seen>) -> Result<()> {
         let length = std::fs::metadata(file).map_err(|error| Error::io("look at", file, error))?.len();
         if length <= PART {
-            self.put_at_once(file, name, sha256, over).await?;
+            if self.put_at_once(file, name, sha256, over).await?.as_deref() == Some(sha256) {
+                self.checksums.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
             return self.check(name, sha256, None).await;
         }
         let parts = self.put_in_parts(file, name, sha256, length, over).await?;

@@ -50,6 +50,11 @@ impl Answer {
         self.headers.get(name)?.to_str().ok().map(str::to_owned)
     }
 
+    /// The SHA-256 that the server computed of what it now holds, if it is one of all bytes.
+    pub(super) fn kept(&self) -> Option<String> {
+        self.header(KEPT).and_then(|text| kept(&text)).filter(|kept| !kept.of_parts).map(|kept| kept.sha256)
+    }
+
     pub(super) fn xml<T: DeserializeOwned>(&self) -> Result<T> {
         quick_xml::de::from_str(&String::from_utf8_lossy(&self.body)).map_err(failed)
     }
@@ -58,7 +63,7 @@ impl Answer {
 /// Headers that have the server check what it gets. A bucket with object lock wants the second one:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html>
 pub(super) fn checksum(sha256: &[u8]) -> [(&'static str, String); 2] {
-    [("x-amz-checksum-sha256", STANDARD.encode(sha256)), ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned())]
+    [(KEPT, STANDARD.encode(sha256)), ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned())]
 }
 
 /// The header under whose condition something is written.
@@ -104,6 +109,9 @@ impl Head {
     }
 }
 
+/// What the server is to compute and compare when it gets something, and what it tells afterwards.
+const KEPT: &str = "x-amz-checksum-sha256";
+
 /// Where we note what an object that is uploaded in parts will be.
 pub(super) const NOTE: &str = "x-amz-meta-cdrvault-sha256";
 pub(super) const NOTE_OF_PARTS: &str = "x-amz-meta-cdrvault-sha256-of-parts";
@@ -139,7 +147,7 @@ impl Raw {
             Err(error) => return Err(error),
         };
         Ok(Some(Head {
-            kept: answer.header("x-amz-checksum-sha256").and_then(|text| kept(&text)),
+            kept: answer.header(KEPT).and_then(|text| kept(&text)),
             noted: answer.header(NOTE),
             noted_of_parts: answer.header(NOTE_OF_PARTS),
             tag: answer.header("etag"),
