@@ -307,8 +307,9 @@ fn add_cells<B: AsRef<[u8]>>(
     cell: impl Fn(usize) -> (CellKind, B),
 ) {
     let null = xxh3_128_with_seed(&[], seeds.of(CellKind::Null));
+    let nulls = array.nulls();
     for (row, sum) in sums.iter_mut().enumerate() {
-        let hash = if array.is_null(row) {
+        let hash = if nulls.is_some_and(|nulls| nulls.is_null(row)) {
             null
         } else {
             let (kind, bytes) = cell(row);
