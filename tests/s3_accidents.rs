@@ -136,6 +136,31 @@ fn what_is_not_there_may_be_told_in_pieces() {
     compare(&server, &s3, &site);
 }
 
+/// An answer that tells no checksum is no proof, and neither is a checksum of something else.
+#[test]
+fn what_the_server_only_says_it_wrote_is_not_delivered() {
+    let (server, s3, gate, site) = site(325);
+    site.ok("run", &[]);
+    assert_eq!(gate.count("PUT", LIVE), 1);
+    let receipts = "/.cdrvault/manifests/ar_cdr/2026-01-01/";
+    for (of_what, written) in [(LIVE, "day=2026-01-01"), (receipts, "manifests/ar_cdr/2026-01-01")] {
+        rate_again(&server, "2026-01-01");
+        gate.set(
+            move |asked: &Asked| if asked.is("PUT", of_what) { Fate::Answer(200, String::new()) } else { Fate::Pass },
+        );
+        let said = site.run("run", &[]);
+        assert_eq!(said.status, 3, "{}", said.err);
+        assert!(said.err.contains("holds other bytes than were sent") && said.err.contains(written), "{}", said.err);
+        assert_eq!(gate.count("PUT", receipts), usize::from(of_what == receipts), "no receipt of what is not there");
+        assert_eq!(owed(&server), 1);
+        gate.set(|_: &Asked| Fate::Pass);
+        site.ok("run", &[]);
+        compare(&server, &s3, &site);
+        site.ok("verify", &[]);
+    }
+    assert_eq!(owed(&server), 0);
+}
+
 #[test]
 fn of_two_first_runs_on_one_prefix_one_makes_the_vault_and_the_other_is_refused() {
     let (server, s3, gate, ours) = site(324);
