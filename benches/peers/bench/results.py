@@ -94,6 +94,12 @@ def write(path: Path, sections: list[Section], rounds: int, quick: bool, version
     path.write_text("\n".join(text))
 
 
+# Before anything is written: what is measured does not change by its results.
+COMMIT = subprocess.run(
+    ["git", "-C", REPOSITORY, "describe", "--always", "--dirty"], capture_output=True, text=True
+).stdout.strip()
+
+
 def machine() -> list[str]:
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
@@ -101,11 +107,8 @@ def machine() -> list[str]:
     )
     memory = int(Path("/proc/meminfo").read_text().split()[1]) >> 20
     system = Path("/etc/os-release").read_text().split('PRETTY_NAME="')[1].split('"')[0]
-    commit = subprocess.run(
-        ["git", "-C", REPOSITORY, "describe", "--always", "--dirty"], capture_output=True, text=True
-    ).stdout.strip()
     ours = subprocess.run([OURS, "--version"], capture_output=True, text=True).stdout.strip()
     return [
         f"{os.cpu_count()} cores ({model}), {memory} GiB, {system}, Linux {platform.release()}. "
-        f"{ours}, commit {commit}. The database, every server and every client were on this machine."
+        f"{ours}, commit {COMMIT}. The database, every server and every client were on this machine."
     ]
