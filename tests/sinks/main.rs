@@ -7,7 +7,7 @@ mod refusals;
 #[path = "../services/mod.rs"]
 mod services;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use services::files;
@@ -136,6 +136,13 @@ fn new_sinks_are_filled_from_the_vault_and_a_lost_vault_from_a_mirror() {
     assert_ne!(refused.status, 0);
     assert!(refused.err.contains("is the disk mounted"), "{}", refused.err);
     assert!(!site.vault().exists(), "nothing is made in the place of a lost vault");
+    // What is to stay free stays free, also of what is only passing through.
+    site.edit("min-free = \"1MiB\"", "min-free = \"1000TiB\"");
+    let full = site.run("run", &["--adopt-vault"]);
+    assert_ne!(full.status, 0);
+    assert!(full.err.contains("MiB are to stay free"), "{}", full.err);
+    assert_eq!(site.live(), Vec::<PathBuf>::new());
+    site.edit("min-free = \"1000TiB\"", "min-free = \"1MiB\"");
     let said = site.ok("run", &["--adopt-vault", "--json"]);
     let report = said.report();
     assert_eq!(report["caught-up"]["vault"], 6, "{}", said.out);

@@ -361,8 +361,14 @@ pub(super) async fn fetch(
         let path = spool.directory(&manifest.unit)?.join(format!("body-{:08}", bodies.len()));
         let failed = |error| Error::io("write", &path, error);
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        let mut unchecked = SPACE_CHECK;
         while let Some(chunk) = cx.unless_cancelled(bytes.try_next()).await? {
+            if unchecked >= SPACE_CHECK {
+                unchecked = 0;
+                spool.check_space()?;
+            }
             file.write_all(&chunk).map_err(failed)?;
+            unchecked += chunk.len() as u64;
         }
         file.sync_all().map_err(failed)?;
         bodies.insert(sha256, path);
