@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -24,9 +23,6 @@ use crate::manifest::{Content, FORMAT, Manifest, Origin, StoredObject};
 use crate::payload::{Body, ByteStream, Form, Object, ObjectStream, Payload, file_stream};
 use crate::sink::Sealed;
 use crate::stage::{Transform, Work};
-
-/// Looks at the free space after so many bytes.
-const SPACE_CHECK: u64 = 64 << 20;
 
 /// What is sealed, and what is to be said of it.
 pub(super) struct Sealing<'a> {
@@ -117,23 +113,17 @@ impl Sealing<'_> {
         let runtime = tokio::runtime::Handle::current();
         let (spool, cx) = (self.spool.clone(), self.cx.clone());
         let writing = tokio::task::spawn_blocking(move || {
-            let failed = |error| Error::io("write", &path, error);
-            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+            let mut file = spool.create(path)?;
             let mut hash = Sha256::new();
-            let (mut length, mut unchecked) = (0_u64, 0_u64);
+            let mut length = 0_u64;
             while let Some(chunk) = runtime.block_on(bytes.next()) {
                 let chunk = chunk?;
                 cx.check()?;
                 hash.update(&chunk);
-                file.write_all(&chunk).map_err(failed)?;
+                file.write(&chunk)?;
                 length += chunk.len() as u64;
-                unchecked += chunk.len() as u64;
-                if unchecked >= SPACE_CHECK {
-                    unchecked = 0;
-                    spool.check_space()?;
-                }
             }
-            file.sync_all().map_err(failed)?;
+            file.sync()?;
             Ok(Written { bytes: length, sha256: hex::encode(hash.finalize()) })
         });
         writing.await.map_err(|died| Error::failed("writing to the spool stopped unexpectedly").with_source(died))?
@@ -359,18 +349,11 @@ pub(super) async fn fetch(
             Body::None | Body::Unchanged | Body::Withdrawn => continue,
         };
         let path = spool.directory(&manifest.unit)?.join(format!("body-{:08}", bodies.len()));
-        let failed = |error| Error::io("write", &path, error);
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-        let mut unchecked = SPACE_CHECK;
+        let mut file = spool.create(path.clone())?;
         while let Some(chunk) = cx.unless_cancelled(bytes.try_next()).await? {
-            if unchecked >= SPACE_CHECK {
-                unchecked = 0;
-                spool.check_space()?;
-            }
-            file.write_all(&chunk).map_err(failed)?;
-            unchecked += chunk.len() as u64;
+            file.write(&chunk)?;
         }
-        file.sync_all().map_err(failed)?;
+        file.sync()?;
         bodies.insert(sha256, path);
     }
     let manifest = Manifest { received: None, replaced: None, ..manifest.clone() };

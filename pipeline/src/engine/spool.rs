@@ -1,7 +1,9 @@
 //! Where payloads become local files before any sink sees them: one directory for each unit, which a `sealed.json`
 //! makes complete. It lies in the first local vault's file system, so that publishing there needs no copy.
 
+use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,9 @@ use crate::partition::Unit;
 use crate::sink::Sealed;
 
 const SEAL: &str = "sealed.json";
+
+/// The free space is looked at again after so many bytes.
+const SPACE_CHECK: u64 = 64 << 20;
 
 /// The spool of one writer.
 #[derive(Debug, Clone)]
@@ -114,6 +119,14 @@ impl Spool {
         check_space(&self.root, self.min_free)
     }
 
+    /// Begins a file, which leaves free what is to stay free.
+    pub(super) fn create(&self, path: PathBuf) -> Result<NewFile> {
+        self.check_space()?;
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(|error| Error::io("write", &path, error))?;
+        Ok(NewFile { file, path, spool: self.clone(), unchecked: 0 })
+    }
+
     /// Where it is.
     pub fn root(&self) -> &Path {
         &self.root
@@ -121,6 +134,30 @@ impl Spool {
 
     fn path(&self, unit: &Unit) -> PathBuf {
         self.root.join(&unit.dataset).join(unit.partition.to_string())
+    }
+}
+
+/// A file of the spool that is being written.
+pub(super) struct NewFile {
+    file: File,
+    path: PathBuf,
+    spool: Spool,
+    unchecked: u64,
+}
+
+impl NewFile {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| Error::io("write", &self.path, error))?;
+        self.unchecked += bytes.len() as u64;
+        if self.unchecked >= SPACE_CHECK {
+            self.unchecked = 0;
+            self.spool.check_space()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|error| Error::io("write", &self.path, error))
     }
 }
 
