@@ -1,9 +1,8 @@
 //! Days of calls in MariaDB or MySQL: as SQL text, which any driver and the command line client can load.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::marker::PhantomData;
-
-use sqlx::{AssertSqlSafe, MySqlConnection};
 
 use super::calls::Rated;
 use super::cdr::{Cdr, SourceCdr};
@@ -12,41 +11,19 @@ use super::row::{Row, Value};
 /// The longest statement; well below the smallest `max_allowed_packet` in use, which is 1 MiB.
 const STATEMENT_BYTES: usize = 768 * 1024;
 
-/// Loads calls without a transaction of its own and without events: both are up to the caller.
-pub async fn load(connection: &mut MySqlConnection, calls: impl IntoIterator<Item = Rated>) -> sqlx::Result<()> {
-    let mut cdrs = Inserts::<Cdr>::default();
-    let mut sources = Inserts::<SourceCdr>::default();
-    for rated in calls {
-        if let Some(sql) = rated.source.and_then(|source| sources.push(&source)) {
-            execute(connection, sql).await?;
+/// The statements that load calls, without a transaction of their own and without events: both are up to who runs them.
+pub fn statements(calls: impl IntoIterator<Item = Rated>) -> impl Iterator<Item = String> {
+    let mut calls = calls.into_iter();
+    let (mut cdrs, mut sources) = (Inserts::<Cdr>::default(), Inserts::<SourceCdr>::default());
+    let mut made = VecDeque::new();
+    std::iter::from_fn(move || {
+        while made.is_empty() {
+            let Some(rated) = calls.next() else { return sources.finish().or_else(|| cdrs.finish()) };
+            made.extend(rated.source.and_then(|source| sources.push(&source)));
+            made.extend(cdrs.push(&rated.cdr));
         }
-        if let Some(sql) = cdrs.push(&rated.cdr) {
-            execute(connection, sql).await?;
-        }
-    }
-    for sql in [sources.finish(), cdrs.finish()].into_iter().flatten() {
-        execute(connection, sql).await?;
-    }
-    Ok(())
-}
-
-/// Inserts the rows of one table.
-pub async fn insert<R: Row>(connection: &mut MySqlConnection, rows: impl IntoIterator<Item = R>) -> sqlx::Result<()> {
-    let mut inserts = Inserts::<R>::default();
-    for row in rows {
-        if let Some(sql) = inserts.push(&row) {
-            execute(connection, sql).await?;
-        }
-    }
-    if let Some(sql) = inserts.finish() {
-        execute(connection, sql).await?;
-    }
-    Ok(())
-}
-
-async fn execute(connection: &mut MySqlConnection, sql: String) -> sqlx::Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
-    Ok(())
+        made.pop_front()
+    })
 }
 
 /// Gathers rows into INSERT statements of many rows each.

@@ -201,12 +201,12 @@ impl Dump {
         hang_up(connection).await;
         let mut tables = Tables::default();
         for row in rows? {
-            let name = text(&row, 0)?.unwrap_or_default();
+            let name = text(&row, 0).unwrap_or_default();
             // What a restore that was killed left.
             if name.starts_with(staging::PREFIX) {
                 continue;
             }
-            let is_view = text(&row, 1)?.unwrap_or_default() != "BASE TABLE";
+            let is_view = text(&row, 1).unwrap_or_default() != "BASE TABLE";
             if self.choice.has_data_of(&name) && (!is_view || self.choice.set != Set::Reports) {
                 tables.data.push(name);
             } else if self.choice.set != Set::Reports && !is_view {
@@ -227,7 +227,7 @@ impl Dump {
 
     /// What the server hides from this account without an error, and is then not in the dump.
     fn unseen(&self, rights: &Rights, tables: &Tables) -> Vec<String> {
-        let database = self.target.login.database();
+        let database = &self.target.server.database;
         let mut unseen = Vec::new();
         let mut lacks = |right: &str, on: &str, what: &str| {
             unseen.push(format!("{what} may be missing in the dump, and nothing tells: grant {right} on {on}"));
@@ -253,7 +253,7 @@ impl Dump {
     /// Statements that make the accounts again which have rights on this very database; none where we may not read them.
     async fn accounts(&self, cx: &Context, notices: &Notices) -> Result<String> {
         let mut connection = self.target.connect(cx).await?;
-        let found = accounts::statements(&mut connection, self.target.login.database(), notices).await;
+        let found = accounts::statements(&mut connection, &self.target.server.database, notices).await;
         hang_up(connection).await;
         let statements = found?;
         Ok(if statements.is_empty() { statements } else { format!("\n{ACCOUNTS}\n{statements}") })
@@ -287,10 +287,10 @@ impl Dump {
                 "--triggers",
                 "--add-drop-trigger",
             ];
-            let schema = self.target.login.dump(&options, &tables.schema_only)?;
+            let schema = self.target.server.dump(&options, &tables.schema_only)?;
             forward(&cx, schema, &out, only_schema).await.at("the tables without their data")?;
         }
-        let data = self.target.login.dump(&options, &tables.data)?;
+        let data = self.target.server.dump(&options, &tables.data)?;
         forward(&cx, data, &out, with_dates).await.at("the tables with their data")?;
         let accounts = self.accounts(&cx, &notices).await.at("the accounts")?;
         let _ = out.send(Ok(format!("{accounts}{COMPLETE}\n").into())).await;

@@ -12,11 +12,10 @@ use cdrvault_pipeline::target::{Target as RestoreTarget, TargetOptions};
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use serde::Deserialize;
 use url::Url;
 
-use super::mysql::{Login, MySqlSession, MySqlTarget, Target};
+use super::mysql::{MySqlSession, MySqlTarget, Place, Server, Target, Tls};
 use super::sqlite::SqliteSession;
 
 /// The kinds of databases, by the scheme of their URL.
@@ -74,23 +73,6 @@ struct MySqlOptions {
     snapshot_limit: Age,
 }
 
-/// How the connection to the server is encrypted.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Default)]
-#[serde(rename_all = "kebab-case")]
-enum Tls {
-    /// Never.
-    Disabled,
-    /// If the server offers it.
-    #[default]
-    Preferred,
-    /// Always, with any certificate.
-    Required,
-    /// Always, with a certificate of the authority in `tls-ca` or of the system's.
-    VerifyCa,
-    /// As `verify-ca`, and the certificate must name the host.
-    VerifyIdentity,
-}
-
 /// A SQLite database.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -108,8 +90,8 @@ fn one_hour() -> Age {
 }
 
 struct MySqlDatabase {
-    options: MySqlConnectOptions,
-    tls_ca: Option<PathBuf>,
+    /// Without its password.
+    server: Server,
     identity: String,
     password: Option<Secret>,
     connect_timeout: Duration,
@@ -118,10 +100,9 @@ struct MySqlDatabase {
 
 fn parse_mysql(section: &mut Section<'_>) -> Option<Box<dyn BuildDatabase>> {
     let options: MySqlOptions = section.options()?;
-    match mysql_target(&options) {
-        Ok((target, identity)) => Some(Box::new(MySqlDatabase {
-            options: target,
-            tls_ca: options.tls_ca.map(FilePath::into_inner),
+    match mysql_server(&options) {
+        Ok((server, identity)) => Some(Box::new(MySqlDatabase {
+            server,
             identity,
             password: options.password,
             connect_timeout: options.connect_timeout.to_duration(),
@@ -136,7 +117,7 @@ fn parse_mysql(section: &mut Section<'_>) -> Option<Box<dyn BuildDatabase>> {
     }
 }
 
-fn mysql_target(options: &MySqlOptions) -> Result<(MySqlConnectOptions, String), String> {
+fn mysql_server(options: &MySqlOptions) -> Result<(Server, String), String> {
     let url = Url::parse(&options.url).map_err(|error| format!("this is not a URL: {error}"))?;
     let decoded = |text: &str| {
         let decoded = percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
@@ -158,31 +139,14 @@ fn mysql_target(options: &MySqlOptions) -> Result<(MySqlConnectOptions, String),
         return Err("it does not name one database".to_owned());
     }
     let port = url.port().unwrap_or(3306);
-    let mut target = MySqlConnectOptions::new()
-        .username(&user)
-        .database(&database)
-        .charset("utf8mb4")
-        .pipes_as_concat(false)
-        .no_engine_substitution(false)
-        .timezone(None)
-        .ssl_mode(match options.tls {
-            Tls::Disabled => MySqlSslMode::Disabled,
-            Tls::Preferred => MySqlSslMode::Preferred,
-            Tls::Required => MySqlSslMode::Required,
-            Tls::VerifyCa => MySqlSslMode::VerifyCa,
-            Tls::VerifyIdentity => MySqlSslMode::VerifyIdentity,
-        });
-    if let Some(authority) = &options.tls_ca {
-        target = target.ssl_ca(authority);
-    }
-    let place = if let Some(socket) = &options.socket {
-        target = target.socket(socket);
-        socket.display().to_string()
-    } else {
-        target = target.host(host).port(port);
-        if port == 3306 { host.to_owned() } else { format!("{host}:{port}") }
+    let (place, shown) = match &options.socket {
+        Some(socket) => (Place::Socket(socket.to_path_buf()), socket.display().to_string()),
+        None if port == 3306 => (Place::Tcp { host: host.to_owned(), port }, host.to_owned()),
+        None => (Place::Tcp { host: host.to_owned(), port }, format!("{host}:{port}")),
     };
-    Ok((target, format!("mysql://{place}/{database}")))
+    let identity = format!("mysql://{shown}/{database}");
+    let tls_ca = options.tls_ca.clone().map(FilePath::into_inner);
+    Ok((Server { place, user, password: None, database, tls: options.tls, tls_ca }, identity))
 }
 
 impl BuildDatabase for MySqlDatabase {
@@ -208,16 +172,11 @@ impl BuildDatabase for MySqlDatabase {
 
 impl MySqlDatabase {
     fn server(&self, password: Option<&SecretString>) -> Result<Target> {
-        let mut options = self.options.clone();
-        let login = Login::new(&options, password.cloned(), self.tls_ca.clone());
-        if let Some(password) = password {
-            let password = password.expose_secret();
-            if password.contains('\0') {
-                return Err(Error::new(Kind::Config, format!("the password for {} has a NUL byte", self.identity)));
-            }
-            options = options.password(password);
+        if password.is_some_and(|password| password.expose_secret().contains('\0')) {
+            return Err(Error::new(Kind::Config, format!("the password for {} has a NUL byte", self.identity)));
         }
-        Ok(Target { options, identity: self.identity.clone(), timeout: self.connect_timeout, login })
+        let server = Server { password: password.cloned(), ..self.server.clone() };
+        Ok(Target { server, identity: self.identity.clone(), timeout: self.connect_timeout })
     }
 }
 
@@ -243,10 +202,9 @@ pub(crate) fn target(text: &str, options: &TargetOptions) -> Result<Arc<dyn Rest
         connect_timeout: ten_seconds(),
         snapshot_limit: one_hour(),
     };
-    let (server, identity) = mysql_target(&section).map_err(wrong)?;
+    let (server, identity) = mysql_server(&section).map_err(wrong)?;
     let database = MySqlDatabase {
-        options: server,
-        tls_ca: None,
+        server,
         identity,
         password: None,
         connect_timeout: section.connect_timeout.to_duration(),

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use cdrvault_pipeline::error::{Kind, Result};
 use cdrvault_pipeline::notice::Notices;
-use sqlx::MySqlConnection;
 
 use super::connect::{literal, query, quoted, text};
 use super::rights::{identifier, like};
+use super::wire::Connection;
 
 /// An account, or a role of MariaDB, which has no host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ impl Account {
 
 /// Statements for all who have rights on this very database: roles, then accounts, then what they may. Empty where we may
 /// not read who has. An account that cannot be written is a comment, and a warning.
-pub(crate) async fn statements(connection: &mut MySqlConnection, database: &str, notices: &Notices) -> Result<String> {
+pub(crate) async fn statements(connection: &mut Connection, database: &str, notices: &Notices) -> Result<String> {
     let mut made = String::new();
     let mut granted = Vec::new();
     let mut missing = String::new();
@@ -52,7 +52,7 @@ pub(crate) async fn statements(connection: &mut MySqlConnection, database: &str,
 }
 
 async fn of_account(
-    connection: &mut MySqlConnection,
+    connection: &mut Connection,
     account: &Account,
     database: &str,
     roles: &[&str],
@@ -63,13 +63,13 @@ async fn of_account(
         created = format!("CREATE ROLE IF NOT EXISTS {written};\n");
     } else {
         for row in query(connection, &format!("SHOW CREATE USER {written}")).await? {
-            let line = text(&row, 0)?.unwrap_or_default();
+            let line = text(&row, 0).unwrap_or_default();
             created += &format!("{};\n", line.replacen("CREATE USER ", "CREATE USER IF NOT EXISTS ", 1));
         }
     }
     let mut grants = Vec::new();
     for row in query(connection, &format!("SHOW GRANTS FOR {written}")).await? {
-        let line = text(&row, 0)?.unwrap_or_default();
+        let line = text(&row, 0).unwrap_or_default();
         if is_about(&line, database, roles) {
             grants.push(format!("{line};\n"));
         }
@@ -78,13 +78,13 @@ async fn of_account(
 }
 
 /// Who has rights: on the whole database by its name or a pattern, on a table, a column or a routine of it, or by a role.
-async fn accounts(connection: &mut MySqlConnection, database: &str, notices: &Notices) -> Result<BTreeSet<Account>> {
+async fn accounts(connection: &mut Connection, database: &str, notices: &Notices) -> Result<BTreeSet<Account>> {
     let name = literal(database);
     let mut found = BTreeSet::new();
     // Another server than MariaDB knows no such roles.
     let sql = "SELECT User FROM mysql.user WHERE is_role = 'Y'";
     let all_roles: BTreeSet<String> = match query(connection, sql).await {
-        Ok(rows) => rows.iter().map(|row| text(row, 0).map(Option::unwrap_or_default)).collect::<Result<_>>()?,
+        Ok(rows) => rows.iter().map(|row| text(row, 0).unwrap_or_default()).collect(),
         Err(error) if error.kind() == Kind::Transient => return Err(error),
         Err(_) => BTreeSet::new(),
     };
@@ -102,8 +102,8 @@ async fn accounts(connection: &mut MySqlConnection, database: &str, notices: &No
         match query(connection, &sql).await {
             Ok(rows) => {
                 for row in rows {
-                    let part = |column| text(&row, column).map(Option::unwrap_or_default);
-                    found.insert(account(part(0)?, part(1)?));
+                    let part = |column| text(&row, column).unwrap_or_default();
+                    found.insert(account(part(0), part(1)));
                 }
             }
             Err(error) if error.kind() == Kind::Denied && table == "db" => return Ok(BTreeSet::new()),
@@ -128,8 +128,8 @@ async fn accounts(connection: &mut MySqlConnection, database: &str, notices: &No
         match query(connection, &sql).await {
             Ok(rows) => {
                 for row in rows {
-                    let part = |column| text(&row, column).map(Option::unwrap_or_default);
-                    found.insert(account(part(0)?, part(1)?));
+                    let part = |column| text(&row, column).unwrap_or_default();
+                    found.insert(account(part(0), part(1)));
                 }
             }
             Err(error) if error.kind() == Kind::Denied => {

@@ -1,19 +1,18 @@
 //! The server's own programs, `mariadb-dump` and `mariadb`: arguments as a list, never a shell, the password in the
 //! environment, which nobody else can read.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::error::{Error, Kind, Result};
-use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use secrecy::ExposeSecret as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::connect::within;
+use super::wire::{Place, Server, Tls};
 use crate::blocking::CHUNK;
 
 /// So much of what a program complains of is kept.
@@ -22,50 +21,34 @@ const COMPLAINTS: usize = 4 << 10;
 /// How long a program may be busy with one statement. It may have indexes to build, or wait for whoever has locked a table.
 const STATEMENT: Duration = Duration::from_hours(1);
 
-/// Where and as whom a program connects.
-#[derive(Debug, Clone)]
-pub(crate) struct Login {
-    arguments: Vec<String>,
-    tls: MySqlSslMode,
-    tls_ca: Option<PathBuf>,
-    database: String,
-    password: Option<SecretString>,
-}
-
-impl Login {
-    pub(crate) fn new(options: &MySqlConnectOptions, password: Option<SecretString>, tls_ca: Option<PathBuf>) -> Self {
-        let mut arguments = match options.get_socket() {
-            Some(socket) => vec![format!("--socket={}", socket.display())],
+impl Server {
+    /// Where and as whom a program connects.
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = match &self.place {
+            Place::Socket(socket) => vec![format!("--socket={}", socket.display())],
             // A name like `localhost` would make it look for a socket.
-            None => vec![
-                format!("--host={}", options.get_host()),
-                format!("--port={}", options.get_port()),
-                "--protocol=tcp".to_owned(),
-            ],
+            Place::Tcp { host, port } => {
+                vec![format!("--host={host}"), format!("--port={port}"), "--protocol=tcp".to_owned()]
+            }
         };
-        arguments.push(format!("--user={}", options.get_username()));
-        let database = options.get_database().unwrap_or_default().to_owned();
-        Self { arguments, tls: options.get_ssl_mode(), tls_ca, database, password }
+        arguments.push(format!("--user={}", self.user));
+        arguments
     }
 
     /// The clients of MariaDB and MySQL have other words for the same.
     fn tls_arguments(&self, is_of_mariadb: bool) -> Vec<String> {
         let words = match (self.tls, is_of_mariadb) {
-            (MySqlSslMode::Preferred, _) => None,
-            (MySqlSslMode::Disabled, true) => Some("--skip-ssl"),
-            (MySqlSslMode::Required | MySqlSslMode::VerifyCa, true) => Some("--ssl"),
-            (MySqlSslMode::VerifyIdentity, true) => Some("--ssl-verify-server-cert"),
-            (MySqlSslMode::Disabled, false) => Some("--ssl-mode=DISABLED"),
-            (MySqlSslMode::Required, false) => Some("--ssl-mode=REQUIRED"),
-            (MySqlSslMode::VerifyCa, false) => Some("--ssl-mode=VERIFY_CA"),
-            (MySqlSslMode::VerifyIdentity, false) => Some("--ssl-mode=VERIFY_IDENTITY"),
+            (Tls::Preferred, _) => None,
+            (Tls::Disabled, true) => Some("--skip-ssl"),
+            (Tls::Required | Tls::VerifyCa, true) => Some("--ssl"),
+            (Tls::VerifyIdentity, true) => Some("--ssl-verify-server-cert"),
+            (Tls::Disabled, false) => Some("--ssl-mode=DISABLED"),
+            (Tls::Required, false) => Some("--ssl-mode=REQUIRED"),
+            (Tls::VerifyCa, false) => Some("--ssl-mode=VERIFY_CA"),
+            (Tls::VerifyIdentity, false) => Some("--ssl-mode=VERIFY_IDENTITY"),
         };
         let authority = self.tls_ca.iter().map(|path| format!("--ssl-ca={}", path.display()));
         words.map(str::to_owned).into_iter().chain(authority).collect()
-    }
-
-    pub(crate) fn database(&self) -> &str {
-        &self.database
     }
 
     /// The first of these programs that is installed.
@@ -78,7 +61,7 @@ impl Login {
         };
         let mut command = Command::new(name);
         let is_of_mariadb = name.starts_with("mariadb") || is_of_mariadb(name);
-        command.arg("--no-defaults").args(&self.arguments).args(self.tls_arguments(is_of_mariadb));
+        command.arg("--no-defaults").args(self.arguments()).args(self.tls_arguments(is_of_mariadb));
         command.arg("--default-character-set=utf8mb4");
         command.env("LC_ALL", "C").env_remove("MYSQL_PWD").kill_on_drop(true).process_group(0);
         if let Some(password) = &self.password {
@@ -195,9 +178,16 @@ mod tests {
 
     #[test]
     fn each_client_gets_its_own_words_for_tls() {
-        let login = |mode| Login::new(&MySqlConnectOptions::new().ssl_mode(mode), None, Some("/ca.pem".into()));
-        assert_eq!(login(MySqlSslMode::Disabled).tls_arguments(true), ["--skip-ssl", "--ssl-ca=/ca.pem"]);
-        assert_eq!(login(MySqlSslMode::Disabled).tls_arguments(false), ["--ssl-mode=DISABLED", "--ssl-ca=/ca.pem"]);
-        assert_eq!(login(MySqlSslMode::VerifyIdentity).tls_arguments(false)[0], "--ssl-mode=VERIFY_IDENTITY");
+        let server = |tls| Server {
+            place: Place::Socket("/run/mysqld/mysqld.sock".into()),
+            user: "cdrvault".to_owned(),
+            password: None,
+            database: "asterisell".to_owned(),
+            tls,
+            tls_ca: Some("/ca.pem".into()),
+        };
+        assert_eq!(server(Tls::Disabled).tls_arguments(true), ["--skip-ssl", "--ssl-ca=/ca.pem"]);
+        assert_eq!(server(Tls::Disabled).tls_arguments(false), ["--ssl-mode=DISABLED", "--ssl-ca=/ca.pem"]);
+        assert_eq!(server(Tls::VerifyIdentity).tls_arguments(false)[0], "--ssl-mode=VERIFY_IDENTITY");
     }
 }

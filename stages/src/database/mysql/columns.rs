@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use arrow_schema::{DataType, Field, TimeUnit};
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::tripwire::{Sum, TRIPWIRE_KEY};
-use sqlx::MySqlConnection;
 
 use super::connect::{literal, query, quoted, text};
+use super::wire::Connection;
 use crate::database::tables::{Column, Table};
 
 /// How a value is selected and decoded.
@@ -70,7 +70,7 @@ pub(crate) enum Decoding {
 
 /// Reads a table's columns and key from the catalogue.
 pub(crate) async fn describe(
-    connection: &mut MySqlConnection,
+    connection: &mut Connection,
     table: &str,
     date_column: &str,
 ) -> Result<Table<Reading>> {
@@ -91,20 +91,20 @@ pub(crate) async fn describe(
     let mut columns = Vec::with_capacity(rows.len());
     let mut date_nullable = None;
     for row in &rows {
-        let at = |column: usize| text(row, column).map(Option::unwrap_or_default);
+        let at = |column: usize| text(row, column).unwrap_or_default();
         let found = Catalogued {
-            name: at(0)?,
-            data_type: at(1)?.to_ascii_lowercase(),
-            column_type: at(2)?.to_ascii_lowercase(),
-            charset: text(row, 3)?,
-            nullable: at(4)? == "YES",
-            default: text(row, 5)?,
-            precision: at(7)?.parse().unwrap_or(0),
-            scale: at(8)?.parse().unwrap_or(0),
+            name: at(0),
+            data_type: at(1).to_ascii_lowercase(),
+            column_type: at(2).to_ascii_lowercase(),
+            charset: text(row, 3),
+            nullable: at(4) == "YES",
+            default: text(row, 5),
+            precision: at(7).parse().unwrap_or(0),
+            scale: at(8).parse().unwrap_or(0),
         };
         // Generated columns follow from the others and cannot be inserted.
-        if at(6)?.to_ascii_uppercase().contains("GENERATED")
-            && !at(6)?.to_ascii_uppercase().contains("DEFAULT_GENERATED")
+        if at(6).to_ascii_uppercase().contains("GENERATED")
+            && !at(6).to_ascii_uppercase().contains("DEFAULT_GENERATED")
         {
             continue;
         }
@@ -126,7 +126,7 @@ pub(crate) async fn describe(
     Ok(Table::new(table, date_column, date_nullable, columns, key))
 }
 
-async fn primary_key(connection: &mut MySqlConnection, table: &str) -> Result<Vec<String>> {
+async fn primary_key(connection: &mut Connection, table: &str) -> Result<Vec<String>> {
     let rows = query(
         connection,
         &format!(
@@ -136,7 +136,7 @@ async fn primary_key(connection: &mut MySqlConnection, table: &str) -> Result<Ve
         ),
     )
     .await?;
-    rows.iter().map(|row| text(row, 0).map(Option::unwrap_or_default)).collect()
+    Ok(rows.iter().map(|row| text(row, 0).unwrap_or_default()).collect())
 }
 
 /// A column as the catalogue has it.

@@ -17,10 +17,9 @@ use arrow_schema::{DataType, SchemaRef};
 use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::raw::RawBuilder;
 use jiff::civil::Date;
-use sqlx::mysql::MySqlRow;
 
 use super::columns::{Beside, Decoding, Reading};
-use super::connect::bytes;
+use super::wire::BinaryRow;
 use crate::calendar;
 use crate::database::tables::{BATCH_BYTES, BATCH_ROWS, Table};
 
@@ -61,18 +60,15 @@ impl BatchDecoder {
     }
 
     /// Adds a row; gives a batch when there is enough for one.
-    pub(super) fn push(&mut self, row: &MySqlRow) -> Result<Option<RecordBatch>> {
+    pub(super) fn push(&mut self, row: &BinaryRow<'_>) -> Result<Option<RecordBatch>> {
         for (index, column) in self.table.columns.iter().enumerate() {
             let builder = &mut self.builders[index];
-            let Some(value) = bytes(row, index)? else {
+            let Some(value) = row.get(index) else {
                 builder.append_null();
                 continue;
             };
             self.bytes += value.len();
-            let beside = match self.beside[index] {
-                Some(at) => bytes(row, at)?,
-                None => None,
-            };
+            let beside = self.beside[index].and_then(|at| row.get(at));
             let mask;
             let kept = match (&column.reading.beside, beside) {
                 (Some(Beside::StoredBytes(_)), Some(stored)) => Some(stored),

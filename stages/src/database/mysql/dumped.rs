@@ -6,13 +6,13 @@ use cdrvault_pipeline::payload::{Body, ObjectStream, file_stream};
 use cdrvault_pipeline::target::TargetOptions;
 use futures::TryStreamExt as _;
 
-use super::client::Login;
+use super::wire::Server;
 use crate::dump::{ACCOUNTS, COMPLETE};
 
 /// Runs the statements of a dump. Its content must have been compared with its receipt.
 pub(super) async fn restore(
     cx: &Context,
-    login: &Login,
+    server: &Server,
     options: &TargetOptions,
     mut objects: ObjectStream,
 ) -> Result<()> {
@@ -24,7 +24,7 @@ pub(super) async fn restore(
             return Err(Error::new(Kind::Damaged, "the dump has no body"));
         }
     };
-    let mut client = login.client()?;
+    let mut client = server.client()?;
     let mut lines = Lines { options, unfinished: Vec::new(), accounts: false, complete: false };
     let mut reads = true;
     while let (true, Some(piece)) = (reads, cx.unless_cancelled(bytes.try_next()).await?) {

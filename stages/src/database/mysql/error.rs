@@ -1,21 +1,20 @@
 //! What an error of the server or the driver means for us.
 
 use cdrvault_pipeline::error::{Error, Kind};
-use sqlx::mysql::MySqlDatabaseError;
 
-/// Turns a driver's error into ours. `doing` completes "cannot ...".
-pub(crate) fn explain(doing: &str, error: sqlx::Error) -> Error {
+use super::wire::Failure;
+
+/// Turns a failure of a connection into an error. `doing` completes "cannot ...".
+pub(crate) fn explain(doing: &str, failure: Failure) -> Error {
     let message = format!("cannot {doing}");
-    match &error {
-        sqlx::Error::Database(database) => match database.try_downcast_ref::<MySqlDatabaseError>() {
-            Some(server) => from_server(&message, server.number(), server.message()),
-            None => Error::failed(format!("{message}: {database}")),
-        },
-        sqlx::Error::Io(io) => from_io(&message, io),
-        sqlx::Error::Tls(cause) => Error::new(Kind::Config, format!("{message}: TLS failed: {cause}"))
+    match failure {
+        Failure::Server { number, message: said } => from_server(&message, number, &said),
+        Failure::Io(io) => from_io(&message, &io),
+        Failure::Tls(cause) => Error::new(Kind::Config, format!("{message}: TLS failed: {cause}"))
             .hint("set `tls` and `tls-ca` of the database to what the server offers"),
-        sqlx::Error::Protocol(cause) => Error::new(Kind::Transient, format!("{message}: protocol error: {cause}")),
-        _ => Error::failed(message).with_source(error),
+        Failure::Login(way) => Error::new(Kind::Config, format!("{message}: the account logs in {way}"))
+            .hint("give it another plugin: `mysql_native_password` or `ed25519` of MariaDB, `caching_sha2_password` of MySQL"),
+        Failure::Protocol(cause) => Error::new(Kind::Transient, format!("{message}: protocol error: {cause}")),
     }
 }
 

@@ -2,11 +2,10 @@
 //! the lock and the ability to delete.
 
 use cdrvault_pipeline::error::{Error, Kind, Result};
-use sqlx::mysql::MySqlRow;
-use sqlx::{Connection as _, MySqlConnection};
 
 use super::connect::{ANSWER, execute, hang_up, query, query_integer, silent};
 use super::error::explain;
+use super::wire::{Connection, Row};
 
 /// How long the server may take to show that it is there.
 const PING: std::time::Duration = std::time::Duration::from_secs(10);
@@ -15,15 +14,15 @@ const PING: std::time::Duration = std::time::Duration::from_secs(10);
 /// must not hold up the end of the run.
 pub(super) struct Holder {
     /// `None` once it was given up.
-    connection: Option<MySqlConnection>,
+    connection: Option<Connection>,
 }
 
 impl Holder {
-    pub(super) fn new(connection: MySqlConnection) -> Self {
+    pub(super) fn new(connection: Connection) -> Self {
         Self { connection: Some(connection) }
     }
 
-    async fn say<T>(&mut self, statement: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T>) -> Result<T> {
+    async fn say<T>(&mut self, statement: impl AsyncFnOnce(&mut Connection) -> Result<T>) -> Result<T> {
         let connection = self.connection.as_mut().ok_or_else(lost_lock)?;
         let said = tokio::time::timeout(ANSWER, statement(connection)).await;
         said.unwrap_or_else(|_| {
@@ -38,7 +37,7 @@ impl Holder {
     }
 
     /// See [`query`].
-    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<MySqlRow>> {
+    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
         self.say(async |connection| query(connection, sql).await).await
     }
 

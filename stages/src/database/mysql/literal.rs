@@ -5,21 +5,6 @@ use cdrvault_pipeline::error::{Error, Kind, Result};
 use super::columns::Decoding;
 use crate::cells::{Cell, decimal, push_date, push_datetime, push_time, stored_date, uuid};
 
-/// A value that is sent beside its statement.
-pub(super) enum Bound {
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-impl Bound {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Bytes(bytes) => bytes.len(),
-        }
-    }
-}
-
 /// Appends the literal of a value.
 pub(crate) fn push(out: &mut String, cell: Cell<'_>, decoding: &Decoding) {
     match cell {

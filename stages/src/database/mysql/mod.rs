@@ -17,8 +17,9 @@ mod session;
 mod snapshot;
 pub(crate) mod staging;
 mod walk;
+mod wire;
 
-pub(crate) use client::Login;
 pub(crate) use connect::Target;
 pub(crate) use restore::MySqlTarget;
 pub(crate) use session::MySqlSession;
+pub(crate) use wire::{Place, Server, Tls};

@@ -57,7 +57,7 @@ pub(super) async fn obstacle(k: &mut Holder) -> Result<Option<String>> {
 /// See [`cdrvault_pipeline::stage::Session::job_names`].
 pub(super) async fn names(k: &mut Holder) -> Result<Vec<String>> {
     let rows = k.query(&select_names()).await?;
-    rows.iter().map(|row| Ok(text(row, 0)?.unwrap_or_default())).collect()
+    Ok(rows.iter().map(|row| text(row, 0).unwrap_or_default()).collect())
 }
 
 /// See [`cdrvault_pipeline::stage::Session::forget_jobs`].
@@ -112,7 +112,7 @@ pub(super) async fn queued(k: &mut Holder, jobs: JobIds, odd: &mut BTreeSet<Stri
     for (job, into) in [(jobs.inbox, &mut queued.announced), (jobs.debt, &mut queued.owed)] {
         let rows = k.query(&format!("SELECT day FROM {QUEUE} WHERE ar_daily_status_job_id = {job}")).await?;
         for row in &rows {
-            let day = text(row, 0)?.unwrap_or_default();
+            let day = text(row, 0).unwrap_or_default();
             into.insert(if let Some(day) = parts_in_text(&day).and_then(valid_date) {
                 Partition::Day(day)
             } else {

@@ -3,18 +3,18 @@
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::partition::Partition;
 use cdrvault_pipeline::target::TargetOptions;
-use sqlx::MySqlConnection;
 
 use super::columns::Reading;
 use super::connect::{execute, literal, query, query_integer, quoted, text};
 use super::queue;
 use super::staging::{PREFIX, Staging};
+use super::wire::Connection;
 use crate::database::jobs::{JOBS, QUEUE};
 use crate::database::tables::Table;
 
 /// What is not allowed to happen unseen when rows go and come.
 pub(super) async fn check_table(
-    connection: &mut MySqlConnection,
+    connection: &mut Connection,
     table: &Table<Reading>,
     options: &TargetOptions,
 ) -> Result<Vec<String>> {
@@ -26,15 +26,15 @@ pub(super) async fn check_table(
          AND EVENT_OBJECT_TABLE = {name}"
     );
     for row in query(connection, &triggers).await? {
-        found.push(format!("trigger `{}`", text(&row, 0)?.unwrap_or_default()));
+        found.push(format!("trigger `{}`", text(&row, 0).unwrap_or_default()));
     }
     let keys = format!(
         "SELECT CONSTRAINT_NAME, TABLE_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS \
          WHERE CONSTRAINT_SCHEMA = DATABASE() AND (TABLE_NAME = {name} OR REFERENCED_TABLE_NAME = {name})"
     );
     for row in query(connection, &keys).await? {
-        let at = |column| text(&row, column).map(Option::unwrap_or_default);
-        found.push(format!("foreign key `{}` from `{}` to `{}`", at(0)?, at(1)?, at(2)?));
+        let at = |column| text(&row, column).unwrap_or_default();
+        found.push(format!("foreign key `{}` from `{}` to `{}`", at(0), at(1), at(2)));
     }
     if !found.is_empty() && !options.allow_triggers {
         return Err(Error::new(Kind::Refused, format!("table `{}` has {}", table.name, found.join(", ")))
@@ -48,7 +48,7 @@ pub(super) async fn check_table(
 }
 
 /// A day is replaced in one transaction, or not at all.
-async fn is_transactional(connection: &mut MySqlConnection, table: &str) -> Result<()> {
+async fn is_transactional(connection: &mut Connection, table: &str) -> Result<()> {
     let sql = format!(
         "SELECT t.ENGINE, e.TRANSACTIONS FROM information_schema.TABLES t \
          LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
@@ -57,11 +57,11 @@ async fn is_transactional(connection: &mut MySqlConnection, table: &str) -> Resu
     );
     let rows = query(connection, &sql).await?;
     let Some(row) = rows.first() else { return Ok(()) };
-    let Some(engine) = text(row, 0)? else {
+    let Some(engine) = text(row, 0) else {
         return Err(Error::new(Kind::Refused, format!("`{table}` is a view, or its table cannot be opened"))
             .hint("restore into a table"));
     };
-    if text(row, 1)?.as_deref() == Some("YES") {
+    if text(row, 1).as_deref() == Some("YES") {
         return Ok(());
     }
     let message = format!("table `{table}` is of the engine {engine}, which has no transactions");
@@ -72,7 +72,7 @@ async fn is_transactional(connection: &mut MySqlConnection, table: &str) -> Resu
 }
 
 /// Whether a table of this form can be made beside it, as far as that can be known without making one that others see.
-pub(super) async fn check_staging(connection: &mut MySqlConnection, table: &str) -> Result<Option<String>> {
+pub(super) async fn check_staging(connection: &mut Connection, table: &str) -> Result<Option<String>> {
     match Staging::temporary(connection, table).await? {
         Some(staging) => staging.drop(connection).await.map(|()| None),
         None => Ok(Some(format!(
@@ -83,7 +83,7 @@ pub(super) async fn check_staging(connection: &mut MySqlConnection, table: &str)
 
 /// Whether the application has a queue of changed days here that we may write to. `information_schema` hides tables
 /// from accounts without rights on them, so the server itself is asked.
-pub(super) async fn announces(connection: &mut MySqlConnection, options: &TargetOptions) -> Result<bool> {
+pub(super) async fn announces(connection: &mut Connection, options: &TargetOptions) -> Result<bool> {
     if options.no_announce {
         return Ok(false);
     }
@@ -100,7 +100,7 @@ pub(super) async fn announces(connection: &mut MySqlConnection, options: &Target
 }
 
 /// Tells the jobs of the application, ours among them, of a day that was written.
-pub(super) async fn announce(connection: &mut MySqlConnection, partition: Partition) -> Result<()> {
+pub(super) async fn announce(connection: &mut Connection, partition: Partition) -> Result<()> {
     // The application's own jobs know no day that is none.
     let whose = if partition.day().is_some() { "TRUE" } else { "name LIKE 'cdrvault/%'" };
     execute(connection, &announcement(&queue::day_of(partition), whose)).await.map(drop)
@@ -111,7 +111,7 @@ fn announcement(day: &str, whose: &str) -> String {
 }
 
 /// Announced changes whose job is not there: a dump brings other jobs back than those that the queue was for.
-pub(super) async fn orphans(connection: &mut MySqlConnection) -> Result<i64> {
+pub(super) async fn orphans(connection: &mut Connection) -> Result<i64> {
     let sql = format!("SELECT COUNT(*) FROM {QUEUE} WHERE ar_daily_status_job_id NOT IN (SELECT id FROM {JOBS})");
     match query_integer(connection, &sql).await {
         Ok(count) => Ok(count.unwrap_or(0)),

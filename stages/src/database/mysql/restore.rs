@@ -13,7 +13,6 @@ use cdrvault_pipeline::manifest::{Holding, Manifest};
 use cdrvault_pipeline::payload::{Payload, RowStream};
 use cdrvault_pipeline::target::{self, Restored, TargetOptions};
 use futures::TryStreamExt as _;
-use sqlx::MySqlConnection;
 use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +21,10 @@ use super::connect::{ANSWER, Target, execute, hang_up, literal, query_integer, q
 use super::decode::BatchDecoder;
 use super::dumped;
 use super::restorable::{announce, announces, check_staging, check_table, orphans};
-use super::snapshot::batches_of;
+use super::snapshot::BatchesOf;
 use super::staging::{LOOSE, Loading, STRICT, Staging, no_warnings};
 use super::walk::condition;
+use super::wire::Connection;
 use crate::database::jobs::QUEUE;
 use crate::database::tables::Table;
 
@@ -40,9 +40,9 @@ pub(crate) struct MySqlTarget {
     target: Target,
     options: TargetOptions,
     /// The connections that nobody works on.
-    idle: Mutex<Vec<MySqlConnection>>,
+    idle: Mutex<Vec<Connection>>,
     /// The one that keeps other restores away.
-    lock: Mutex<Option<MySqlConnection>>,
+    lock: Mutex<Option<Connection>>,
     seen: Mutex<Seen>,
     /// Empty days are filled several at a time, but a day is replaced alone: the rows that it deletes lock the
     /// gaps beside them, and others can see its staging table where the engine has no temporary ones.
@@ -77,7 +77,7 @@ impl MySqlTarget {
 
     /// Asks each time whether the lock is still ours: a server that was restarted has forgotten it, and one that hears
     /// nothing on a connection for long closes it.
-    async fn take(&self, cx: &Context) -> Result<MySqlConnection> {
+    async fn take(&self, cx: &Context) -> Result<Connection> {
         self.keep_others_away(cx).await?;
         let idle = self.idle.lock().await.pop();
         match idle {
@@ -87,7 +87,7 @@ impl MySqlTarget {
     }
 
     /// After an error another one is made: what this one had staged, and its transaction, go with it.
-    async fn give_back<T>(&self, connection: MySqlConnection, done: Result<T>) -> Result<T> {
+    async fn give_back<T>(&self, connection: Connection, done: Result<T>) -> Result<T> {
         if done.is_ok() {
             self.idle.lock().await.push(connection);
         } else {
@@ -96,7 +96,7 @@ impl MySqlTarget {
         done
     }
 
-    async fn connect(&self, cx: &Context) -> Result<MySqlConnection> {
+    async fn connect(&self, cx: &Context) -> Result<Connection> {
         let mut connection = self.target.connect(cx).await?;
         execute(&mut connection, STRICT).await?;
         if self.options.allow_triggers {
@@ -127,7 +127,7 @@ impl MySqlTarget {
     }
 
     /// The table that a unit goes into, with the columns of the backup alone.
-    async fn table(&self, connection: &mut MySqlConnection, manifest: &Manifest) -> Result<Arc<Table<Reading>>> {
+    async fn table(&self, connection: &mut Connection, manifest: &Manifest) -> Result<Arc<Table<Reading>>> {
         let info = manifest.table.as_ref().ok_or_else(|| {
             Error::new(Kind::Refused, format!("the receipt of {} does not name its table", manifest.unit))
         })?;
@@ -164,12 +164,12 @@ impl MySqlTarget {
         Ok(Arc::new(Table::new(&name, &date_column, date_nullable, columns, key)))
     }
 
-    async fn check_tables(&self, connection: &mut MySqlConnection, wanted: &[Manifest]) -> Result<Vec<String>> {
+    async fn check_tables(&self, connection: &mut Connection, wanted: &[Manifest]) -> Result<Vec<String>> {
         let mut remarks = Vec::new();
         let mut seen: Vec<&Manifest> = Vec::new();
         let makes_tables = wanted.iter().any(|manifest| manifest.holds() == Holding::Document);
         if makes_tables {
-            self.target.login.check_client()?;
+            self.target.server.check_client()?;
         }
         for manifest in wanted.iter().filter(|manifest| manifest.holds() == Holding::Rows) {
             if seen.iter().any(|other| other.table == manifest.table && other.columns == manifest.columns) {
@@ -195,7 +195,7 @@ impl MySqlTarget {
     }
 
     /// Dumps may have made the table since the plan was made, with other triggers.
-    async fn check_again(&self, connection: &mut MySqlConnection, table: &Table<Reading>) -> Result<()> {
+    async fn check_again(&self, connection: &mut Connection, table: &Table<Reading>) -> Result<()> {
         let mut seen = self.seen.lock().await;
         if !seen.checked.contains(&table.name) {
             let remarks = check_table(connection, table, &self.options).await?;
@@ -208,7 +208,7 @@ impl MySqlTarget {
     async fn restore_rows(
         &self,
         cx: &Context,
-        connection: &mut MySqlConnection,
+        connection: &mut Connection,
         manifest: &Manifest,
         rows: RowStream,
     ) -> Result<Restored> {
@@ -245,7 +245,9 @@ impl MySqlTarget {
             .hint(COLUMN_TYPES));
         }
         let limit = REPLACING + Duration::from_millis(manifest.rows);
-        within(cx, limit, "put the day in place", self.put_in_place(cx, connection, day, &staging, loose)).await?;
+        // A large future, boxed.
+        let putting = Box::pin(self.put_in_place(cx, connection, day, &staging, loose));
+        within(cx, limit, "put the day in place", putting).await?;
         within(cx, STEP, "drop the table beside it", staging.drop(connection)).await?;
         self.seen.lock().await.staged = None;
         Ok(Restored::Written)
@@ -253,7 +255,7 @@ impl MySqlTarget {
 
     /// Where there is nothing to be replaced, rows need no table to wait in: the transaction that loads them ends
     /// well only when they have been read again and compared.
-    async fn fill(&self, cx: &Context, connection: &mut MySqlConnection, day: Day<'_>, rows: RowStream) -> Result<()> {
+    async fn fill(&self, cx: &Context, connection: &mut Connection, day: Day<'_>, rows: RowStream) -> Result<()> {
         within(cx, STEP, "begin a transaction", execute(connection, "START TRANSACTION")).await?;
         let loose = load(cx, connection, day.table, day.manifest, rows).await?;
         let limit = REPLACING + Duration::from_millis(day.manifest.rows);
@@ -264,7 +266,7 @@ impl MySqlTarget {
     async fn put_in_place(
         &self,
         cx: &Context,
-        connection: &mut MySqlConnection,
+        connection: &mut Connection,
         day: Day<'_>,
         staging: &Staging,
         loose: bool,
@@ -290,7 +292,7 @@ impl MySqlTarget {
     async fn conclude(
         &self,
         cx: &Context,
-        connection: &mut MySqlConnection,
+        connection: &mut Connection,
         Day { manifest, table, renumbered, .. }: Day<'_>,
         loose: bool,
     ) -> Result<()> {
@@ -321,7 +323,7 @@ impl MySqlTarget {
 /// Loads rows into a table; tells whether there are values that only a lenient server takes.
 async fn load(
     cx: &Context,
-    connection: &mut MySqlConnection,
+    connection: &mut Connection,
     table: &Table<Reading>,
     manifest: &Manifest,
     mut rows: RowStream,
@@ -365,15 +367,16 @@ fn same(found: &Facts, manifest: &Manifest) -> bool {
 /// What stands under a condition.
 async fn facts(
     cx: &Context,
-    connection: &mut MySqlConnection,
+    connection: &mut Connection,
     table: &Arc<Table<Reading>>,
     condition: &str,
     renumbered: &[String],
 ) -> Result<Facts> {
     let select = format!("SELECT {} FROM {} WHERE {condition}", BatchDecoder::select_list(table), quoted(&table.name));
     let mut gatherer = FactGatherer::new(&table.schema, renumbered);
-    let mut batches = batches_of(connection, table, select);
-    while let Some(batch) = within(cx, STEP, "read the rows that are there", batches.try_next()).await? {
+    let doing = "read the rows that are there";
+    let mut batches = within(cx, STEP, doing, BatchesOf::select(connection, table, &select)).await?;
+    while let Some(batch) = within(cx, STEP, doing, batches.next()).await? {
         tokio::task::block_in_place(|| gatherer.add(&batch))?;
     }
     Ok(gatherer.finish())
@@ -410,7 +413,7 @@ impl target::Target for MySqlTarget {
                 self.give_back(connection, done).await
             }
             Payload::Objects(objects) => {
-                let done = dumped::restore(cx, &self.target.login, &self.options, objects).await;
+                let done = dumped::restore(cx, &self.target.server, &self.options, objects).await;
                 self.seen.lock().await.checked.clear();
                 done.map(|()| Restored::Written)
             }

@@ -1,9 +1,9 @@
 //! What our own account may do, by `SHOW GRANTS`: the server hides what it may not see, and calls that no error.
 
 use cdrvault_pipeline::error::Result;
-use sqlx::MySqlConnection;
 
 use super::connect::{query, text};
+use super::wire::Connection;
 
 /// The rights of the account that a connection belongs to, those of its active roles included.
 #[derive(Debug)]
@@ -26,17 +26,17 @@ enum On {
 }
 
 impl Rights {
-    pub(crate) async fn of(connection: &mut MySqlConnection) -> Result<Self> {
+    pub(crate) async fn of(connection: &mut Connection) -> Result<Self> {
         // MariaDB counts roles in by itself. MySQL, whose roles have hosts, wants them named.
         let role = query(connection, "SELECT CURRENT_ROLE()").await;
-        let role = role.ok().and_then(|rows| rows.first().and_then(|row| text(row, 0).ok().flatten()));
+        let role = role.ok().and_then(|rows| rows.first().and_then(|row| text(row, 0)));
         let sql = match role.filter(|role| role.contains("`@`")) {
             Some(roles) => format!("SHOW GRANTS FOR CURRENT_USER() USING {roles}"),
             None => "SHOW GRANTS".to_owned(),
         };
         let lines = query(connection, &sql).await?;
-        let lines = lines.iter().map(|row| text(row, 0).map(Option::unwrap_or_default)).collect::<Result<Vec<_>>>()?;
-        Ok(Self(lines.iter().filter_map(|line| parse(line)).collect()))
+        let lines = lines.iter().map(|row| text(row, 0).unwrap_or_default());
+        Ok(Self(lines.filter_map(|line| parse(&line)).collect()))
     }
 
     /// Whether a right is given on all of a database.

@@ -13,7 +13,6 @@ use cdrvault_pipeline::stage::{OnAnnounced, Opened, Session, Snapshot};
 use cdrvault_pipeline::tripwire::Tripwire;
 use futures::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
-use sqlx::MySqlConnection;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
@@ -22,6 +21,7 @@ use super::connect::{ANSWER, Target, hang_up, literal, query_integer, within};
 use super::holder::{Holder, lost_lock};
 use super::snapshot::MySqlSnapshot;
 use super::{queue, walk};
+use super::wire::Connection;
 use crate::database::jobs::JobIds;
 use crate::database::tables::{Found, Queued, Table, Tables};
 
@@ -40,7 +40,7 @@ pub(crate) struct MySqlSession {
     snapshot_limit: Duration,
     locked: Arc<Mutex<Option<Locked>>>,
     /// For questions that need no lock: days, sums, columns.
-    asking: Mutex<Option<MySqlConnection>>,
+    asking: Mutex<Option<Connection>>,
     heartbeat: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -68,7 +68,7 @@ impl MySqlSession {
     }
 
     /// Runs questions on the connection that is kept for them; it is not used again after an error.
-    async fn ask<T>(&self, cx: &Context, question: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T>) -> Result<T> {
+    async fn ask<T>(&self, cx: &Context, question: impl AsyncFnOnce(&mut Connection) -> Result<T>) -> Result<T> {
         let mut kept = cx.unless_cancelled(async { Ok(self.asking.lock().await) }).await?;
         let mut connection = match kept.take() {
             Some(connection) => connection,

@@ -9,9 +9,7 @@ use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::partition::Partition;
 use cdrvault_pipeline::stage::Snapshot;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use sqlx::{AssertSqlSafe, MySqlConnection};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::columns::Reading;
@@ -19,6 +17,7 @@ use super::connect::{ANSWER, execute, hang_up, query_integer, quoted, within};
 use super::decode::BatchDecoder;
 use super::error::explain;
 use super::walk::condition;
+use super::wire::{Connection, Selected};
 use crate::database::reading::{Batches, read_ahead};
 use crate::database::tables::Table;
 
@@ -27,7 +26,7 @@ const STALL: Duration = Duration::from_mins(10);
 
 /// An open transaction. One partition is read at a time, since they share its connection.
 pub(super) struct MySqlSnapshot {
-    connection: Arc<Mutex<Option<MySqlConnection>>>,
+    connection: Arc<Mutex<Option<Connection>>>,
     opened: Timestamp,
     /// A snapshot blocks ALTER TABLE, so it must end.
     deadline: Instant,
@@ -40,7 +39,7 @@ impl Snapshot for MySqlSnapshot {
 }
 
 impl MySqlSnapshot {
-    pub(super) async fn open(cx: &Context, mut connection: MySqlConnection, limit: Duration) -> Result<Self> {
+    pub(super) async fn open(cx: &Context, mut connection: Connection, limit: Duration) -> Result<Self> {
         let opening = async {
             execute(&mut connection, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
             execute(&mut connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await
@@ -92,9 +91,9 @@ impl Drop for MySqlSnapshot {
 /// Reads one partition into a channel.
 struct Reader {
     cx: Context,
-    connection: MySqlConnection,
+    connection: Connection,
     /// Where the connection goes when all was read.
-    shared: OwnedMutexGuard<Option<MySqlConnection>>,
+    shared: OwnedMutexGuard<Option<Connection>>,
     table: Arc<Table<Reading>>,
     select: String,
     doing: String,
@@ -105,8 +104,9 @@ impl Reader {
     async fn run(mut self, batches: Batches) -> Result<()> {
         let mut read: i64 = 0;
         {
-            let mut found = batches_of(&mut self.connection, &self.table, self.select);
-            while let Some(batch) = in_time(&self.cx, self.deadline, &self.doing, found.try_next()).await? {
+            let selecting = BatchesOf::select(&mut self.connection, &self.table, &self.select);
+            let mut found = in_time(&self.cx, self.deadline, &self.doing, selecting).await?;
+            while let Some(batch) = in_time(&self.cx, self.deadline, &self.doing, found.next()).await? {
                 read += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
                 if batches.send(Ok(batch)).await.is_err() {
                     return Ok(());
@@ -144,28 +144,31 @@ async fn in_time<T>(cx: &Context, deadline: Instant, doing: &str, next: impl Fut
 }
 
 /// The batches of a select of [`BatchDecoder::select_list`].
-pub(super) fn batches_of<'c>(
-    connection: &'c mut MySqlConnection,
-    table: &Arc<Table<Reading>>,
-    select: String,
-) -> BoxStream<'c, Result<RecordBatch>> {
-    let doing = format!("read table {}", table.name);
-    let rows = sqlx::query(AssertSqlSafe(select)).fetch(connection);
-    let state = (rows, Some(BatchDecoder::new(Arc::clone(table))), doing);
-    let batches = futures::stream::try_unfold(state, |(mut rows, mut decoder, doing)| async move {
-        while let Some(decoding) = &mut decoder {
-            match rows.try_next().await.map_err(|error| explain(&doing, error))? {
-                Some(row) => {
-                    if let Some(batch) = decoding.push(&row)? {
-                        return Ok(Some((batch, (rows, decoder, doing))));
-                    }
-                }
-                None => return Ok(decoding.finish()?.map(|batch| (batch, (rows, None, doing)))),
+pub(super) struct BatchesOf<'c> {
+    rows: Selected<'c>,
+    /// `None` once all rows came.
+    decoder: Option<BatchDecoder>,
+    doing: String,
+}
+
+impl<'c> BatchesOf<'c> {
+    pub(super) async fn select(connection: &'c mut Connection, table: &Arc<Table<Reading>>, sql: &str) -> Result<Self> {
+        let doing = format!("read table {}", table.name);
+        let rows = connection.select(sql).await.map_err(|error| explain(&doing, error))?;
+        Ok(Self { rows, decoder: Some(BatchDecoder::new(Arc::clone(table))), doing })
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        let Some(decoder) = &mut self.decoder else { return Ok(None) };
+        while let Some(row) = self.rows.next().await.map_err(|error| explain(&self.doing, error))? {
+            if let Some(batch) = decoder.push(&row)? {
+                return Ok(Some(batch));
             }
         }
-        Ok(None)
-    });
-    batches.boxed()
+        let last = decoder.finish();
+        self.decoder = None;
+        last
+    }
 }
 
 fn lost() -> Error {

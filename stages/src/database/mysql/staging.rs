@@ -4,12 +4,12 @@ use arrow_array::RecordBatch;
 use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
 use cdrvault_pipeline::raw::RAW_COLUMN;
 use sha2::{Digest as _, Sha256};
-use sqlx::{AssertSqlSafe, MySqlConnection};
 
 use super::columns::Reading;
 use super::connect::{execute, integer, query, query_integer, quoted, text};
 use super::error::explain;
-use super::literal::{self, Bound};
+use super::literal;
+use super::wire::{Bound, Connection};
 use crate::cells::{Cell, Rows};
 use crate::database::tables::Table;
 
@@ -40,7 +40,7 @@ pub(super) struct Staging {
 impl Staging {
     /// An empty table of the same form: a temporary one, where the engine has such. A strict server might refuse a form
     /// that it once took.
-    pub(super) async fn make(connection: &mut MySqlConnection, table: &str) -> Result<Self> {
+    pub(super) async fn make(connection: &mut Connection, table: &str) -> Result<Self> {
         execute(connection, LOOSE).await?;
         let made = async {
             if let Some(staging) = Self::temporary(connection, table).await? {
@@ -57,7 +57,7 @@ impl Staging {
     }
 
     /// `None` where the engine has no temporary tables.
-    pub(super) async fn temporary(connection: &mut MySqlConnection, table: &str) -> Result<Option<Self>> {
+    pub(super) async fn temporary(connection: &mut Connection, table: &str) -> Result<Option<Self>> {
         let name = name_of(table);
         let (like, quoted_name) = (quoted(table), quoted(&name));
         execute(connection, &format!("DROP TEMPORARY TABLE IF EXISTS {quoted_name}")).await?;
@@ -75,7 +75,7 @@ impl Staging {
         Table::new(&self.name, date_column, *date_nullable, columns.clone(), key.clone())
     }
 
-    pub(super) async fn drop(&self, connection: &mut MySqlConnection) -> Result<()> {
+    pub(super) async fn drop(&self, connection: &mut Connection) -> Result<()> {
         let temporary = if self.temporary { "TEMPORARY " } else { "" };
         execute(connection, &format!("DROP {temporary}TABLE IF EXISTS {}", quoted(&self.name))).await.map(drop)
     }
@@ -94,15 +94,15 @@ fn name_of(table: &str) -> String {
 }
 
 /// An error unless the last statement had no warning, or only that of an ENUM's error value.
-pub(super) async fn no_warnings(connection: &mut MySqlConnection, loose: bool) -> Result<()> {
+pub(super) async fn no_warnings(connection: &mut Connection, loose: bool) -> Result<()> {
     if query_integer(connection, "SELECT @@warning_count").await? == Some(0) {
         return Ok(());
     }
     for row in query(connection, "SHOW WARNINGS").await? {
-        if loose && integer(&row, 1)? == Some(TRUNCATED) {
+        if loose && integer(&row, 1) == Some(TRUNCATED) {
             continue;
         }
-        let what = text(&row, 2)?.unwrap_or_default();
+        let what = text(&row, 2).unwrap_or_default();
         return Err(Error::new(Kind::Refused, format!("the server warns: {what}")));
     }
     Ok(())
@@ -132,7 +132,7 @@ struct Long {
 }
 
 impl<'a> Loading<'a> {
-    pub(super) async fn new(connection: &mut MySqlConnection, table: &'a Table<Reading>, own: bool) -> Result<Self> {
+    pub(super) async fn new(connection: &mut Connection, table: &'a Table<Reading>, own: bool) -> Result<Self> {
         let packet = query_integer(connection, "SELECT @@max_allowed_packet").await?;
         let packet = packet.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(STATEMENT_BYTES * 4);
         let names: Vec<String> = table.columns.iter().map(|column| quoted(column.field.name())).collect();
@@ -142,7 +142,7 @@ impl<'a> Loading<'a> {
         Ok(Self { table, head, statement, odd, any_odd: false, limit, packet, long: None, own })
     }
 
-    pub(super) async fn add(&mut self, connection: &mut MySqlConnection, batch: &RecordBatch) -> Result<()> {
+    pub(super) async fn add(&mut self, connection: &mut Connection, batch: &RecordBatch) -> Result<()> {
         let mut row = 0;
         while row < batch.num_rows() {
             row = self.push_rows(batch, row)?;
@@ -216,7 +216,7 @@ impl<'a> Loading<'a> {
         Ok(batch.num_rows())
     }
 
-    async fn send(&mut self, connection: &mut MySqlConnection) -> Result<()> {
+    async fn send(&mut self, connection: &mut Connection) -> Result<()> {
         if !self.statement.is_empty() {
             execute(connection, &self.statement).await?;
             no_warnings(connection, false).await?;
@@ -225,7 +225,7 @@ impl<'a> Loading<'a> {
         Ok(())
     }
 
-    async fn send_odd(&mut self, connection: &mut MySqlConnection) -> Result<()> {
+    async fn send_odd(&mut self, connection: &mut Connection) -> Result<()> {
         if !self.odd.is_empty() {
             self.any_odd = true;
             execute(connection, LOOSE).await?;
@@ -238,7 +238,7 @@ impl<'a> Loading<'a> {
     }
 
     /// By the binary protocol, which sends bytes as they are.
-    async fn send_long(&mut self, connection: &mut MySqlConnection, long: Long) -> Result<()> {
+    async fn send_long(&mut self, connection: &mut Connection, long: Long) -> Result<()> {
         let length: usize = long.bound.iter().map(Bound::len).sum();
         // What else is in the packet: types and lengths.
         if length + long.bound.len() * 16 + 64 > self.packet {
@@ -249,20 +249,14 @@ impl<'a> Loading<'a> {
             self.any_odd = true;
             execute(connection, LOOSE).await?;
         }
-        let mut insert = sqlx::query(AssertSqlSafe(long.statement)).persistent(false);
-        for value in long.bound {
-            insert = match value {
-                Bound::Text(text) => insert.bind(text),
-                Bound::Bytes(bytes) => insert.bind(bytes),
-            };
-        }
-        insert.execute(&mut *connection).await.map_err(|error| explain("load a long row", error))?;
+        let loaded = connection.execute_with(&long.statement, &long.bound).await;
+        loaded.map_err(|error| explain("load a long row", error))?;
         no_warnings(connection, !long.strict).await?;
         if long.strict { Ok(()) } else { execute(connection, STRICT).await.map(drop) }
     }
 
     /// Sends the rest; tells whether there are values that only a lenient server takes.
-    pub(super) async fn finish(&mut self, connection: &mut MySqlConnection) -> Result<bool> {
+    pub(super) async fn finish(&mut self, connection: &mut Connection) -> Result<bool> {
         self.send(connection).await?;
         self.send_odd(connection).await?;
         Ok(self.any_odd)

@@ -4,16 +4,16 @@ use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::partition::{DayRange, Partition};
 use cdrvault_pipeline::tripwire::{Sum, Tripwire};
 use jiff::civil::Date;
-use sqlx::MySqlConnection;
 
 use super::columns::Reading;
 use super::connect::{integer, query, quoted, text};
 use super::decode::{parts_in_text, valid_date};
+use super::wire::Connection;
 use crate::calendar::first_day_after;
 use crate::database::tables::{Found, Table};
 
 /// Finds the days that have rows, one index look-up each, and the gaps in the calendar that have rows.
-async fn walk(connection: &mut MySqlConnection, table: &Table<Reading>, range: DayRange) -> Result<Walked> {
+async fn walk(connection: &mut Connection, table: &Table<Reading>, range: DayRange) -> Result<Walked> {
     let (column, name) = (quoted(&table.date_column), quoted(&table.name));
     let mut walked = Walked::default();
     if table.date_nullable {
@@ -30,7 +30,7 @@ async fn walk(connection: &mut MySqlConnection, table: &Table<Reading>, range: D
     loop {
         let sql = format!("SELECT MIN({column}) FROM {name} WHERE {after}");
         let rows = query(connection, &sql).await?;
-        let Some(found) = rows.first().map(|row| text(row, 0)).transpose()?.flatten() else { break };
+        let Some(found) = rows.first().and_then(|row| text(row, 0)) else { break };
         let parts = parts_in_text(&found).ok_or_else(|| {
             Error::new(Kind::Damaged, format!("column {column} of table {name} holds `{found}`, which is no date"))
         })?;
@@ -64,7 +64,7 @@ struct Walked {
     nulls: bool,
 }
 
-pub(super) async fn days(connection: &mut MySqlConnection, table: &Table<Reading>, range: DayRange) -> Result<Found> {
+pub(super) async fn days(connection: &mut Connection, table: &Table<Reading>, range: DayRange) -> Result<Found> {
     let walked = walk(connection, table, range).await?;
     Ok(Found { undated: walked.nulls || !walked.gaps.is_empty(), days: walked.days })
 }
@@ -72,7 +72,7 @@ pub(super) async fn days(connection: &mut MySqlConnection, table: &Table<Reading
 /// The condition that selects a partition's rows, by the primary key. A day ends with its last microsecond, not with
 /// the next day: between `2024-02-29 23:59:59.999999` and `2024-03-01` there may be `2024-02-31`.
 pub(super) async fn condition(
-    connection: &mut MySqlConnection,
+    connection: &mut Connection,
     table: &Table<Reading>,
     partition: Partition,
 ) -> Result<String> {
@@ -94,7 +94,7 @@ pub(super) async fn condition(
 
 /// `COUNT(*)` and the sums of a partition.
 pub(super) async fn tripwire(
-    connection: &mut MySqlConnection,
+    connection: &mut Connection,
     table: &Table<Reading>,
     partition: Partition,
 ) -> Result<Tripwire> {
@@ -115,10 +115,10 @@ pub(super) async fn tripwire(
     let rows = query(connection, &sql).await?;
     let mut wire = Tripwire::default();
     let Some(row) = rows.first() else { return Ok(wire) };
-    wire.rows = integer(row, 0)?.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+    wire.rows = integer(row, 0).and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
     for (at, (name, _)) in summed.iter().enumerate() {
         // A sum over no values is NULL.
-        let sum = match text(row, at + 1)? {
+        let sum = match text(row, at + 1) {
             None => Some(0),
             Some(digits) => digits.parse().ok(),
         };

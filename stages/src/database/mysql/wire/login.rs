@@ -1,0 +1,158 @@
+//! How a connection begins: the server's greeting, encryption, and the proof of who we are.
+
+use mysql_common::auth::plugins::{AuthProc, ChallengeResponsePlugin as _, Context};
+use mysql_common::constants::CapabilityFlags as Capabilities;
+use mysql_common::io::ParseBuf;
+use mysql_common::packets::{AuthPlugin, AuthSwitchRequest, HandshakePacket, HandshakeResponse, SslRequest};
+use mysql_common::proto::MySerialize;
+use secrecy::ExposeSecret as _;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::packets::{Packets, Stream};
+use super::{END, ERROR, Failure, OK, Place, Server, Tls, tls};
+
+/// The longest packet that we take.
+const LONGEST: u32 = 1 << 30;
+
+/// `utf8mb4_general_ci`, which all servers know.
+const COLLATION: u8 = 45;
+
+/// More of a challenge, or of what follows it.
+const MORE: u8 = 0x01;
+
+/// A statement tells how many rows it found, not how many it changed. Files of ours are not offered.
+const WANTED: Capabilities = Capabilities::CLIENT_PROTOCOL_41
+    .union(Capabilities::CLIENT_SECURE_CONNECTION)
+    .union(Capabilities::CLIENT_PLUGIN_AUTH)
+    .union(Capabilities::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA)
+    .union(Capabilities::CLIENT_CONNECT_WITH_DB)
+    .union(Capabilities::CLIENT_TRANSACTIONS)
+    .union(Capabilities::CLIENT_FOUND_ROWS);
+
+/// Connects and logs in.
+pub(super) async fn log_in(server: &Server) -> Result<Packets, Failure> {
+    let stream: Box<dyn Stream> = match &server.place {
+        Place::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            stream.set_nodelay(true)?;
+            Box::new(stream)
+        }
+        Place::Socket(path) => Box::new(UnixStream::connect(path).await?),
+    };
+    let mut packets = Packets::new(stream, 0);
+    let at = packets.next().await?;
+    let greeting = packets.bytes(at);
+    if greeting.first() == Some(&ERROR) {
+        return Err(Failure::from_packet(greeting));
+    }
+    let greeting = ParseBuf(greeting).parse::<HandshakePacket<'_>>(())?.into_owned();
+    let mut capabilities = WANTED & greeting.capabilities();
+    if !capabilities.contains(Capabilities::CLIENT_PROTOCOL_41 | Capabilities::CLIENT_SECURE_CONNECTION) {
+        return Err(Failure::protocol("this is no server of MariaDB, or of MySQL since 4.1"));
+    }
+    let is_local = matches!(server.place, Place::Socket(_));
+    let is_encrypted = match server.tls {
+        Tls::Disabled => false,
+        // What goes through a socket of this machine needs none.
+        Tls::Preferred => !is_local && greeting.capabilities().contains(Capabilities::CLIENT_SSL),
+        Tls::Required | Tls::VerifyCa | Tls::VerifyIdentity => true,
+    };
+    if is_encrypted {
+        if !greeting.capabilities().contains(Capabilities::CLIENT_SSL) {
+            return Err(Failure::Tls("the server does not offer it".to_owned()));
+        }
+        capabilities |= Capabilities::CLIENT_SSL;
+        packets.send(&[&serialized(&SslRequest::new(capabilities, LONGEST, COLLATION))]).await?;
+        let (stream, number) = packets.into_stream()?;
+        packets = Packets::new(tls::encrypt(stream, server).await?, number);
+    }
+    let password = server.password.as_ref().map(|password| password.expose_secret().as_bytes());
+    let mut proof = Proof { password: password.unwrap_or_default(), nonce: greeting.nonce(), is_local, is_encrypted };
+    // An account may want another way than the one that the server proposes; it says so in its answer to this.
+    let proposed = greeting.auth_plugin().filter(is_known).unwrap_or(AuthPlugin::MysqlNativePassword);
+    let mut procedure = begin(&proposed)?;
+    let response = HandshakeResponse::new(
+        proof.answer(&mut procedure, None)?,
+        greeting.server_version_parsed().unwrap_or((5, 5, 3)),
+        Some(server.user.as_bytes()),
+        Some(server.database.as_bytes()),
+        Some(proposed.borrow()),
+        capabilities,
+        None,
+        LONGEST,
+    );
+    packets.send(&[&serialized(&response)]).await?;
+    loop {
+        let at = packets.next().await?;
+        let answer = match packets.bytes(at) {
+            [OK, ..] => return Ok(packets),
+            said @ [ERROR, ..] => return Err(Failure::from_packet(said)),
+            [END] => return Err(Failure::Login("by the way of servers before 4.1, which anybody can listen to".into())),
+            said @ [END, ..] => {
+                let switch: AuthSwitchRequest<'_> = ParseBuf(said).parse(())?;
+                procedure = begin(&switch.auth_plugin())?;
+                proof.nonce = switch.plugin_data().to_vec();
+                Some(proof.answer(&mut procedure, None)?.unwrap_or_default())
+            }
+            [MORE, challenge @ ..] => proof.answer(&mut procedure, Some(challenge))?,
+            _ => return Err(Failure::protocol("an answer to a login that is none")),
+        };
+        if let Some(answer) = answer {
+            packets.send(&[&answer]).await?;
+        }
+    }
+}
+
+fn serialized(packet: &impl MySerialize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    packet.serialize(&mut bytes);
+    bytes
+}
+
+/// Whether it neither sends the password itself nor what could be used in its place.
+fn is_known(plugin: &AuthPlugin<'_>) -> bool {
+    !matches!(plugin, AuthPlugin::Other(_) | AuthPlugin::MysqlOldPassword | AuthPlugin::MysqlClearPassword)
+}
+
+fn begin(plugin: &AuthPlugin<'_>) -> Result<AuthProc, Failure> {
+    let refused = || Failure::Login(format!("with `{}`", String::from_utf8_lossy(plugin.as_bytes())));
+    if is_known(plugin) { plugin.init().map_err(|_| refused()) } else { Err(refused()) }
+}
+
+/// What a way to log in may need.
+struct Proof<'s> {
+    password: &'s [u8],
+    nonce: Vec<u8>,
+    is_local: bool,
+    is_encrypted: bool,
+}
+
+impl Proof<'_> {
+    /// The answer to a challenge, if there is one to give; the first challenge is the nonce.
+    fn answer(&self, procedure: &mut AuthProc, challenge: Option<&[u8]>) -> Result<Option<Vec<u8>>, Failure> {
+        let response = procedure.run(self, challenge.unwrap_or(&self.nonce));
+        response.map(|response| response.data().map(<[u8]>::to_vec)).map_err(|error| Failure::Login(error.to_string()))
+    }
+}
+
+impl Context for &Proof<'_> {
+    fn pass(&self) -> &[u8] {
+        self.password
+    }
+
+    fn is_ipc_transport(&self) -> bool {
+        self.is_local
+    }
+
+    fn is_tls_transport(&self) -> bool {
+        self.is_encrypted
+    }
+
+    fn scramble(&self) -> &[u8] {
+        &self.nonce
+    }
+
+    fn server_key_pem(&self) -> Option<&[u8]> {
+        None
+    }
+}

@@ -1,0 +1,294 @@
+//! A connection to MariaDB or MySQL, of which we read rows as they arrive.
+//!
+//! The drivers of Rust make an object of each row, and one of each value. What is read here are the bytes of the packets,
+//! which go into Arrow's builders from where they lie. The form of the packets of a login, and the ways to prove who one
+//! is, come from the `mysql_common` crate; the forms of the others are those of
+//! <https://mariadb.com/kb/en/clientserver-protocol/>.
+
+mod failure;
+mod login;
+mod packets;
+mod rows;
+mod tls;
+
+use std::path::PathBuf;
+
+use mysql_common::io::ParseBuf;
+use mysql_common::packets::StmtPacket;
+use secrecy::SecretString;
+
+pub(crate) use self::failure::Failure;
+use self::packets::Packets;
+pub(crate) use self::rows::{BinaryRow, Row};
+use self::rows::{Kind, Spans};
+pub(crate) use self::tls::Tls;
+
+/// What completes an answer, or a part of one.
+const OK: u8 = 0x00;
+const ERROR: u8 = 0xff;
+const END: u8 = 0xfe;
+/// The server wants a file of ours.
+const LOCAL_INFILE: u8 = 0xfb;
+
+const QUIT: u8 = 0x01;
+const QUERY: u8 = 0x03;
+const PING: u8 = 0x0e;
+const PREPARE: u8 = 0x16;
+const EXECUTE: u8 = 0x17;
+const CLOSE: u8 = 0x19;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// Where a server listens, and as whom to log in.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) place: Place,
+    pub(crate) user: String,
+    pub(crate) password: Option<SecretString>,
+    pub(crate) database: String,
+    pub(crate) tls: Tls,
+    /// PEM file of the authority that is trusted instead of the system's.
+    pub(crate) tls_ca: Option<PathBuf>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    Tcp { host: String, port: u16 },
+    Socket(PathBuf),
+}
+
+/// A value that is sent beside its statement.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+/// A connection that is logged in.
+pub(crate) struct Connection {
+    packets: Packets,
+    /// A statement was begun and its answer was not read to its end: what comes next belongs to it.
+    under_way: bool,
+}
+
+impl Connection {
+    pub(crate) async fn open(server: &Server) -> Result<Self> {
+        Ok(Self { packets: login::log_in(server).await?, under_way: false })
+    }
+
+    /// Runs a statement by the text protocol; tells how many rows it touched.
+    pub(crate) async fn execute(&mut self, sql: &str) -> Result<u64> {
+        self.begin(QUERY, sql.as_bytes()).await?;
+        match self.answer().await? {
+            Answer::Done { touched } => Ok(touched),
+            Answer::Columns(count) => {
+                self.skip_columns(count).await?;
+                while self.row().await?.is_some() {}
+                Ok(0)
+            }
+        }
+    }
+
+    /// Runs a query by the text protocol and gives all of its rows. It costs one round trip.
+    pub(crate) async fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
+        self.begin(QUERY, sql.as_bytes()).await?;
+        let mut rows = Vec::new();
+        if let Answer::Columns(count) = self.answer().await? {
+            self.skip_columns(count).await?;
+            while let Some(at) = self.row().await? {
+                rows.push(Row::parse(self.packets.bytes(at), count)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Runs a query by the binary protocol; its rows are to be read one by one.
+    pub(crate) async fn select(&mut self, sql: &str) -> Result<Selected<'_>> {
+        let statement = self.prepare(sql).await?;
+        self.begin(EXECUTE, &statement.execution(&[])).await?;
+        let Answer::Columns(count) = self.answer().await? else {
+            return Err(Failure::protocol("a query has no columns"));
+        };
+        let mut kinds = Vec::with_capacity(count);
+        for _ in 0..count {
+            let column = self.packets.next().await?;
+            kinds.push(Kind::of_column(self.packets.bytes(column))?);
+        }
+        self.end_of_columns().await?;
+        Ok(Selected { connection: self, statement, spans: Spans::new(kinds) })
+    }
+
+    /// Runs a statement whose question marks stand for these values; tells how many rows it touched.
+    pub(crate) async fn execute_with(&mut self, sql: &str, values: &[Bound]) -> Result<u64> {
+        let statement = self.prepare(sql).await?;
+        self.begin(EXECUTE, &statement.execution(values)).await?;
+        let Answer::Done { touched } = self.answer().await? else {
+            return Err(Failure::protocol("a statement that should only write gives rows"));
+        };
+        self.close_statement(statement).await?;
+        Ok(touched)
+    }
+
+    pub(crate) async fn ping(&mut self) -> Result<()> {
+        self.begin(PING, &[]).await?;
+        self.answer().await.map(drop)
+    }
+
+    /// Says goodbye, so that the server does not note a connection that broke off.
+    pub(crate) async fn close(mut self) -> Result<()> {
+        self.packets.command(QUIT, &[]).await?;
+        self.packets.shut().await
+    }
+
+    async fn begin(&mut self, command: u8, body: &[u8]) -> Result<()> {
+        if self.under_way {
+            return Err(Failure::protocol("the statement before was given up halfway"));
+        }
+        self.under_way = true;
+        self.packets.command(command, body).await
+    }
+
+    /// How the answer to a command begins.
+    async fn answer(&mut self) -> Result<Answer> {
+        let at = self.packets.next().await?;
+        let packet = self.packets.bytes(at);
+        match packet.first() {
+            Some(&OK) => {
+                let touched = rows::length(packet, &mut 1)?;
+                self.under_way = false;
+                Ok(Answer::Done { touched })
+            }
+            Some(&ERROR) => {
+                self.under_way = false;
+                Err(Failure::from_packet(packet))
+            }
+            Some(&LOCAL_INFILE) => Err(Failure::protocol("the server asks for a file of this machine")),
+            Some(_) => {
+                let count = usize::try_from(rows::length(packet, &mut 0)?);
+                Ok(Answer::Columns(count.map_err(|_| Failure::protocol("too many columns"))?))
+            }
+            None => Err(Failure::protocol("an empty packet")),
+        }
+    }
+
+    async fn skip_columns(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            self.packets.next().await?;
+        }
+        self.end_of_columns().await
+    }
+
+    async fn end_of_columns(&mut self) -> Result<()> {
+        let at = self.packets.next().await?;
+        match self.packets.bytes(at).first() {
+            Some(&END) => Ok(()),
+            _ => Err(Failure::protocol("the columns of a result do not end where they should")),
+        }
+    }
+
+    /// Where the next row of a result lies; `None` after the last one.
+    async fn row(&mut self) -> Result<Option<packets::At>> {
+        let at = self.packets.next().await?;
+        let packet = self.packets.bytes(at);
+        match packet.first() {
+            // A text of 16 MiB and more begins with the same byte.
+            Some(&END) if packet.len() < 9 => {
+                self.under_way = false;
+                Ok(None)
+            }
+            Some(&ERROR) => {
+                self.under_way = false;
+                Err(Failure::from_packet(packet))
+            }
+            _ => Ok(Some(at)),
+        }
+    }
+
+    async fn prepare(&mut self, sql: &str) -> Result<Statement> {
+        self.begin(PREPARE, sql.as_bytes()).await?;
+        let at = self.packets.next().await?;
+        let packet = self.packets.bytes(at);
+        if packet.first() == Some(&ERROR) {
+            self.under_way = false;
+            return Err(Failure::from_packet(packet));
+        }
+        let prepared: StmtPacket = ParseBuf(packet).parse(())?;
+        for count in [prepared.num_params(), prepared.num_columns()] {
+            if count > 0 {
+                self.skip_columns(count.into()).await?;
+            }
+        }
+        self.under_way = false;
+        Ok(Statement { id: prepared.statement_id() })
+    }
+
+    /// The server does not answer to this.
+    async fn close_statement(&mut self, statement: Statement) -> Result<()> {
+        self.packets.command(CLOSE, &statement.id.to_le_bytes()).await
+    }
+}
+
+enum Answer {
+    Done { touched: u64 },
+    Columns(usize),
+}
+
+/// A statement that the server knows.
+#[derive(Clone, Copy)]
+struct Statement {
+    id: u32,
+}
+
+impl Statement {
+    fn execution(self, values: &[Bound]) -> Vec<u8> {
+        const NO_CURSOR: u8 = 0;
+        let mut body = self.id.to_le_bytes().to_vec();
+        body.push(NO_CURSOR);
+        body.extend(1_u32.to_le_bytes());
+        if values.is_empty() {
+            return body;
+        }
+        // None of them is NULL, and their types are new.
+        body.resize(body.len() + values.len().div_ceil(8), 0);
+        body.push(1);
+        for value in values {
+            body.extend([if matches!(value, Bound::Text(_)) { rows::VAR_STRING } else { rows::BLOB }, 0]);
+        }
+        for value in values {
+            rows::push_with_length(&mut body, value.bytes());
+        }
+        body
+    }
+}
+
+impl Bound {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes().len()
+    }
+}
+
+/// The rows of a query, as they arrive.
+pub(crate) struct Selected<'c> {
+    connection: &'c mut Connection,
+    statement: Statement,
+    spans: Spans,
+}
+
+impl Selected<'_> {
+    /// The next row. It lies in the buffer of the connection.
+    pub(crate) async fn next(&mut self) -> Result<Option<BinaryRow<'_>>> {
+        if let Some(at) = self.connection.row().await? {
+            return self.spans.of(self.connection.packets.bytes(at)).map(Some);
+        }
+        self.connection.close_statement(self.statement).await?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,160 @@
+//! Packets on a stream: a length of three bytes, a number that counts up, and the bytes themselves.
+
+use std::ops::Range;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::Failure;
+
+/// A packet that is this long goes on in the next one.
+const LONGEST: usize = 0xff_ffff;
+
+const HEADER: usize = 4;
+
+/// So much is read at a time, if it is there.
+const BUFFER: usize = 128 << 10;
+
+/// A buffer that grew beyond this for one packet does not stay so.
+const GROWN: usize = 4 << 20;
+
+/// What packets travel on.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
+
+/// Where a packet lies, until the next one is asked for.
+pub(super) type At = (usize, usize);
+
+/// See the module.
+pub(super) struct Packets {
+    stream: Box<dyn Stream>,
+    buffer: Vec<u8>,
+    /// Which part of the buffer was received and is not read yet.
+    unread: Range<usize>,
+    /// The number of the next packet, in either direction.
+    number: u8,
+}
+
+impl Packets {
+    pub(super) fn new(stream: Box<dyn Stream>, number: u8) -> Self {
+        Self { stream, buffer: vec![0; BUFFER], unread: 0..0, number }
+    }
+
+    /// Gives the stream away, so that it can be encrypted, and the number of the next packet.
+    pub(super) fn into_stream(self) -> Result<(Box<dyn Stream>, u8), Failure> {
+        // What came before encryption began must not count as said under it.
+        if self.unread.is_empty() {
+            Ok((self.stream, self.number))
+        } else {
+            Err(Failure::protocol("the server says something before it may"))
+        }
+    }
+
+    pub(super) fn bytes(&self, (from, to): At) -> &[u8] {
+        &self.buffer[from..to]
+    }
+
+    /// Waits for a packet, unless it is there already.
+    pub(super) async fn next(&mut self) -> Result<At, Failure> {
+        loop {
+            if let Some(at) = self.arrived()? {
+                return Ok(at);
+            }
+            self.receive().await?;
+        }
+    }
+
+    /// The next packet, if all of it has arrived. One that came in parts is put together in its place.
+    fn arrived(&mut self) -> Result<Option<At>, Failure> {
+        let mut lengths = Vec::new();
+        let (mut at, mut number) = (self.unread.start, self.number);
+        loop {
+            let Some(&[a, b, c, found]) = self.buffer[at..self.unread.end].first_chunk::<HEADER>() else {
+                return Ok(None);
+            };
+            if found != number {
+                return Err(Failure::protocol("packets are out of order"));
+            }
+            let length = u32::from_le_bytes([a, b, c, 0]) as usize;
+            if self.unread.end - at < HEADER + length {
+                return Ok(None);
+            }
+            number = number.wrapping_add(1);
+            at += HEADER + length;
+            if length < LONGEST && lengths.is_empty() {
+                self.number = number;
+                self.unread.start = at;
+                return Ok(Some((at - length, at)));
+            }
+            lengths.push(length);
+            if length < LONGEST {
+                break;
+            }
+        }
+        let first = self.unread.start + HEADER;
+        let (mut from, mut to) = (first, first);
+        for length in lengths {
+            self.buffer.copy_within(from..from + length, to);
+            from += length + HEADER;
+            to += length;
+        }
+        self.number = number;
+        self.unread.start = at;
+        Ok(Some((first, to)))
+    }
+
+    /// Receives some bytes, for which it makes room.
+    async fn receive(&mut self) -> Result<(), Failure> {
+        if self.unread.is_empty() {
+            self.unread = 0..0;
+            if self.buffer.len() > GROWN {
+                self.buffer = vec![0; BUFFER];
+            }
+        } else if self.buffer.len() - self.unread.end < BUFFER / 4 {
+            self.buffer.copy_within(self.unread.clone(), 0);
+            self.unread = 0..self.unread.len();
+            if self.buffer.len() - self.unread.end < BUFFER / 4 {
+                self.buffer.resize(self.buffer.len() * 2, 0);
+            }
+        }
+        match self.stream.read(&mut self.buffer[self.unread.end..]).await? {
+            0 => Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the server closed the connection").into()),
+            count => {
+                self.unread.end += count;
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins a conversation with a command.
+    pub(super) async fn command(&mut self, command: u8, body: &[u8]) -> Result<(), Failure> {
+        self.number = 0;
+        self.send(&[&[command], body]).await
+    }
+
+    /// Sends what these parts make together.
+    pub(super) async fn send(&mut self, parts: &[&[u8]]) -> Result<(), Failure> {
+        let mut body = Vec::with_capacity(HEADER + parts.iter().map(|part| part.len()).sum::<usize>());
+        body.extend([0; HEADER]);
+        for part in parts {
+            body.extend_from_slice(part);
+        }
+        let mut start = 0;
+        loop {
+            let length = (body.len() - HEADER - start).min(LONGEST);
+            let [a, b, c, ..] = (length as u64).to_le_bytes();
+            // The header of each part but the first takes the place of bytes that are sent already.
+            body[start..start + HEADER].copy_from_slice(&[a, b, c, self.number]);
+            self.stream.write_all(&body[start..start + HEADER + length]).await?;
+            self.number = self.number.wrapping_add(1);
+            start += length;
+            if length < LONGEST {
+                return Ok(self.stream.flush().await?);
+            }
+        }
+    }
+
+    pub(super) async fn shut(&mut self) -> Result<(), Failure> {
+        Ok(self.stream.shutdown().await?)
+    }
+}

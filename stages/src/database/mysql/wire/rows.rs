@@ -1,0 +1,174 @@
+//! Rows, in the forms of the text protocol and of the binary one.
+
+use mysql_common::constants::ColumnType;
+use mysql_common::io::ParseBuf;
+use mysql_common::packets::Column;
+
+use super::Failure;
+
+/// The types of what is sent.
+pub(super) const VAR_STRING: u8 = ColumnType::MYSQL_TYPE_VAR_STRING as u8;
+pub(super) const BLOB: u8 = ColumnType::MYSQL_TYPE_BLOB as u8;
+
+/// Where a value lies in its packet; no value can begin at the end of the address space.
+type Span = (usize, usize);
+const NULL: Span = (usize::MAX, usize::MAX);
+
+/// A row that is kept.
+pub(crate) struct Row {
+    packet: Vec<u8>,
+    values: Vec<Span>,
+}
+
+impl Row {
+    /// Of the text protocol: each value has its length before it.
+    pub(super) fn parse(packet: &[u8], columns: usize) -> Result<Self, Failure> {
+        const NULL_BYTE: u8 = 0xfb;
+        let mut at = 0;
+        let mut values = Vec::with_capacity(columns);
+        for _ in 0..columns {
+            values.push(if packet.get(at) == Some(&NULL_BYTE) {
+                at += 1;
+                NULL
+            } else {
+                with_length(packet, &mut at)?
+            });
+        }
+        Ok(Self { packet: packet.to_vec(), values })
+    }
+
+    /// The bytes of a value; `None` for NULL, and for a column that is not there.
+    pub(crate) fn get(&self, column: usize) -> Option<&[u8]> {
+        let (from, to) = *self.values.get(column)?;
+        self.packet.get(from..to)
+    }
+}
+
+/// A row of the binary protocol, where it arrived.
+pub(crate) struct BinaryRow<'p> {
+    packet: &'p [u8],
+    values: &'p [Span],
+}
+
+impl BinaryRow<'_> {
+    /// The bytes of a value; `None` for NULL. Those of a date or a time begin with their length.
+    #[inline]
+    pub(crate) fn get(&self, column: usize) -> Option<&[u8]> {
+        let (from, to) = *self.values.get(column)?;
+        self.packet.get(from..to)
+    }
+}
+
+/// How long a value of a column is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Fixed(usize),
+    /// A byte tells, and is part of the value.
+    Time,
+    /// What precedes the value tells.
+    Bytes,
+}
+
+impl Kind {
+    /// Of the packet that describes a column.
+    pub(super) fn of_column(packet: &[u8]) -> Result<Self, Failure> {
+        use ColumnType as Type;
+        let column: Column = ParseBuf(packet).parse(())?;
+        Ok(match column.column_type() {
+            Type::MYSQL_TYPE_NULL => Self::Fixed(0),
+            Type::MYSQL_TYPE_TINY => Self::Fixed(1),
+            Type::MYSQL_TYPE_SHORT | Type::MYSQL_TYPE_YEAR => Self::Fixed(2),
+            Type::MYSQL_TYPE_INT24 | Type::MYSQL_TYPE_LONG | Type::MYSQL_TYPE_FLOAT => Self::Fixed(4),
+            Type::MYSQL_TYPE_LONGLONG | Type::MYSQL_TYPE_DOUBLE => Self::Fixed(8),
+            Type::MYSQL_TYPE_DATE
+            | Type::MYSQL_TYPE_NEWDATE
+            | Type::MYSQL_TYPE_DATETIME
+            | Type::MYSQL_TYPE_DATETIME2
+            | Type::MYSQL_TYPE_TIMESTAMP
+            | Type::MYSQL_TYPE_TIMESTAMP2
+            | Type::MYSQL_TYPE_TIME
+            | Type::MYSQL_TYPE_TIME2 => Self::Time,
+            _ => Self::Bytes,
+        })
+    }
+}
+
+/// Where the values of a binary row lie. Each row takes the place of the one before.
+pub(super) struct Spans {
+    kinds: Vec<Kind>,
+    values: Vec<Span>,
+}
+
+impl Spans {
+    pub(super) fn new(kinds: Vec<Kind>) -> Self {
+        let values = vec![NULL; kinds.len()];
+        Self { kinds, values }
+    }
+
+    /// A zero byte, a bit for each column that is NULL after two that mean nothing, and the values of the others.
+    pub(super) fn of<'p>(&'p mut self, packet: &'p [u8]) -> Result<BinaryRow<'p>, Failure> {
+        let mut at = 1 + (self.kinds.len() + 2).div_ceil(8);
+        let nulls = packet.get(1..at).ok_or_else(too_short)?;
+        for (index, (kind, value)) in self.kinds.iter().zip(&mut self.values).enumerate() {
+            let bit = index + 2;
+            if nulls[bit / 8] & (1 << (bit % 8)) != 0 {
+                *value = NULL;
+                continue;
+            }
+            let length = match kind {
+                Kind::Fixed(length) => *length,
+                Kind::Time => 1 + usize::from(*packet.get(at).ok_or_else(too_short)?),
+                Kind::Bytes => usize::try_from(length(packet, &mut at)?).map_err(|_| too_short())?,
+            };
+            let end = at.checked_add(length).filter(|end| *end <= packet.len()).ok_or_else(too_short)?;
+            *value = (at, end);
+            at = end;
+        }
+        if at != packet.len() {
+            return Err(Failure::protocol("a row is longer than its values"));
+        }
+        Ok(BinaryRow { packet, values: &self.values })
+    }
+}
+
+/// A length as the protocol writes it: in a byte, or in two, three or eight after one that tells so.
+#[inline]
+pub(super) fn length(packet: &[u8], at: &mut usize) -> Result<u64, Failure> {
+    let first = *packet.get(*at).ok_or_else(too_short)?;
+    *at += 1;
+    let width = match first {
+        0..=0xfa => return Ok(first.into()),
+        0xfc => 2,
+        0xfd => 3,
+        0xfe => 8,
+        0xfb | 0xff => return Err(Failure::protocol("a length that is none")),
+    };
+    let digits = packet.get(*at..*at + width).ok_or_else(too_short)?;
+    *at += width;
+    let mut bytes = [0; 8];
+    bytes[..width].copy_from_slice(digits);
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Where a value lies that has its length before it.
+fn with_length(packet: &[u8], at: &mut usize) -> Result<Span, Failure> {
+    let length = usize::try_from(length(packet, at)?).map_err(|_| too_short())?;
+    let end = at.checked_add(length).filter(|end| *end <= packet.len()).ok_or_else(too_short)?;
+    Ok((std::mem::replace(at, end), end))
+}
+
+/// Adds bytes with their length before them.
+pub(super) fn push_with_length(body: &mut Vec<u8>, bytes: &[u8]) {
+    let length = (bytes.len() as u64).to_le_bytes();
+    match bytes.len() {
+        0..=0xfa => body.push(length[0]),
+        0xfb..=0xffff => body.extend([&[0xfc], &length[..2]].concat()),
+        0x1_0000..=0xff_ffff => body.extend([&[0xfd], &length[..3]].concat()),
+        _ => body.extend([&[0xfe], &length[..]].concat()),
+    }
+    body.extend_from_slice(bytes);
+}
+
+fn too_short() -> Failure {
+    Failure::protocol("a packet ends too early")
+}
