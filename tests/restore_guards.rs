@@ -183,6 +183,15 @@ fn a_long_row_comes_back_and_one_longer_than_a_packet_is_told() {
     server.app("SET GLOBAL max_allowed_packet = 16777216");
     ended(&restore(&site, &target, &["--flow", "ar_source_cdr"]), 0, &[]);
     assert!(content() == before);
+
+    // One that comes and goes in parts: a part has at most 16 MiB.
+    server.app("SET GLOBAL max_allowed_packet = 67108864");
+    server.app("UPDATE ar_source_cdr SET bytes = REPEAT(X'00FF275C', 5000000), letters = REPEAT('x', 17000000) ORDER BY id LIMIT 1");
+    site.ok("replay", &["--from", "2026-01-01", "--to", "2026-01-03"]);
+    let before = content();
+    server.app("UPDATE ar_source_cdr SET bytes = NULL, letters = NULL");
+    ended(&restore(&site, &target, &["--flow", "ar_source_cdr"]), 0, &[]);
+    assert!(content() == before);
 }
 
 #[test]

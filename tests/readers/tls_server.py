@@ -1,7 +1,8 @@
 """Serves TLS with certificates that are good, expired, or for another name: tls_server.py DIRECTORY [PORT]
 
 What is said under a good certificate is passed on to the port of this machine, and so are the answers.
-Writes ca.pem and other-ca.pem into the directory, then a line with the three ports to ports.txt.
+Writes ca.pem, other-ca.pem and each certificate with its key (good.pem, expired.pem, other-name.pem) into the directory, then a line
+with the three ports to ports.txt.
 """
 
 import datetime
@@ -59,7 +60,7 @@ def pass_on(secure, server):
                     other.sendall(words)
 
 
-def serve(authority_key, begin, end, host):
+def serve(file, authority_key, begin, end, host):
     key = ec.generate_private_key(ec.SECP256R1())
     made = x509.CertificateBuilder().subject_name(name("server")).issuer_name(name("authority"))
     made = made.public_key(key.public_key()).serial_number(x509.random_serial_number())
@@ -70,7 +71,7 @@ def serve(authority_key, begin, end, host):
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(write(f"server-{made.serial_number}.pem", pem, private))
+    context.load_cert_chain(write(file, pem, private))
     listener = socket.create_server(("127.0.0.1", 0))
 
     def talk(client):
@@ -94,9 +95,9 @@ ours = authority("authority", "ca.pem")
 authority("other authority", "other-ca.pem")
 here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 ports = [
-    serve(ours, now - day, now + day, here),
-    serve(ours, now - 30 * day, now - day, here),
-    serve(ours, now - day, now + day, x509.DNSName("elsewhere.example")),
+    serve("good.pem", ours, now - day, now + day, here),
+    serve("expired.pem", ours, now - 30 * day, now - day, here),
+    serve("other-name.pem", ours, now - day, now + day, x509.DNSName("elsewhere.example")),
 ]
 write("ports.txt.new", " ".join(map(str, ports)).encode())
 os.rename(os.path.join(directory, "ports.txt.new"), os.path.join(directory, "ports.txt"))

@@ -12,7 +12,7 @@ pub(crate) fn explain(doing: &str, failure: Failure) -> Error {
         Failure::Io(io) => from_io(&message, &io),
         Failure::Tls(cause) => Error::new(Kind::Config, format!("{message}: TLS failed: {cause}"))
             .hint("set `tls` and `tls-ca` of the database to what the server offers"),
-        Failure::Login(way) => Error::new(Kind::Config, format!("{message}: the account logs in {way}"))
+        Failure::Login(why) => Error::new(Kind::Config, format!("{message}: {why}"))
             .hint("give it another plugin: `mysql_native_password` or `ed25519` of MariaDB, `caching_sha2_password` of MySQL"),
         Failure::Protocol(cause) => Error::new(Kind::Transient, format!("{message}: protocol error: {cause}")),
     }
@@ -39,7 +39,7 @@ fn from_io(message: &str, io: &std::io::Error) -> Error {
 fn from_server(message: &str, number: u16, text: &str) -> Error {
     let made = |kind| Error::new(kind, format!("{message}: {text} (error {number})"));
     match number {
-        1045 | 1698 => made(Kind::Denied).hint("check the user in `url` and the `password` of the database"),
+        1045 | 1698 | 4151 => made(Kind::Denied).hint("check the user in `url` and the `password` of the database"),
         1044 | 1142 | 1143 | 1227 => {
             made(Kind::Denied).hint("grant what is missing; the manual lists the privileges that are needed")
         }

@@ -13,6 +13,7 @@ use cdrvault_pipeline::manifest::{Holding, Manifest};
 use cdrvault_pipeline::payload::{Payload, RowStream};
 use cdrvault_pipeline::target::{self, Restored, TargetOptions};
 use futures::TryStreamExt as _;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
@@ -106,7 +107,9 @@ impl MySqlTarget {
     }
 
     async fn keep_others_away(&self, cx: &Context) -> Result<()> {
-        let name = format!("CONCAT('cdrvault restore ', LEFT(SHA1({}), 32))", literal(&self.target.identity));
+        // Hashed here: MySQL has no functions for that any more.
+        let hash = hex::encode(Sha256::digest(&self.target.identity));
+        let name = literal(&format!("cdrvault restore {}", &hash[..32]));
         let mut held = self.lock.lock().await;
         if let Some(connection) = &mut *held {
             let ours = format!("SELECT IS_USED_LOCK({name}) = CONNECTION_ID()");

@@ -87,7 +87,8 @@ pub(super) async fn log_in(server: &Server) -> Result<Packets, Failure> {
         let answer = match packets.bytes(at) {
             [OK, ..] => return Ok(packets),
             said @ [ERROR, ..] => return Err(Failure::from_packet(said)),
-            [END] => return Err(Failure::Login("by the way of servers before 4.1, which anybody can listen to".into())),
+            // So ask servers before 4.1, and for an account that is as old.
+            [END] => return Err(refused(&AuthPlugin::MysqlOldPassword)),
             said @ [END, ..] => {
                 let switch: AuthSwitchRequest<'_> = ParseBuf(said).parse(())?;
                 procedure = begin(&switch.auth_plugin())?;
@@ -115,8 +116,12 @@ fn is_known(plugin: &AuthPlugin<'_>) -> bool {
 }
 
 fn begin(plugin: &AuthPlugin<'_>) -> Result<AuthProc, Failure> {
-    let refused = || Failure::Login(format!("with `{}`", String::from_utf8_lossy(plugin.as_bytes())));
-    if is_known(plugin) { plugin.init().map_err(|_| refused()) } else { Err(refused()) }
+    let procedure = if is_known(plugin) { plugin.init().ok() } else { None };
+    procedure.ok_or_else(|| refused(plugin))
+}
+
+fn refused(plugin: &AuthPlugin<'_>) -> Failure {
+    Failure::Login(format!("the account logs in with `{}`", String::from_utf8_lossy(plugin.as_bytes())))
 }
 
 /// What a way to log in may need.

@@ -158,3 +158,77 @@ impl Packets {
         Ok(self.stream.shutdown().await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    fn pair() -> (Packets, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(64 << 20);
+        (Packets::new(Box::new(ours), 0), theirs)
+    }
+
+    fn framed(number: u8, body: &[u8]) -> Vec<u8> {
+        let [a, b, c, ..] = (body.len() as u64).to_le_bytes();
+        [&[a, b, c, number], body].concat()
+    }
+
+    async fn read(packets: &mut Packets) -> Result<Vec<u8>, Failure> {
+        let at = packets.next().await?;
+        Ok(packets.bytes(at).to_vec())
+    }
+
+    #[tokio::test]
+    async fn packets_come_whole_wherever_the_stream_is_cut() {
+        let sent = [framed(0, b"one"), framed(1, b""), framed(2, b"three")].concat();
+        for cut in 0..=sent.len() {
+            let (mut packets, mut server) = pair();
+            let (first, second) = (sent[..cut].to_vec(), sent[cut..].to_vec());
+            let serving = tokio::spawn(async move {
+                server.write_all(&first).await.unwrap();
+                tokio::task::yield_now().await;
+                server.write_all(&second).await.unwrap();
+            });
+            for expected in [&b"one"[..], b"", b"three"] {
+                assert_eq!(read(&mut packets).await.unwrap(), expected);
+            }
+            serving.await.unwrap();
+            let end = read(&mut packets).await.unwrap_err();
+            assert!(matches!(end, Failure::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof));
+        }
+    }
+
+    #[tokio::test]
+    async fn long_packets_come_and_go_in_parts() {
+        for length in [0, 1, LONGEST - 2, LONGEST - 1, LONGEST, 2 * LONGEST + 5] {
+            let body: Vec<u8> = (0..=250).cycle().take(length).collect();
+            let (mut ours, theirs) = pair();
+            let mut server = Packets::new(Box::new(theirs), 0);
+            ours.command(3, &body).await.unwrap();
+            let received = read(&mut server).await.unwrap();
+            assert!(received[0] == 3 && received[1..] == body, "{length}");
+            // The answer goes on counting; whatever follows is not taken for a part of it.
+            server.send(&[&body]).await.unwrap();
+            server.send(&[b"next"]).await.unwrap();
+            assert!(read(&mut ours).await.unwrap() == body, "{length}");
+            assert_eq!(read(&mut ours).await.unwrap(), b"next");
+            server.send(&[b"last"]).await.unwrap();
+            assert_eq!(read(&mut ours).await.unwrap(), b"last");
+            assert!(ours.buffer.len() <= GROWN, "a long packet's room is given back");
+        }
+    }
+
+    #[tokio::test]
+    async fn packets_out_of_order_and_words_before_encryption_are_refused() {
+        let (mut packets, mut server) = pair();
+        server.write_all(&framed(1, b"one too many")).await.unwrap();
+        assert!(matches!(read(&mut packets).await.unwrap_err(), Failure::Protocol(_)));
+
+        let (mut packets, mut server) = pair();
+        server.write_all(&[framed(0, b"greeting"), framed(1, b"from somebody in between")].concat()).await.unwrap();
+        assert_eq!(read(&mut packets).await.unwrap(), b"greeting");
+        assert!(matches!(packets.into_stream(), Err(Failure::Protocol(_))));
+    }
+}

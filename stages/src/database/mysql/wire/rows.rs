@@ -172,3 +172,65 @@ pub(super) fn push_with_length(body: &mut Vec<u8>, bytes: &[u8]) {
 fn too_short() -> Failure {
     Failure::protocol("a packet ends too early")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_binary_row_is_taken_apart() {
+        let kinds = vec![Kind::Fixed(4), Kind::Bytes, Kind::Time, Kind::Fixed(0), Kind::Bytes, Kind::Time, Kind::Fixed(1)];
+        let mut spans = Spans::new(kinds);
+        // The second and the seventh are NULL: bits 3 and 8.
+        let row = [0, 0b0000_1000, 0b0000_0001, 1, 2, 3, 4, 2, 9, 9, 3, b'a', b'b', b'c', 0];
+        let row = spans.of(&row).unwrap();
+        let values: Vec<Option<&[u8]>> = (0..8).map(|column| row.get(column)).collect();
+        let expected: [Option<&[u8]>; 8] =
+            [Some(&[1, 2, 3, 4]), None, Some(&[2, 9, 9]), Some(&[]), Some(b"abc"), Some(&[0]), None, None];
+        assert_eq!(values, expected);
+    }
+
+    #[test]
+    fn a_row_of_another_length_is_refused() {
+        let mut spans = Spans::new(vec![Kind::Fixed(2), Kind::Bytes]);
+        let whole = [0, 0, 7, 7, 2, b'h', b'i'];
+        assert!(spans.of(&whole).is_ok());
+        for end in 0..whole.len() {
+            assert!(spans.of(&whole[..end]).is_err(), "{end}");
+        }
+        assert!(spans.of(&[&whole[..], &[0]].concat()).is_err());
+        assert!(spans.of(&[0, 0, 7, 7, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).is_err());
+        assert!(spans.of(&[0, 0, 7, 7, 0xff]).is_err());
+    }
+
+    #[test]
+    fn a_row_of_text_has_nulls_and_empty_values() {
+        let row = Row::parse(&[1, b'7', 0xfb, 0], 3).unwrap();
+        assert_eq!([row.get(0), row.get(1), row.get(2), row.get(3)], [Some(&b"7"[..]), None, Some(&b""[..]), None]);
+        assert!(Row::parse(&[2, b'7'], 1).is_err());
+        assert!(Row::parse(&[], 1).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_server_sends_makes_us_panic(packet: Vec<u8>, columns in 0..20_usize) {
+            let kinds = (0..columns).map(|at| [Kind::Fixed(8), Kind::Time, Kind::Bytes][at % 3]).collect();
+            let _ = Spans::new(kinds).of(&packet);
+            let _ = Row::parse(&packet, columns);
+            let _ = Kind::of_column(&packet);
+            let _ = Failure::from_packet(&packet);
+        }
+
+        #[test]
+        fn lengths_are_read_as_they_were_written(bytes in prop::collection::vec(any::<u8>(), 0..70_000)) {
+            let mut body = b"before".to_vec();
+            push_with_length(&mut body, &bytes);
+            let mut at = 6;
+            let (from, to) = with_length(&body, &mut at).unwrap();
+            prop_assert_eq!(&body[from..to], &bytes[..]);
+            prop_assert_eq!(at, body.len());
+        }
+    }
+}
