@@ -43,7 +43,9 @@ fn an_account_may_have_any_plugin_that_does_not_send_the_password() {
         ("pam", "IDENTIFIED VIA pam".to_owned(), "logs in with `dialog`"),
     ];
     for (user, identified, refused) in &accounts {
-        server.app(&format!("CREATE USER {user}@'127.0.0.1' {identified}; GRANT ALL ON asterisell.* TO {user}@'127.0.0.1'"));
+        server.app(&format!(
+            "CREATE USER {user}@'127.0.0.1' {identified}; GRANT ALL ON asterisell.* TO {user}@'127.0.0.1'"
+        ));
         let site = Site::new(&server.url().replace("cdrvault@", &format!("{user}@")));
         if refused.is_empty() {
             reaches(&site, &[]);
@@ -57,7 +59,10 @@ fn an_account_may_have_any_plugin_that_does_not_send_the_password() {
     // Nobody may have it in clear text, who has not proved to be the server.
     server.app("UNINSTALL SONAME 'auth_pam'");
     drop(server);
-    let server = Server::new(Engine::InnoDb).option("--plugin-load-add=auth_pam").option("--pam-use-cleartext-plugin=ON").start();
+    let server = Server::new(Engine::InnoDb)
+        .option("--plugin-load-add=auth_pam")
+        .option("--pam-use-cleartext-plugin=ON")
+        .start();
     server.app("CREATE USER pam@'127.0.0.1' IDENTIFIED VIA pam");
     let site = Site::new(&server.url().replace("cdrvault@", "pam@"));
     reaches(&site, &["logs in with `mysql_clear_password`", "caching_sha2_password"]);

@@ -142,6 +142,7 @@ fn new_sinks_are_filled_from_the_vault_and_a_lost_vault_from_a_mirror() {
     assert_ne!(full.status, 0);
     assert!(full.err.contains("MiB are to stay free"), "{}", full.err);
     assert_eq!(site.live(), Vec::<PathBuf>::new());
+    assert_eq!(site.leftovers(), Vec::<PathBuf>::new());
     site.edit("min-free = \"1000TiB\"", "min-free = \"1MiB\"");
     let said = site.ok("run", &["--adopt-vault", "--json"]);
     let report = said.report();

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::spool::Spool;
 use super::tap;
@@ -114,17 +115,17 @@ impl Sealing<'_> {
         let (spool, cx) = (self.spool.clone(), self.cx.clone());
         let writing = tokio::task::spawn_blocking(move || {
             let mut file = spool.create(path)?;
-            let mut hash = Sha256::new();
+            let mut checksum = Xxh3::new();
             let mut length = 0_u64;
             while let Some(chunk) = runtime.block_on(bytes.next()) {
                 let chunk = chunk?;
                 cx.check()?;
-                hash.update(&chunk);
+                checksum.update(&chunk);
                 file.write(&chunk)?;
                 length += chunk.len() as u64;
             }
             file.sync()?;
-            Ok(Written { bytes: length, sha256: hex::encode(hash.finalize()) })
+            Ok(Written { bytes: length, checksum: checksum.digest128() })
         });
         writing.await.map_err(|died| Error::failed("writing to the spool stopped unexpectedly").with_source(died))?
     }
@@ -133,14 +134,14 @@ impl Sealing<'_> {
     async fn read_back(&self, written: &Written, path: &Path) -> Result<Stored> {
         let (path, data_end) = (path.to_owned(), self.work.data_end.get().copied());
         let hashed = tokio::task::spawn_blocking(move || hash_file(&path, data_end.unwrap_or(u64::MAX)));
-        let (data, sha256) = hashed
+        let Hashes { data, whole, checksum } = hashed
             .await
             .map_err(|died| Error::failed("reading the spool stopped unexpectedly").with_source(died))??;
-        if sha256 != written.sha256 {
+        if checksum != written.checksum {
             return Err(Error::new(Kind::Damaged, "the disk gives other bytes back than were written")
                 .hint("check the disk, the memory and the file system of the spool"));
         }
-        Ok(Stored { sha256, data_sha256: data_end.map(|_| data) })
+        Ok(Stored { sha256: whole, data_sha256: data_end.map(|_| data) })
     }
 
     /// Decodes the file and compares count and fingerprint.
@@ -281,7 +282,8 @@ impl Gathered {
 
 struct Written {
     bytes: u64,
-    sha256: String,
+    /// XXH3: against accidents only, until the SHA-256 of what the disk gives back is known.
+    checksum: u128,
 }
 
 struct Stored {
@@ -289,11 +291,21 @@ struct Stored {
     data_sha256: Option<String>,
 }
 
-/// SHA-256 of the first `data_end` bytes of a file, and of all of them.
-pub(crate) fn hash_file(path: &Path, data_end: u64) -> Result<(String, String)> {
+/// What a file's bytes are.
+pub(crate) struct Hashes {
+    /// SHA-256 of the first bytes, as many as were asked for.
+    pub(crate) data: String,
+    /// SHA-256 of all of them.
+    pub(crate) whole: String,
+    /// XXH3 of all of them.
+    checksum: u128,
+}
+
+/// Hashes a file, and its first `data_end` bytes.
+pub(crate) fn hash_file(path: &Path, data_end: u64) -> Result<Hashes> {
     let failed = |error| Error::io("read", path, error);
     let mut file = File::open(path).map_err(failed)?;
-    let mut hash = Sha256::new();
+    let (mut hash, mut checksum) = (Sha256::new(), Xxh3::new());
     let mut data = None;
     let mut buffer = vec![0; 1 << 18];
     let mut position = 0_u64;
@@ -308,10 +320,12 @@ pub(crate) fn hash_file(path: &Path, data_end: u64) -> Result<(String, String)> 
             break;
         }
         hash.update(&buffer[..count]);
+        checksum.update(&buffer[..count]);
         position += count as u64;
     }
     let whole = hex::encode(hash.finalize());
-    Ok((data.map_or_else(|| whole.clone(), |data| hex::encode(data.finalize())), whole))
+    let data = data.map_or_else(|| whole.clone(), |data| hex::encode(data.finalize()));
+    Ok(Hashes { data, whole, checksum: checksum.digest128() })
 }
 
 /// Whether files of a vault may be published from where they lie.
@@ -328,10 +342,27 @@ pub(super) async fn fetch(
     cx: &Context,
     spool: &Spool,
     manifest: &Manifest,
-    mut objects: ObjectStream,
+    objects: ObjectStream,
     files: Files,
 ) -> Result<Sealed> {
     spool.discard(&manifest.unit)?;
+    let fetched = fetch_bodies(cx, spool, manifest, objects, files).await;
+    if fetched.is_err() {
+        // It may be too large for the disk; the cause matters more than what is left behind.
+        let _ = spool.discard(&manifest.unit);
+    }
+    let manifest = Manifest { received: None, replaced: None, ..manifest.clone() };
+    fetched.map(|bodies| Sealed { manifest, bodies })
+}
+
+/// The files by the SHA-256 that they should have.
+async fn fetch_bodies(
+    cx: &Context,
+    spool: &Spool,
+    manifest: &Manifest,
+    mut objects: ObjectStream,
+    files: Files,
+) -> Result<BTreeMap<String, PathBuf>> {
     let mut bodies = BTreeMap::new();
     while let Some(Object { entry, body }) = cx.unless_cancelled(objects.try_next()).await? {
         let sha256 = match (&manifest.content, &entry.stored) {
@@ -356,6 +387,5 @@ pub(super) async fn fetch(
         file.sync()?;
         bodies.insert(sha256, path);
     }
-    let manifest = Manifest { received: None, replaced: None, ..manifest.clone() };
-    Ok(Sealed { manifest, bodies })
+    Ok(bodies)
 }

@@ -76,7 +76,7 @@ impl Spool {
         let mut bodies = std::collections::BTreeMap::new();
         for (sha256, name) in seal.bodies {
             let path = directory.join(Path::new(&name).file_name()?);
-            let (_, whole) = super::seal::hash_file(&path, u64::MAX).ok()?;
+            let whole = super::seal::hash_file(&path, u64::MAX).ok()?.whole;
             if whole != sha256 {
                 tracing::warn!("{} is damaged and is not used", path.display());
                 return None;

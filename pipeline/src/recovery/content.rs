@@ -90,7 +90,7 @@ async fn hash(cx: &Context, body: Body) -> Result<(u64, Option<String>)> {
         Body::None | Body::Unchanged | Body::Withdrawn => Ok((0, None)),
         Body::File(path) => {
             let length = std::fs::metadata(&path).map_err(|error| Error::io("read", &path, error))?.len();
-            let (_, sha256) = tokio::task::block_in_place(|| hash_file(&path, u64::MAX))?;
+            let sha256 = tokio::task::block_in_place(|| hash_file(&path, u64::MAX))?.whole;
             Ok((length, Some(sha256)))
         }
         Body::Stream(mut bytes) => {

@@ -51,8 +51,7 @@ impl Fetched {
                 Body::File(path) => {
                     let reading = path.clone();
                     let hashed = tokio::task::spawn_blocking(move || hash_file(&reading, u64::MAX));
-                    let (_, sha256) = hashed.await.map_err(stopped)??;
-                    (path, sha256)
+                    (path, hashed.await.map_err(stopped)??.whole)
                 }
                 Body::Stream(bytes) => {
                     let path = self.next_file()?;

@@ -22,6 +22,9 @@ use super::cuts::Cuts;
 use super::encoding::{self, Chosen};
 use crate::blocking::{self, ChannelWriter};
 
+/// Rows of a page, if they are not 1 MiB sooner. Each page is compressed for itself, and begins with nothing known.
+const PAGE_ROWS: usize = 200_000;
+
 /// Encodings are chosen from so many cuts.
 const SAMPLE_CUTS: usize = 2;
 /// A row group ends at this size, whatever its rows.
@@ -133,6 +136,7 @@ impl Encoder<'_> {
             .set_max_row_group_row_count(Some(self.options.row_group_rows))
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
             .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+            .set_data_page_row_count_limit(PAGE_ROWS)
             .set_statistics_enabled(EnabledStatistics::Page)
             .set_bloom_filter_enabled(false)
             .set_sorting_columns(Some(sorting.collect::<Vec<_>>()).filter(|columns| !columns.is_empty()));

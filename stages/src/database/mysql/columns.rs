@@ -69,11 +69,7 @@ pub(crate) enum Decoding {
 }
 
 /// Reads a table's columns and key from the catalogue.
-pub(crate) async fn describe(
-    connection: &mut Connection,
-    table: &str,
-    date_column: &str,
-) -> Result<Table<Reading>> {
+pub(crate) async fn describe(connection: &mut Connection, table: &str, date_column: &str) -> Result<Table<Reading>> {
     let rows = query(
         connection,
         &format!(
@@ -103,8 +99,7 @@ pub(crate) async fn describe(
             scale: at(8).parse().unwrap_or(0),
         };
         // Generated columns follow from the others and cannot be inserted.
-        if at(6).to_ascii_uppercase().contains("GENERATED")
-            && !at(6).to_ascii_uppercase().contains("DEFAULT_GENERATED")
+        if at(6).to_ascii_uppercase().contains("GENERATED") && !at(6).to_ascii_uppercase().contains("DEFAULT_GENERATED")
         {
             continue;
         }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use arrow_array::builder::{
     BinaryBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, FixedSizeBinaryBuilder, Float32Builder,
-    Float64Builder, Int8Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
-    UInt8Builder, UInt16Builder, UInt32Builder, UInt64Builder,
+    Float64Builder, Int8Builder, Int16Builder, Int32Builder, Int64Builder, TimestampMicrosecondBuilder, UInt8Builder,
+    UInt16Builder, UInt32Builder, UInt64Builder,
 };
 use arrow_array::cast::AsArray as _;
-use arrow_array::{Array as _, ArrayRef, RecordBatch};
+use arrow_array::{Array as _, ArrayRef, RecordBatch, StringArray};
 use arrow_buffer::i256;
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
 use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::raw::RawBuilder;
 use jiff::civil::Date;
@@ -106,16 +106,16 @@ impl BatchDecoder {
         }
         let rows = std::mem::take(&mut self.rows);
         self.bytes = 0;
+        let cannot = |error| Error::failed("cannot build a batch").with_source(error);
         let mut arrays = Vec::with_capacity(self.builders.len() + 1);
         for builder in &mut self.builders {
-            let array = builder.finish();
+            let array = builder.finish().map_err(cannot)?;
             // The next batch will be much like this one: growing step by step would copy it as often.
             *builder = Builder::new(array.data_type(), Room { rows, bytes: bytes_in(&array) });
             arrays.push(array);
         }
         arrays.push(Arc::new(self.raw.finish()));
-        let batch = RecordBatch::try_new(SchemaRef::clone(&self.table.schema), arrays);
-        batch.map(Some).map_err(|error| Error::failed("cannot build a batch").with_source(error))
+        RecordBatch::try_new(SchemaRef::clone(&self.table.schema), arrays).map(Some).map_err(cannot)
     }
 }
 
@@ -148,7 +148,8 @@ enum Builder {
     Decimal256(Decimal256Builder),
     Date(Date32Builder),
     Timestamp(TimestampMicrosecondBuilder),
-    Text(StringBuilder),
+    /// Bytes, each checked; they become text together, by a second look at all of them that costs next to nothing.
+    Text(BinaryBuilder),
     Fixed(FixedSizeBinaryBuilder),
     Binary(BinaryBuilder),
 }
@@ -201,7 +202,7 @@ impl Builder {
             DataType::Timestamp(..) => {
                 Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(kind.clone()))
             }
-            DataType::Utf8 => Self::Text(StringBuilder::with_capacity(rows, bytes)),
+            DataType::Utf8 => Self::Text(BinaryBuilder::with_capacity(rows, bytes)),
             DataType::FixedSizeBinary(width) => Self::Fixed(FixedSizeBinaryBuilder::with_capacity(rows, *width)),
             _ => Self::Binary(BinaryBuilder::with_capacity(rows, bytes)),
         }
@@ -211,8 +212,11 @@ impl Builder {
         on_each!(self, builder => builder.append_null());
     }
 
-    fn finish(&mut self) -> ArrayRef {
-        on_each!(self, builder => Arc::new(builder.finish()))
+    fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        if let Self::Text(builder) = self {
+            return Ok(Arc::new(StringArray::try_from_binary(builder.finish())?));
+        }
+        Ok(on_each!(self, builder => Arc::new(builder.finish())))
     }
 
     /// Appends a value, or answers `false` and appends nothing where the value does not fit.
@@ -252,7 +256,14 @@ impl Builder {
                 date_of(value).map(|date| builder.append_value(calendar::days_since_1970(date))).is_some()
             }
             (Self::Timestamp(builder), _) => micros_of(value).map(|us| builder.append_value(us)).is_some(),
-            (Self::Text(builder), _) => std::str::from_utf8(value).map(|text| builder.append_value(text)).is_ok(),
+            (Self::Text(builder), _) => {
+                // Most texts are ASCII, which is told sooner.
+                let fits = value.is_ascii() || std::str::from_utf8(value).is_ok();
+                if fits {
+                    builder.append_value(value);
+                }
+                fits
+            }
             (Self::Fixed(builder), _) => uuid(value).is_some_and(|bytes| builder.append_value(bytes).is_ok()),
             (Self::Binary(builder), _) => {
                 builder.append_value(value);

@@ -12,8 +12,9 @@ pub(crate) fn explain(doing: &str, failure: Failure) -> Error {
         Failure::Io(io) => from_io(&message, &io),
         Failure::Tls(cause) => Error::new(Kind::Config, format!("{message}: TLS failed: {cause}"))
             .hint("set `tls` and `tls-ca` of the database to what the server offers"),
-        Failure::Login(why) => Error::new(Kind::Config, format!("{message}: {why}"))
-            .hint("give it another plugin: `mysql_native_password` or `ed25519` of MariaDB, `caching_sha2_password` of MySQL"),
+        Failure::Login(why) => Error::new(Kind::Config, format!("{message}: {why}")).hint(
+            "give it another plugin: `mysql_native_password` or `ed25519` of MariaDB, `caching_sha2_password` of MySQL",
+        ),
         Failure::Protocol(cause) => Error::new(Kind::Transient, format!("{message}: protocol error: {cause}")),
     }
 }

@@ -20,8 +20,8 @@ use super::columns::{self, Reading};
 use super::connect::{ANSWER, Target, hang_up, literal, query_integer, within};
 use super::holder::{Holder, lost_lock};
 use super::snapshot::MySqlSnapshot;
-use super::{queue, walk};
 use super::wire::Connection;
+use super::{queue, walk};
 use crate::database::jobs::JobIds;
 use crate::database::tables::{Found, Queued, Table, Tables};
 

@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_binary_row_is_taken_apart() {
-        let kinds = vec![Kind::Fixed(4), Kind::Bytes, Kind::Time, Kind::Fixed(0), Kind::Bytes, Kind::Time, Kind::Fixed(1)];
+        let kinds =
+            vec![Kind::Fixed(4), Kind::Bytes, Kind::Time, Kind::Fixed(0), Kind::Bytes, Kind::Time, Kind::Fixed(1)];
         let mut spans = Spans::new(kinds);
         // The second and the seventh are NULL: bits 3 and 8.
         let row = [0, 0b0000_1000, 0b0000_0001, 1, 2, 3, 4, 2, 9, 9, 3, b'a', b'b', b'c', 0];
