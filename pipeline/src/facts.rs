@@ -104,17 +104,21 @@ fn sum_values(array: &dyn Array) -> Result<i128> {
     where
         T::Native: Into<i64>,
     {
-        let values = array.as_primitive::<T>();
-        if values.null_count() == 0 {
-            return values.values().iter().map(|value| Into::<i64>::into(*value)).sum::<i64>().into();
-        }
-        values.iter().flatten().map(Into::<i64>::into).sum::<i64>().into()
+        sum_slices::<T>(array, |values| values.iter().map(|value| Into::<i64>::into(*value)).sum::<i64>().into())
     }
     fn wide<T: ArrowPrimitiveType>(array: &dyn Array) -> i128
     where
         T::Native: Into<i128>,
     {
-        array.as_primitive::<T>().iter().flatten().map(Into::<i128>::into).sum()
+        sum_slices::<T>(array, |values| values.iter().map(|value| Into::<i128>::into(*value)).sum())
+    }
+    /// What lies under a NULL can be anything.
+    fn sum_slices<T: ArrowPrimitiveType>(array: &dyn Array, sum: impl Fn(&[T::Native]) -> i128) -> i128 {
+        let values = array.as_primitive::<T>();
+        match values.nulls() {
+            None => sum(values.values()),
+            Some(nulls) => nulls.valid_slices().map(|(start, end)| sum(&values.values()[start..end])).sum(),
+        }
     }
     Ok(match array.data_type() {
         DataType::Int8 => narrow::<Int8Type>(array),
@@ -151,10 +155,21 @@ fn sum_lengths(array: &dyn Array) -> Result<i128> {
 
 #[cfg(test)]
 mod tests {
-    use arrow_array::{BinaryArray, StringArray};
+    use arrow_array::{BinaryArray, Int32Array, Int64Array, StringArray};
     use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
     use super::*;
+
+    #[test]
+    fn sums_are_of_values_and_not_of_what_lies_under_a_null() {
+        let nulls = Some(NullBuffer::from(vec![true, false, true, true, false]));
+        let small = Int32Array::new(ScalarBuffer::from(vec![i32::MAX, 7, i32::MAX, -1, 9]), nulls.clone());
+        assert_eq!(sum_values(&small).unwrap(), 2 * i128::from(i32::MAX) - 1);
+        assert_eq!(sum_values(&small.slice(1, 3)).unwrap(), i128::from(i32::MAX) - 1, "a part has NULLs of its own");
+        let large = Int64Array::new(ScalarBuffer::from(vec![i64::MAX, 7, i64::MAX, 1, 9]), nulls);
+        assert_eq!(sum_values(&large).unwrap(), 2 * i128::from(i64::MAX) + 1);
+        assert_eq!(sum_values(&Int64Array::from(vec![i64::MIN; 3])).unwrap(), 3 * i128::from(i64::MIN));
+    }
 
     #[test]
     fn lengths_are_of_values_and_not_of_what_lies_between() {

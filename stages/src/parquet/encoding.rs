@@ -12,6 +12,7 @@ use arrow_array::types::{
     UInt64Type,
 };
 use arrow_array::{Array, ArrowPrimitiveType, RecordBatch};
+use arrow_buffer::ArrowNativeType as _;
 use arrow_schema::{DataType, TimeUnit};
 use parquet::basic::Encoding;
 use xxhash_rust::xxh3::xxh3_64;
@@ -52,22 +53,24 @@ fn choose_one(column: &dyn Array) -> Chosen {
     }
 }
 
-fn integers<T: ArrowPrimitiveType>(column: &dyn Array) -> Chosen
-where
-    T::Native: TryInto<i128>,
-{
-    let values: Vec<i128> =
-        column.as_primitive::<T>().iter().flatten().filter_map(|value| value.try_into().ok()).collect();
+fn integers<T: ArrowPrimitiveType>(column: &dyn Array) -> Chosen {
+    let column = column.as_primitive::<T>();
+    // What does not fit is a number beyond 63 bits, and counts for nothing.
+    let mut values = Vec::with_capacity(column.len());
+    match column.nulls() {
+        None => values.extend(column.values().iter().filter_map(|value| value.to_i64())),
+        Some(nulls) => values.extend(nulls.valid_indices().filter_map(|row| column.value(row).to_i64())),
+    }
     let stored = if size_of::<T::Native>() > 4 { 64 } else { 32 };
     let dictionary = dictionary_bits(&values, stored);
-    let deltas: Vec<i128> = values.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
-    let delta: usize = deltas
-        .chunks(MINIBLOCK)
-        .map(|block| {
-            let (low, high) = block.iter().fold((i128::MAX, i128::MIN), |(l, h), d| (l.min(*d), h.max(*d)));
-            block.len() * bits(high.wrapping_sub(low).unsigned_abs()) + 8
-        })
-        .sum();
+    // As the encoding computes them. Blocks share the value at which one ends and the next begins.
+    let deltas = |block: &[i64]| {
+        let deltas = block.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
+        let (low, high) = deltas.fold((i64::MAX, i64::MIN), |(low, high), delta| (low.min(delta), high.max(delta)));
+        (block.len() - 1) * bits(high.wrapping_sub(low)) + 8
+    };
+    let blocks = (0..values.len().saturating_sub(1)).step_by(MINIBLOCK);
+    let delta: usize = blocks.map(|start| deltas(&values[start..values.len().min(start + MINIBLOCK + 1)])).sum();
     match (delta as f64).total_cmp(&dictionary) {
         Ordering::Less if delta < values.len() * stored => Chosen::Direct(Encoding::DELTA_BINARY_PACKED),
         Ordering::Less => Chosen::Direct(Encoding::PLAIN),
@@ -78,16 +81,16 @@ where
 /// What a dictionary comes to when it has been compressed: for each index the entropy of the values, since compression
 /// finds again how unequal they are, and the values that are new in the second half of the sample, as often as there
 /// are such halves. The first ones are soon paid for.
-fn dictionary_bits(values: &[i128], stored: usize) -> f64 {
-    let sorted = |values: &[i128]| {
+fn dictionary_bits(values: &[i64], stored: usize) -> f64 {
+    let sorted = |values: &[i64]| {
         let mut sorted = values.to_vec();
         sorted.sort_unstable();
         sorted
     };
-    let of_first_half = sorted(&values[..values.len() / 2]).chunk_by(i128::eq).count();
+    let of_first_half = sorted(&values[..values.len() / 2]).chunk_by(i64::eq).count();
     let sorted = sorted(values);
     let (mut distinct, mut entropy) = (0, 0.0);
-    for equal in sorted.chunk_by(i128::eq) {
+    for equal in sorted.chunk_by(i64::eq) {
         distinct += 1;
         entropy += equal.len() as f64 * (values.len() as f64 / equal.len() as f64).log2();
     }
@@ -103,8 +106,9 @@ fn strings<'a>(values: impl Iterator<Item = &'a [u8]>) -> Chosen {
     if distinct * 10 <= hashes.len() * 7 { Chosen::Dictionary } else { Chosen::Direct(Encoding::PLAIN) }
 }
 
-fn bits(value: u128) -> usize {
-    (u128::BITS - value.leading_zeros()) as usize
+/// Of a difference, which is as wide as it is without a sign.
+fn bits(difference: i64) -> usize {
+    (u64::BITS - difference.cast_unsigned().leading_zeros()) as usize
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ impl Connection {
             kinds.push(Kind::of_column(self.packets.bytes(column))?);
         }
         self.end_of_columns().await?;
-        Ok(Selected { connection: self, statement, spans: Spans::new(kinds) })
+        Ok(Selected { connection: self, statement, spans: Spans::new(kinds), ended: false })
     }
 
     /// Runs a statement whose question marks stand for these values; tells how many rows it touched.
@@ -165,8 +165,8 @@ impl Connection {
             }
             Some(&LOCAL_INFILE) => Err(Failure::protocol("the server asks for a file of this machine")),
             Some(_) => {
-                let count = usize::try_from(rows::length(packet, &mut 0)?);
-                Ok(Answer::Columns(count.map_err(|_| Failure::protocol("too many columns"))?))
+                let count = u16::try_from(rows::length(packet, &mut 0)?);
+                Ok(Answer::Columns(count.map_err(|_| Failure::protocol("too many columns"))?.into()))
             }
             None => Err(Failure::protocol("an empty packet")),
         }
@@ -280,14 +280,19 @@ pub(crate) struct Selected<'c> {
     connection: &'c mut Connection,
     statement: Statement,
     spans: Spans,
+    ended: bool,
 }
 
 impl Selected<'_> {
     /// The next row. It lies in the buffer of the connection.
     pub(crate) async fn next(&mut self) -> Result<Option<BinaryRow<'_>>> {
+        if self.ended {
+            return Ok(None);
+        }
         if let Some(at) = self.connection.row().await? {
             return self.spans.of(self.connection.packets.bytes(at)).map(Some);
         }
+        self.ended = true;
         self.connection.close_statement(self.statement).await?;
         Ok(None)
     }
