@@ -181,8 +181,12 @@ impl Connection {
 
     async fn end_of_columns(&mut self) -> Result<()> {
         let at = self.packets.next().await?;
-        match self.packets.bytes(at).first() {
-            Some(&END) => Ok(()),
+        match self.packets.bytes(at) {
+            [END, ..] => Ok(()),
+            said @ [ERROR, ..] => {
+                self.under_way = false;
+                Err(Failure::from_packet(said))
+            }
             _ => Err(Failure::protocol("the columns of a result do not end where they should")),
         }
     }

@@ -107,6 +107,9 @@ impl Spans {
 
     /// A zero byte, a bit for each column that is NULL after two that mean nothing, and the values of the others.
     pub(super) fn of<'p>(&'p mut self, packet: &'p [u8]) -> Result<BinaryRow<'p>, Failure> {
+        if packet.first() != Some(&0) {
+            return Err(Failure::protocol("a row that is none"));
+        }
         let mut at = 1 + (self.kinds.len() + 2).div_ceil(8);
         let nulls = packet.get(1..at).ok_or_else(too_short)?;
         for (index, (kind, value)) in self.kinds.iter().zip(&mut self.values).enumerate() {
@@ -204,6 +207,7 @@ mod tests {
         assert!(spans.of(&[&whole[..], &[0]].concat()).is_err());
         assert!(spans.of(&[0, 0, 7, 7, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).is_err());
         assert!(spans.of(&[0, 0, 7, 7, 0xff]).is_err());
+        assert!(spans.of(&[0xfe, 0, 7, 7, 2, b'h', b'i']).is_err());
     }
 
     #[test]
