@@ -1,13 +1,23 @@
 //! The paths that every row, or every receipt, goes through: `cargo bench`.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, missing_docs, reason = "a benchmark")]
 
+use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use cdrvault_pipeline::entry::Entry;
 use cdrvault_pipeline::facts::FactGatherer;
+use cdrvault_pipeline::fingerprint::{Digest, Fingerprint};
 use cdrvault_pipeline::layout;
+use cdrvault_pipeline::manifest::{Content, FORMAT, Manifest, Origin, StoredObject};
 use cdrvault_pipeline::partition::{Partition, Unit};
+use cdrvault_pipeline::payload::{Body, Form, Object, Payload, RowStream, RowsAbout};
+use cdrvault_pipeline::plugin::Registry;
+use cdrvault_pipeline::stage::{Transform, Work};
+use cdrvault_pipeline::tripwire::Tripwire;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 fn main() {
     divan::main();
@@ -48,6 +58,97 @@ fn fingerprint(bencher: divan::Bencher<'_, '_>, rows: usize) {
         let mut facts = FactGatherer::new(&batch.schema(), &["id".to_owned()]);
         facts.add(&batch).unwrap();
         facts.finish()
+    });
+}
+
+/// Rows of a Parquet file that is made, or read.
+const FILE_ROWS: usize = 100_000;
+
+/// What makes Parquet of rows and rows of Parquet, with the default settings.
+fn parquet() -> Arc<dyn Transform> {
+    let mut registry = Registry::default();
+    cdrvault_stages::register(&mut registry);
+    let moment = jiff::Timestamp::UNIX_EPOCH;
+    let fingerprint = Fingerprint { algorithm: String::new(), content: Digest::default(), full: Digest::default() };
+    let path = "ar_cdr/2026/ar_cdr-2026-01-01.parquet".to_owned();
+    let receipt = Manifest {
+        format: FORMAT,
+        unit: unit(),
+        generation: 1,
+        rows: 0,
+        content: Content::Object(StoredObject { path, bytes: 0, sha256: String::new(), data_sha256: None }),
+        fingerprint,
+        tripwire: Some(Tripwire::default()),
+        columns: Vec::new(),
+        table: None,
+        origin: Origin {
+            pipeline: String::new(),
+            writer: String::new(),
+            source: String::new(),
+            snapshot: moment,
+            reasons: Vec::new(),
+            version: String::new(),
+        },
+        open: false,
+        incomplete: false,
+        sealed: moment,
+        received: None,
+        replaced: None,
+    };
+    let mut decoders = registry.decoders.iter().filter_map(|decoder| decoder(&receipt));
+    decoders.find(|transform| transform.kind() == "parquet").unwrap()
+}
+
+fn unit() -> Unit {
+    Unit::new("ar_cdr", Partition::Day("2026-01-01".parse().unwrap()))
+}
+
+/// The bytes of the file of one batch.
+async fn encoded(parquet: &dyn Transform, batch: &RecordBatch) -> Vec<u8> {
+    let work = Work::new(unit(), 1, Form::Object);
+    work.facts.set(FactGatherer::new(&batch.schema(), &[]).finish());
+    let batches = stream::iter([Ok(batch.clone())]).boxed();
+    let rows = RowStream { schema: batch.schema(), about: RowsAbout::default(), batches };
+    let Payload::Objects(mut objects) = parquet.apply(&work, Payload::Rows(rows)).unwrap() else { unreachable!() };
+    let object = objects.try_next().await.unwrap().unwrap();
+    let Body::Stream(bytes) = object.body else { unreachable!() };
+    bytes
+        .try_fold(Vec::new(), async |mut all, chunk| {
+            all.extend_from_slice(&chunk);
+            Ok(all)
+        })
+        .await
+        .unwrap()
+}
+
+/// How many rows a file gives.
+async fn decoded(parquet: &dyn Transform, path: &Path) -> usize {
+    let object = Object { entry: Entry::object("calls.parquet"), body: Body::File(path.to_owned()) };
+    let work = Work::new(unit(), 1, Form::Object);
+    let payload = parquet.undo(&work, Payload::Objects(stream::iter([Ok(object)]).boxed())).await.unwrap();
+    let Payload::Rows(rows) = payload else { unreachable!() };
+    rows.batches.try_fold(0, async |rows, batch| Ok(rows + batch.num_rows())).await.unwrap()
+}
+
+/// Rows into the bytes of a Parquet file.
+#[divan::bench]
+fn encode(bencher: divan::Bencher<'_, '_>) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (parquet, batch) = (parquet(), calls(FILE_ROWS));
+    let counter = divan::counter::ItemsCount::new(FILE_ROWS);
+    bencher.counter(counter).bench_local(|| runtime.block_on(encoded(parquet.as_ref(), &batch)));
+}
+
+/// A Parquet file into rows.
+#[divan::bench]
+fn decode(bencher: divan::Bencher<'_, '_>) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let parquet = parquet();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&runtime.block_on(encoded(parquet.as_ref(), &calls(FILE_ROWS)))).unwrap();
+    let counter = divan::counter::ItemsCount::new(FILE_ROWS);
+    bencher.counter(counter).bench_local(|| {
+        assert_eq!(runtime.block_on(decoded(parquet.as_ref(), file.path())), FILE_ROWS);
     });
 }
 
