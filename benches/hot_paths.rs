@@ -7,16 +7,14 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use cdrvault_pipeline::config;
 use cdrvault_pipeline::entry::Entry;
 use cdrvault_pipeline::facts::FactGatherer;
-use cdrvault_pipeline::fingerprint::{Digest, Fingerprint};
 use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::{Content, FORMAT, Manifest, Origin, StoredObject};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::{Body, Form, Object, Payload, RowStream, RowsAbout};
 use cdrvault_pipeline::plugin::Registry;
 use cdrvault_pipeline::stage::{Transform, Work};
-use cdrvault_pipeline::tripwire::Tripwire;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 fn main() {
@@ -66,37 +64,23 @@ const FILE_ROWS: usize = 100_000;
 
 /// What makes Parquet of rows and rows of Parquet, with the default settings.
 fn parquet() -> Arc<dyn Transform> {
+    const PIPELINE: &str = r#"
+name = "bench"
+timezone = "UTC"
+[database.billing]
+url = "mysql://cdrvault@localhost/billing"
+[sink.vault.local]
+path = "vault"
+[flow.ar_cdr]
+source.ar-cdr = { database = "billing" }
+transforms = ["incremental", "parquet"]
+sinks = ["vault"]
+"#;
     let mut registry = Registry::default();
     cdrvault_stages::register(&mut registry);
-    let moment = jiff::Timestamp::UNIX_EPOCH;
-    let fingerprint = Fingerprint { algorithm: String::new(), content: Digest::default(), full: Digest::default() };
-    let path = "ar_cdr/2026/ar_cdr-2026-01-01.parquet".to_owned();
-    let receipt = Manifest {
-        format: FORMAT,
-        unit: unit(),
-        generation: 1,
-        rows: 0,
-        content: Content::Object(StoredObject { path, bytes: 0, sha256: String::new(), data_sha256: None }),
-        fingerprint,
-        tripwire: Some(Tripwire::default()),
-        columns: Vec::new(),
-        table: None,
-        origin: Origin {
-            pipeline: String::new(),
-            writer: String::new(),
-            source: String::new(),
-            snapshot: moment,
-            reasons: Vec::new(),
-            version: String::new(),
-        },
-        open: false,
-        incomplete: false,
-        sealed: moment,
-        received: None,
-        replaced: None,
-    };
-    let mut decoders = registry.decoders.iter().filter_map(|decoder| decoder(&receipt));
-    decoders.find(|transform| transform.kind() == "parquet").unwrap()
+    cdrvault_sinks::register(&mut registry);
+    let pipeline = config::load(Path::new("/bench.toml"), PIPELINE, &registry).unwrap();
+    pipeline.flows[0].transforms.last().map(Arc::clone).unwrap()
 }
 
 fn unit() -> Unit {
