@@ -10,6 +10,11 @@ from pathlib import Path
 from .measure import Cost, median, spread
 from .servers import OURS, REPOSITORY
 
+# Before anything is written: what is measured does not change by its results.
+COMMIT = subprocess.run(
+    ["git", "-C", REPOSITORY, "describe", "--always", "--dirty"], capture_output=True, text=True
+).stdout.strip()
+
 
 @dataclass
 class Goal:
@@ -92,12 +97,6 @@ def write(path: Path, sections: list[Section], rounds: int, quick: bool, version
     text += ["## Machine and versions", "", *machine(), ""]
     text += ["| | version |", "|---|---|", *(f"| {name} | {version} |" for name, version in versions), ""]
     path.write_text("\n".join(text))
-
-
-# Before anything is written: what is measured does not change by its results.
-COMMIT = subprocess.run(
-    ["git", "-C", REPOSITORY, "describe", "--always", "--dirty"], capture_output=True, text=True
-).stdout.strip()
 
 
 def machine() -> list[str]:

@@ -1,9 +1,11 @@
 //! Mirrors: a copy of a local vault at a far end. What is published is only noted; one transfer at the end of a run
 //! brings it there. The local vault says what a generation is, the far end says what it has.
 
+mod identity;
 mod past;
 mod process;
 mod rdiff;
+mod receipts;
 mod rsync;
 mod sending;
 mod ssh;
@@ -122,138 +124,6 @@ impl<T: Transport> Mirror<T> {
                 all
             }
         })
-    }
-
-    /// A receipt, from the local vault where it has it whole; they are the same bytes.
-    async fn receipt(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
-        let mut here = self.has_not(unit, generation);
-        if let Some(mirrored) = &self.around.mirrored {
-            match mirrored.manifest(cx, unit, generation).await {
-                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Damaged) => here = error,
-                other => return other,
-            }
-        }
-        let name = layout::manifest(unit, generation)?;
-        let Some(moment) = self.moment_of(&name) else { return Err(here) };
-        self.fetch_receipts(cx, &unit.dataset).await?;
-        let known = || self.with(|state| state.receipts.get(&name).cloned());
-        if known().is_none() {
-            let text = self.fetch_small(cx, &name, moment).await?;
-            self.with(|state| state.receipts.insert(name.clone(), text));
-        }
-        let text = known().unwrap_or_default();
-        vault::parse_manifest(&format!("{}/{name}", self.describe()), &text, unit, generation)
-    }
-
-    fn has_not(&self, unit: &Unit, generation: u32) -> Error {
-        Error::new(Kind::NotFound, format!("{unit} has no generation {generation} in {}", self.describe()))
-    }
-
-    /// Fetches all receipts at once that the local vault lacks: it may have been lost, or there is none here.
-    async fn fetch_receipts(&self, cx: &Context, dataset: &str) -> Result<()> {
-        let here = match &self.around.mirrored {
-            Some(mirrored) => mirrored.history(cx, dataset).await?,
-            None => BTreeMap::new(),
-        };
-        let mut names = Vec::new();
-        for (partition, generations) in self.history_of(dataset)? {
-            let here = here.get(&partition);
-            for generation in generations {
-                if here.is_none_or(|here| !here.contains(&generation)) {
-                    names.push(layout::manifest(&Unit::new(dataset, partition), generation)?);
-                }
-            }
-        }
-        names.retain(|name| self.with(|state| !state.receipts.contains_key(name)));
-        if names.is_empty() {
-            return Ok(());
-        }
-        let mut by_moment: BTreeMap<Moment, Vec<String>> = BTreeMap::new();
-        for name in names {
-            if let Some(moment) = self.moment_of(&name) {
-                by_moment.entry(moment).or_default().push(name);
-            }
-        }
-        for (moment, names) in by_moment {
-            let directory = scratch()?;
-            self.transport.fetch(cx, &names, directory.path(), moment.session()).await?;
-            for name in names {
-                let path = directory.path().join(&name);
-                let text = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
-                self.with(|state| state.receipts.insert(name, text));
-            }
-        }
-        Ok(())
-    }
-
-    async fn fetch_small(&self, cx: &Context, name: &str, moment: Moment) -> Result<Vec<u8>> {
-        let directory = scratch()?;
-        self.transport.fetch(cx, &[name.to_owned()], directory.path(), moment.session()).await?;
-        let path = directory.path().join(name);
-        std::fs::read(&path).map_err(|error| Error::io("read", &path, error))
-    }
-
-    /// The identity of the vault over there.
-    async fn identity(&self, cx: &Context) -> Result<Identity> {
-        let text = self.fetch_small(cx, layout::IDENTITY, Moment::Now).await?;
-        vault::parse_identity(&format!("{}/{}", self.describe(), layout::IDENTITY), &text)
-    }
-
-    /// Undoing a transfer that was cut off changes the far end: only where that is ours. Where that cannot be read any
-    /// more, it is if we have written there before.
-    async fn check_may_heal(&self, cx: &Context, expect: &Expected) -> Result<()> {
-        let (_, root) = self.mirrored()?;
-        let ours = expect.adopt || self.transport.was_same(cx, root, layout::IDENTITY).await?.unwrap_or(expect.known);
-        if ours {
-            return Ok(());
-        }
-        Err(Error::new(
-            Kind::Refused,
-            format!(
-                "a transfer into {} was cut off, and nothing says that it is a copy of this vault",
-                self.describe()
-            ),
-        )
-        .hint("correct the place; if it is the right one, run once with --adopt-vault: the transfer is undone there"))
-    }
-
-    /// Whether the far end is a copy of what is mirrored, as it is now.
-    async fn check_identity(&self, cx: &Context, expect: &Expected, listing: Option<&Listing>) -> Result<bool> {
-        let place = self.describe();
-        let Some(listing) = listing.filter(|listing| !listing.is_empty()) else {
-            if expect.known && !expect.adopt {
-                return Err(Error::new(
-                    Kind::Refused,
-                    format!("there is no vault in {place}, although this pipeline wrote one there"),
-                )
-                .hint("see what happened to it; if it is lost, run once with --adopt-vault: it is filled again"));
-            }
-            return Ok(false);
-        };
-        if !listing.contains_key(layout::IDENTITY) {
-            let ours = |name: &String| name.starts_with(&format!("{}/", layout::PRIVATE));
-            return match listing.keys().find(|name| !ours(name)) {
-                Some(name) if !expect.adopt => Err(Error::new(
-                    Kind::Refused,
-                    format!("{place} is no vault and not empty: there is `{}`", name.escape_debug()),
-                )
-                .hint("name an empty place, or a new one; --adopt-vault makes a vault beside what is there")),
-                _ => Ok(false),
-            };
-        }
-        let found = self.identity(cx).await?;
-        match &expect.mirrored {
-            Some(mirrored) if found.vault != mirrored.vault && !expect.adopt => Err(Error::new(
-                Kind::Refused,
-                format!(
-                    "{place} is a copy of another vault: {} of pipeline `{}`, made {}",
-                    found.vault, found.pipeline, found.created
-                ),
-            )
-            .hint("give each vault a mirror of its own; if this one is to be taken over, run once with --adopt-vault")),
-            Some(mirrored) => Ok(found == *mirrored),
-            None => Ok(true),
-        }
     }
 }
 

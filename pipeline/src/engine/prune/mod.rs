@@ -1,7 +1,9 @@
 //! Superseded versions go when no rule keeps them any more. First a plan, with the reason for each version; then its
 //! execution. The live generation, a pinned one and the last verified copy are never touched.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod execution;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -14,9 +16,11 @@ use super::state::State;
 use crate::config::Keep;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::manifest::{Content, Manifest, Notes};
+use crate::manifest::Notes;
 use crate::partition::{Partition, Unit};
 use crate::sink::Sink;
+
+pub use execution::{Pruned, execute};
 
 /// More than half of so many versions at once is asked about.
 const MANY: usize = 50;
@@ -324,116 +328,6 @@ fn verdict(
     match keep.superseded {
         Some(limit) if age < i64::try_from(limit).unwrap_or(i64::MAX) => (false, format!("replaced {} ago", days(age))),
         _ => (true, format!("replaced {} ago", days(age))),
-    }
-}
-
-/// What pruning came to.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Pruned {
-    /// Versions that are gone, by sink.
-    pub removed: BTreeMap<String, u64>,
-    /// What could not be removed.
-    pub failures: Vec<Failure>,
-    /// Sinks that were left alone until somebody says yes.
-    pub waiting: Vec<String>,
-}
-
-/// Removes what the plan says. Where somebody has to say yes and did not, the sink is left alone.
-pub async fn execute(cx: &Context, opened: &Opened, plan: &PrunePlan, yes: bool, state: &mut State) -> Result<Pruned> {
-    let mut pruned = Pruned { failures: plan.failures.clone(), ..Pruned::default() };
-    for planned in &plan.sinks {
-        let Some(open) = opened.sinks.iter().find(|open| open.name == planned.sink) else { continue };
-        let (Ok(sink), Some(keep)) = (&open.sink, open.keep) else { continue };
-        if let (Some(why), false) = (&planned.needs_yes, yes) {
-            pruned.waiting.push(format!(
-                "sink `{}` is not pruned: {why}; see `cdrvault prune -n`, then `cdrvault prune --yes`",
-                planned.sink
-            ));
-            continue;
-        }
-        match execute_sink(cx, sink, planned).await {
-            Ok((removed, damaged)) => {
-                if removed > 0 {
-                    pruned.removed.insert(planned.sink.clone(), removed);
-                }
-                state.kept.insert(planned.sink.clone(), Some(keep.into()));
-                for error in damaged {
-                    let failure = Failure::of(&planned.sink, &error).counting(!open.optional);
-                    // The plan may tell of it already.
-                    if !pruned.failures.contains(&failure) {
-                        pruned.failures.push(failure);
-                    }
-                }
-            }
-            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
-            Err(error) => pruned.failures.push(Failure::of(&planned.sink, &error).counting(!open.optional)),
-        }
-    }
-    Ok(pruned)
-}
-
-/// How many versions are gone, and the receipts that cannot be read: what they name stays.
-async fn execute_sink(cx: &Context, sink: &Arc<dyn Sink>, planned: &SinkPlan) -> Result<(u64, Vec<Error>)> {
-    let mut damaged = Vec::new();
-    if let Some(before) = planned.history_before {
-        sink.forget_history(cx, before).await?;
-        return Ok((0, damaged));
-    }
-    let (mut removed, mut trees) = (0, false);
-    for version in planned.removals() {
-        cx.check()?;
-        let manifest = match sink.manifest(cx, &version.unit, version.generation).await {
-            Ok(manifest) => manifest,
-            Err(error) if error.kind() == Kind::Damaged => {
-                damaged.push(error);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        sink.remove(cx, &manifest).await?;
-        trees |= matches!(manifest.content, Content::Tree { .. });
-        removed += 1;
-    }
-    if trees {
-        match remove_nameless(cx, sink).await {
-            // Nobody knows which bodies it names: all stay.
-            Err(error) if error.kind() == Kind::Damaged => damaged.push(error),
-            other => other?,
-        }
-    }
-    sink.flush(cx).await?;
-    Ok((removed, damaged))
-}
-
-/// Removes the bodies that no receipt of the vault names, of whatever dataset.
-async fn remove_nameless(cx: &Context, sink: &Arc<dyn Sink>) -> Result<()> {
-    let mut named: BTreeSet<String> = BTreeSet::new();
-    for dataset in sink.datasets(cx).await? {
-        for (partition, generations) in sink.history(cx, &dataset).await? {
-            // Days are objects of their own.
-            if partition != Partition::Snapshot {
-                continue;
-            }
-            for generation in generations {
-                let manifest = sink.manifest(cx, &Unit::new(&dataset, partition), generation).await?;
-                named.extend(bodies_of(&manifest));
-            }
-        }
-    }
-    for sha256 in sink.bodies(cx).await?.into_keys().filter(|sha256| !named.contains(sha256)) {
-        cx.check()?;
-        sink.remove_body(cx, &sha256).await?;
-    }
-    Ok(())
-}
-
-fn bodies_of(manifest: &Manifest) -> Vec<String> {
-    match &manifest.content {
-        Content::Tree { entries } => {
-            entries.iter().filter_map(|entry| entry.stored.as_ref()).map(|stored| stored.sha256.clone()).collect()
-        }
-        Content::Object(_) => Vec::new(),
     }
 }
 

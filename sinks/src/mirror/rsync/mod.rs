@@ -1,5 +1,8 @@
 //! `rsync`: a mirror of a local vault on another host, in another directory, or in a module of an rsync daemon.
 
+mod lines;
+mod target;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -19,6 +22,9 @@ use super::process::{Outcome, Program};
 use super::ssh::{self, Ssh};
 use super::{Found, Listing, Mirror, Parcel, Transport};
 use crate::clock;
+
+use lines::{dated, is_leftover, listed, transferred};
+use target::Target;
 
 /// See [`super`].
 pub(crate) fn plugin() -> Plugin<dyn BuildSink> {
@@ -67,76 +73,6 @@ struct BuildRsync {
     password: Option<Secret>,
     bandwidth: Option<ByteSize>,
     fsync: bool,
-}
-
-/// Where to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Target {
-    Ssh(String),
-    Daemon(String),
-    Directory(String),
-}
-
-impl Target {
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        if text.chars().any(|c| {
-            c.is_control()
-                || matches!(
-                    c,
-                    '\'' | '"' | '\\' | '`' | '$' | '*' | '?' | '[' | ';' | '&' | '|' | '<' | '>' | '(' | ')'
-                )
-        }) {
-            return Err("it holds a quote, a wildcard or another character with a meaning to shells");
-        }
-        if let Some(rest) = text.strip_prefix("rsync://") {
-            let (host, path) = rest.split_once('/').ok_or("the module is missing")?;
-            let (account, port) = host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port)));
-            if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-                return Err("this is no port");
-            }
-            if !ssh::is_host(account) || path.is_empty() || path.starts_with(['/', '-']) {
-                return Err("this is no host, or no module");
-            }
-            return Ok(Self::Daemon(text.trim_end_matches('/').to_owned()));
-        }
-        if text.starts_with('/') {
-            return match text.trim_end_matches('/') {
-                "" => Err("the root directory is no place for a vault"),
-                path => Ok(Self::Directory(path.to_owned())),
-            };
-        }
-        let (host, path) = text.split_once(':').ok_or("neither a host nor an absolute path")?;
-        if !ssh::is_host(host) {
-            return Err("this is no `USER@HOST`");
-        }
-        if path.starts_with(['-', ':']) || path.is_empty() {
-            return Err("the path is missing, or begins with a `-` or a second `:`");
-        }
-        Ok(Self::Ssh(text.trim_end_matches('/').to_owned()))
-    }
-
-    /// With a slash: what is in it.
-    fn inside(&self) -> String {
-        format!("{}/", self.text())
-    }
-
-    /// What is read from, and how names begin there: what is before `/./` is not made here. A daemon of rsync 3.5.0 gives
-    /// no file of a list out that lies below another directory than its module's own.
-    fn source(&self) -> (String, String) {
-        let module = |text: &str| {
-            let (host, path) = text.strip_prefix("rsync://")?.split_once('/')?;
-            let (module, below) = path.split_once('/')?;
-            Some((format!("rsync://{host}/{module}/"), format!("{below}/./")))
-        };
-        let below = if let Self::Daemon(text) = self { module(text) } else { None };
-        below.unwrap_or_else(|| (self.inside(), String::new()))
-    }
-
-    fn text(&self) -> &str {
-        match self {
-            Self::Ssh(text) | Self::Daemon(text) | Self::Directory(text) => text,
-        }
-    }
 }
 
 fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
@@ -403,116 +339,5 @@ impl Transport for Rsync {
         let program = self.files(names).arg("--delete-missing-args");
         let outcome = program.arg("--").arg(inside(nothing.path())).arg(self.to.inside()).run(cx).await?;
         self.good(&outcome, "remove from").map(drop)
-    }
-}
-
-/// The file of a line of `--itemize-changes`, if its bytes travel: `<f+++++++++ ar_cdr/day=2026-01-15/...`
-fn transferred(line: &str) -> Option<&str> {
-    let (change, name) = line.split_once(' ')?;
-    (change.starts_with(['<', '>']) && change.as_bytes().get(1) == Some(&b'f')).then_some(name)
-}
-
-/// Whether the bytes of a file differ, when it was written, and its name:
-/// `.f..t...... 2026/01/15-03:00:00 .cdrvault/manifests/ar_cdr/2026-01-15/g0001.json`
-fn dated(line: &str) -> Option<(bool, SystemTime, &str)> {
-    let (change, rest) = line.split_at_checked(11)?;
-    let (time, name) = rest.strip_prefix(' ')?.split_once(' ')?;
-    let time = jiff::civil::DateTime::strptime("%Y/%m/%d-%H:%M:%S", time).ok()?;
-    let time = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-    (change.as_bytes().get(1) == Some(&b'f')).then(|| (change.starts_with(['<', '>']), time.into(), name))
-}
-
-/// `-rw-------          9,123 2026/01/15 03:00:00 ar_cdr/day=2026-01-15/ar_cdr-2026-01-15.parquet`
-fn listed(line: &str) -> Option<(String, Option<u64>)> {
-    let mut rest = line.strip_prefix('-')?;
-    let mut word = || {
-        rest = rest.trim_start();
-        let (word, after) = rest.split_once(' ')?;
-        rest = after;
-        Some(word)
-    };
-    let _mode = word()?;
-    let length: String = word()?.chars().filter(char::is_ascii_digit).collect();
-    let (_date, _time) = (word()?, word()?);
-    Some((rest.to_owned(), length.parse().ok()))
-}
-
-/// What rsync writes before it renames it: `.NAME.XXXXXX`. One that was killed leaves it.
-fn is_leftover(name: &str) -> bool {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    let Some((stem, end)) = file.strip_prefix('.').and_then(|file| file.rsplit_once('.')) else { return false };
-    end.len() == 6 && end.bytes().all(|byte| byte.is_ascii_alphanumeric()) && stem.contains('.')
-        || end.len() == 6 && end.bytes().all(|byte| byte.is_ascii_alphanumeric()) && stem.len() == 64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets_are_hosts_modules_and_directories() {
-        let good = |text: &str| Target::parse(text).unwrap();
-        assert_eq!(good("me@host:vault/"), Target::Ssh("me@host:vault".to_owned()));
-        assert_eq!(
-            good("rsync://me@host:8730/backup/cdr"),
-            Target::Daemon("rsync://me@host:8730/backup/cdr".to_owned())
-        );
-        assert_eq!(good("/mnt/b c/vault"), Target::Directory("/mnt/b c/vault".to_owned()));
-        let below = ("rsync://me@host:8730/backup/".to_owned(), "cdr/b/./".to_owned());
-        assert_eq!(good("rsync://me@host:8730/backup/cdr/b").source(), below);
-        assert_eq!(good("rsync://host/backup").source(), ("rsync://host/backup/".to_owned(), String::new()));
-        for bad in [
-            "",
-            "/",
-            "vault",
-            "-e x:y",
-            "me@-oProxyCommand=x:y",
-            "host:",
-            "host:-x",
-            "host::module",
-            "rsync://host",
-            "rsync://-h/m",
-            "host:a'b",
-            "host:$(x)",
-            "host:a*",
-            "rsync://host:port/m",
-        ] {
-            assert!(Target::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn lines_of_a_comparison_are_dated() {
-        let at = |second| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
-        let same = dated(".f..t...... 2026/01/15-03:00:00 a/g0001.json");
-        assert_eq!(same, Some((false, at(1_768_446_000), "a/g0001.json")));
-        assert_eq!(
-            dated(".f          2026/01/15-03:00:00 a b").map(|(differs, _, name)| (differs, name)),
-            Some((false, "a b"))
-        );
-        assert_eq!(dated(">fcst...... 2026/01/15-03:00:00 x").map(|(differs, ..)| differs), Some(true));
-        assert_eq!(dated("cd+++++++++ 2026/01/15-03:00:00 a/"), None);
-        assert_eq!(transferred("<f+++++++++ a/b c"), Some("a/b c"));
-        assert_eq!(transferred(".f..t...... a"), None);
-    }
-
-    #[test]
-    fn lines_of_a_listing_are_files() {
-        let line = "-rw-r--r--      1,234,567 2026/01/15 03:00:00 ar_cdr/day=2026-01-15/ar_cdr-2026-01-15.parquet";
-        let name = "ar_cdr/day=2026-01-15/ar_cdr-2026-01-15.parquet".to_owned();
-        assert_eq!(listed(line), Some((name, Some(1_234_567))));
-        assert_eq!(listed("drwxr-xr-x          4,096 2026/01/15 03:00:00 ar_cdr"), None);
-    }
-
-    #[test]
-    fn temporary_files_of_rsync_are_known() {
-        let sha = "ab".repeat(32);
-        for name in ["a/.ar_cdr-2026-01-15.parquet.Xy12Zb", ".cdrvault/.vault.json.abcdef"] {
-            assert!(is_leftover(name), "{name}");
-        }
-        assert!(is_leftover(&format!(".cdrvault/objects/ab/.{sha}.abcdef")));
-        for name in ["a/ar_cdr-2026-01-15.parquet", ".cdrvault/vault.json", ".cdrvault/lock", "a/.profile"] {
-            assert!(!is_leftover(name), "{name}");
-        }
     }
 }

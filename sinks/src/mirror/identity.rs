@@ -1,0 +1,80 @@
+//! Whose vault the far end is, before anything is changed there.
+
+use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::layout;
+use cdrvault_pipeline::sink::{Expected, Identity, Sink as _};
+
+use super::past::Moment;
+use super::{Listing, Mirror, Transport};
+use crate::vault;
+
+impl<T: Transport> Mirror<T> {
+    /// The identity of the vault over there.
+    pub(super) async fn identity(&self, cx: &Context) -> Result<Identity> {
+        let text = self.fetch_small(cx, layout::IDENTITY, Moment::Now).await?;
+        vault::parse_identity(&format!("{}/{}", self.describe(), layout::IDENTITY), &text)
+    }
+
+    /// Undoing a transfer that was cut off changes the far end: only where that is ours. Where that cannot be read any
+    /// more, it is if we have written there before.
+    pub(super) async fn check_may_heal(&self, cx: &Context, expect: &Expected) -> Result<()> {
+        let (_, root) = self.mirrored()?;
+        let ours = expect.adopt || self.transport.was_same(cx, root, layout::IDENTITY).await?.unwrap_or(expect.known);
+        if ours {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Refused,
+            format!(
+                "a transfer into {} was cut off, and nothing says that it is a copy of this vault",
+                self.describe()
+            ),
+        )
+        .hint("correct the place; if it is the right one, run once with --adopt-vault: the transfer is undone there"))
+    }
+
+    /// Whether the far end is a copy of what is mirrored, as it is now.
+    pub(super) async fn check_identity(
+        &self,
+        cx: &Context,
+        expect: &Expected,
+        listing: Option<&Listing>,
+    ) -> Result<bool> {
+        let place = self.describe();
+        let Some(listing) = listing.filter(|listing| !listing.is_empty()) else {
+            if expect.known && !expect.adopt {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!("there is no vault in {place}, although this pipeline wrote one there"),
+                )
+                .hint("see what happened to it; if it is lost, run once with --adopt-vault: it is filled again"));
+            }
+            return Ok(false);
+        };
+        if !listing.contains_key(layout::IDENTITY) {
+            let ours = |name: &String| name.starts_with(&format!("{}/", layout::PRIVATE));
+            return match listing.keys().find(|name| !ours(name)) {
+                Some(name) if !expect.adopt => Err(Error::new(
+                    Kind::Refused,
+                    format!("{place} is no vault and not empty: there is `{}`", name.escape_debug()),
+                )
+                .hint("name an empty place, or a new one; --adopt-vault makes a vault beside what is there")),
+                _ => Ok(false),
+            };
+        }
+        let found = self.identity(cx).await?;
+        match &expect.mirrored {
+            Some(mirrored) if found.vault != mirrored.vault && !expect.adopt => Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "{place} is a copy of another vault: {} of pipeline `{}`, made {}",
+                    found.vault, found.pipeline, found.created
+                ),
+            )
+            .hint("give each vault a mirror of its own; if this one is to be taken over, run once with --adopt-vault")),
+            Some(mirrored) => Ok(found == *mirrored),
+            None => Ok(true),
+        }
+    }
+}

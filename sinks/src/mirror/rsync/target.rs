@@ -1,0 +1,110 @@
+//! What `to` names.
+
+use super::ssh;
+
+/// Where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    Ssh(String),
+    Daemon(String),
+    Directory(String),
+}
+
+impl Target {
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.chars().any(|c| {
+            c.is_control()
+                || matches!(
+                    c,
+                    '\'' | '"' | '\\' | '`' | '$' | '*' | '?' | '[' | ';' | '&' | '|' | '<' | '>' | '(' | ')'
+                )
+        }) {
+            return Err("it holds a quote, a wildcard or another character with a meaning to shells");
+        }
+        if let Some(rest) = text.strip_prefix("rsync://") {
+            let (host, path) = rest.split_once('/').ok_or("the module is missing")?;
+            let (account, port) = host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port)));
+            if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+                return Err("this is no port");
+            }
+            if !ssh::is_host(account) || path.is_empty() || path.starts_with(['/', '-']) {
+                return Err("this is no host, or no module");
+            }
+            return Ok(Self::Daemon(text.trim_end_matches('/').to_owned()));
+        }
+        if text.starts_with('/') {
+            return match text.trim_end_matches('/') {
+                "" => Err("the root directory is no place for a vault"),
+                path => Ok(Self::Directory(path.to_owned())),
+            };
+        }
+        let (host, path) = text.split_once(':').ok_or("neither a host nor an absolute path")?;
+        if !ssh::is_host(host) {
+            return Err("this is no `USER@HOST`");
+        }
+        if path.starts_with(['-', ':']) || path.is_empty() {
+            return Err("the path is missing, or begins with a `-` or a second `:`");
+        }
+        Ok(Self::Ssh(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// With a slash: what is in it.
+    pub(super) fn inside(&self) -> String {
+        format!("{}/", self.text())
+    }
+
+    /// What is read from, and how names begin there: what is before `/./` is not made here. A daemon of rsync 3.5.0 gives
+    /// no file of a list out that lies below another directory than its module's own.
+    pub(super) fn source(&self) -> (String, String) {
+        let module = |text: &str| {
+            let (host, path) = text.strip_prefix("rsync://")?.split_once('/')?;
+            let (module, below) = path.split_once('/')?;
+            Some((format!("rsync://{host}/{module}/"), format!("{below}/./")))
+        };
+        let below = if let Self::Daemon(text) = self { module(text) } else { None };
+        below.unwrap_or_else(|| (self.inside(), String::new()))
+    }
+
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Ssh(text) | Self::Daemon(text) | Self::Directory(text) => text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_hosts_modules_and_directories() {
+        let good = |text: &str| Target::parse(text).unwrap();
+        assert_eq!(good("me@host:vault/"), Target::Ssh("me@host:vault".to_owned()));
+        assert_eq!(
+            good("rsync://me@host:8730/backup/cdr"),
+            Target::Daemon("rsync://me@host:8730/backup/cdr".to_owned())
+        );
+        assert_eq!(good("/mnt/b c/vault"), Target::Directory("/mnt/b c/vault".to_owned()));
+        let below = ("rsync://me@host:8730/backup/".to_owned(), "cdr/b/./".to_owned());
+        assert_eq!(good("rsync://me@host:8730/backup/cdr/b").source(), below);
+        assert_eq!(good("rsync://host/backup").source(), ("rsync://host/backup/".to_owned(), String::new()));
+        for bad in [
+            "",
+            "/",
+            "vault",
+            "-e x:y",
+            "me@-oProxyCommand=x:y",
+            "host:",
+            "host:-x",
+            "host::module",
+            "rsync://host",
+            "rsync://-h/m",
+            "host:a'b",
+            "host:$(x)",
+            "host:a*",
+            "rsync://host:port/m",
+        ] {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
