@@ -15,6 +15,7 @@ use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::{Body, Form, Object, Payload, RowStream, RowsAbout};
 use cdrvault_pipeline::plugin::Registry;
 use cdrvault_pipeline::stage::{Transform, Work};
+use cdrvault_stages::bench::Answer;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 fn main() {
@@ -59,8 +60,17 @@ fn fingerprint(bencher: divan::Bencher<'_, '_>, rows: usize) {
     });
 }
 
-/// Rows of a Parquet file that is made, or read.
+/// Rows that come from a server, and of a Parquet file that is made, or read.
 const FILE_ROWS: usize = 100_000;
+
+/// What a server sends into rows. What a socket and TLS cost is not in it.
+#[divan::bench]
+fn receive(bencher: divan::Bencher<'_, '_>) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let answer = Answer::of_calls(u32::try_from(FILE_ROWS).unwrap());
+    let counter = divan::counter::ItemsCount::new(FILE_ROWS);
+    bencher.counter(counter).bench_local(|| assert_eq!(runtime.block_on(answer.read()).unwrap(), FILE_ROWS));
+}
 
 /// What makes Parquet of rows and rows of Parquet, with the default settings.
 fn parquet() -> Arc<dyn Transform> {

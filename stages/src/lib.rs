@@ -1,6 +1,6 @@
 //! The sources and transforms of cdrvault, one file or folder each.
 //!
-//! [`register`] is the only way in: it tells the registry of the kinds that there are.
+//! [`register`] is the only way in: it tells the registry of the kinds that there are. Benchmarks have one of their own.
 
 mod ar_cdr;
 mod blocking;
@@ -18,6 +18,9 @@ mod table;
 mod targets;
 
 use cdrvault_pipeline::plugin::{Decoder, Registry};
+
+#[doc(hidden)]
+pub use database::mysql::bench;
 
 /// Adds every database, source and transform of this crate.
 pub fn register(registry: &mut Registry) {

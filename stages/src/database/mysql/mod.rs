@@ -1,6 +1,7 @@
 //! MariaDB and MySQL.
 
 pub(crate) mod accounts;
+pub mod bench;
 pub(crate) mod client;
 pub(crate) mod columns;
 pub(crate) mod connect;

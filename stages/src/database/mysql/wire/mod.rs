@@ -18,7 +18,7 @@ use mysql_common::packets::StmtPacket;
 use secrecy::SecretString;
 
 pub(crate) use self::failure::Failure;
-use self::packets::Packets;
+use self::packets::{Packets, Stream};
 pub(crate) use self::rows::{BinaryRow, Row};
 use self::rows::{Kind, Spans};
 pub(crate) use self::tls::Tls;
@@ -75,6 +75,11 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) async fn open(server: &Server) -> Result<Self> {
         Ok(Self { packets: login::log_in(server).await?, under_way: false })
+    }
+
+    /// On a stream whose other end takes us for logged in.
+    pub(crate) fn on(stream: impl Stream + 'static) -> Self {
+        Self { packets: Packets::new(Box::new(stream), 0), under_way: false }
     }
 
     /// Runs a statement by the text protocol; tells how many rows it touched.

@@ -18,7 +18,7 @@ const BUFFER: usize = 128 << 10;
 const GROWN: usize = 4 << 20;
 
 /// What packets travel on.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
