@@ -24,6 +24,12 @@ impl Failure {
         Self::Protocol(Cow::Borrowed(what))
     }
 
+    /// Whether the other side no longer takes what we send.
+    pub(super) fn is_hang_up(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        matches!(self, Self::Io(error) if matches!(error.kind(), BrokenPipe | ConnectionReset))
+    }
+
     /// Of a packet that tells of an error: its number, a state unless nobody is logged in yet, a text.
     pub(super) fn from_packet(packet: &[u8]) -> Self {
         let (number, text) = match packet {

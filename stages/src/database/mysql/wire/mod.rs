@@ -151,7 +151,9 @@ impl Connection {
             return Err(Failure::protocol("the statement before was given up halfway"));
         }
         self.under_way = true;
-        self.packets.command(command, body).await
+        let Err(broken) = self.packets.command(command, body).await else { return Ok(()) };
+        let said = if broken.is_hang_up() { self.packets.last_words().await } else { None };
+        Err(said.unwrap_or(broken))
     }
 
     /// How the answer to a command begins.
@@ -304,5 +306,38 @@ impl Selected<'_> {
         self.ended = true;
         self.connection.close_statement(self.statement).await?;
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// The packet in which a server tells that it closes the connection, which it begins to count with.
+    const KILLED: &[u8] = b"\x1e\0\0\0\xff\x87\x07#70100Connection was killed";
+
+    #[tokio::test]
+    async fn a_server_that_gave_up_is_heard() {
+        for (what, takes_more) in [("while we write", false), ("before it reads", true)] {
+            let (ours, mut theirs) = tokio::io::duplex(1024);
+            let mut connection = Connection::on(ours);
+            theirs.write_all(KILLED).await.unwrap();
+            let server = tokio::spawn(async move {
+                if takes_more {
+                    let _ = theirs.read_to_end(&mut Vec::new()).await;
+                }
+            });
+            tokio::task::yield_now().await;
+            let found = connection.query("SELECT 1").await.map(|_| ());
+            let expected = "Connection was killed";
+            assert!(
+                matches!(&found, Err(Failure::Server { number: 1927, message }) if message == expected),
+                "{what}: {found:?}"
+            );
+            drop(connection);
+            server.await.unwrap();
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::Failure;
+use super::{ERROR, Failure};
 
 /// A packet that is this long goes on in the next one.
 const LONGEST: usize = 0xff_ffff;
@@ -72,11 +72,13 @@ impl Packets {
             let Some(&[a, b, c, found]) = self.buffer[at..self.unread.end].first_chunk::<HEADER>() else {
                 return Ok(None);
             };
-            if found != number {
+            let length = u32::from_le_bytes([a, b, c, 0]) as usize;
+            let body = &self.buffer[at + HEADER..self.unread.end];
+            // A server that gives up says why when it likes, and counts from where it likes.
+            if found != number && (length == 0 || body.first().is_some_and(|first| *first != ERROR)) {
                 return Err(Failure::protocol("packets are out of order"));
             }
-            let length = u32::from_le_bytes([a, b, c, 0]) as usize;
-            if self.unread.end - at < HEADER + length {
+            if body.len() < length {
                 return Ok(None);
             }
             number = number.wrapping_add(1);
@@ -130,6 +132,13 @@ impl Packets {
     pub(super) async fn command(&mut self, command: u8, body: &[u8]) -> Result<(), Failure> {
         self.number = 0;
         self.send(&[&[command], body]).await
+    }
+
+    /// What the server said before it broke off, if it did.
+    pub(super) async fn last_words(&mut self) -> Option<Failure> {
+        let at = self.next().await.ok()?;
+        let packet = self.bytes(at);
+        (packet.first() == Some(&ERROR)).then(|| Failure::from_packet(packet))
     }
 
     /// Sends what these parts make together.
@@ -224,6 +233,9 @@ mod tests {
     async fn packets_out_of_order_and_words_before_encryption_are_refused() {
         let (mut packets, mut server) = pair();
         server.write_all(&framed(1, b"one too many")).await.unwrap();
+        assert!(matches!(read(&mut packets).await.unwrap_err(), Failure::Protocol(_)));
+        let (mut packets, mut server) = pair();
+        server.write_all(&framed(1, b"")).await.unwrap();
         assert!(matches!(read(&mut packets).await.unwrap_err(), Failure::Protocol(_)));
 
         let (mut packets, mut server) = pair();
