@@ -249,9 +249,11 @@ def delivery(scale: Scale) -> Section:
     server.application("billing")
     server.fill("billing", str(FIRST), scale.days, scale.calls_a_day, scale.changed_calls)
     measured: dict[str, list[Cost]] = {"s3": [], "rclone": [], "rsync": [], "plain": [], "safe": []}
+    # Nothing is removed before the end: ext4 looks long for an inode where many were freed in the last minutes.
+    made = [fresh(WORK / "outputs" / "delivery")]
     for number in range(scale.rounds):
         bucket = garage.bucket(f"ours-{number}")
-        remote = fresh(WORK / "outputs" / "remote")
+        remote = fresh(made[0] / f"remote-{number}")
         s3 = f"""
 [sink.bucket.s3]
 url = "s3://{bucket}/vault"
@@ -268,7 +270,8 @@ to = "{first_line('id', '-un')}@127.0.0.1:{remote}/ours"
 ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{ssh}/known_hosts" }}
 """
         server.forget_events("billing")
-        site = Site("delivery", server, "billing", s3 + rsync, '"vault"')
+        site = Site(f"delivery-{number}", server, "billing", s3 + rsync, '"vault"')
+        made.append(site.home)
         secret = site.home / "s3.secret"
         secret.write_text(garage.secret)
         secret.chmod(0o600)
@@ -287,7 +290,7 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
         )
         theirs = garage.bucket(f"rclone-{number}")
         # What we deliver: neither the spool nor the lock.
-        copied = fresh(WORK / "outputs" / "vault")
+        copied = fresh(made[0] / f"vault-{number}")
         subprocess.run(["cp", "-a", f"{remote}/ours/.", copied], check=True)
         for name, command in (
             ("rclone", f"rclone --config {rclone} copy {copied} garage:{theirs}"),
@@ -301,14 +304,14 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
             for table in TABLES:
                 local = readers.sums_of_parquet(table, f"{site.vault}/{table}/*/*.parquet")
                 same("rsync", [readers.sums_of_parquet(table, f"{remote}/ours/{table}/*/*.parquet")], [local])
-            out = fresh(WORK / "outputs" / "from-s3")
+            out = fresh(made[0] / "from-s3")
             subprocess.run(["rclone", "--config", rclone, "copy", f"garage:{bucket}/vault", out], check=True)
             for table in TABLES:
                 local = readers.sums_of_parquet(table, f"{site.vault}/{table}/*/*.parquet")
                 same("s3", [readers.sums_of_parquet(table, f"{out}/{table}/*/*.parquet")], [local])
-    files = sum(1 for path in (WORK / "outputs" / "vault").rglob("*") if path.is_file())
+    files = sum(1 for path in copied.rglob("*") if path.is_file())
     section.say(
-        f"The vault of {scale.days:,} days, {files:,} files, {mib(size(WORK / 'outputs' / 'vault'))}, to a sink that is new: to "
+        f"The vault of {scale.days:,} days, {files:,} files, {mib(size(copied))}, to a sink that is new: to "
         "Garage on this machine, and through sshd on this machine. Ours compares checksums at both ends afterwards."
     )
     names = {"s3": "**cdrvault run**, a new `s3` sink", "rclone": "`rclone copy`", "rsync": "**cdrvault run**, a new `rsync` sink",
@@ -319,6 +322,8 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
     server.stop()
     garage.stop()
     sshd.stop()
+    for directory in made:
+        shutil.rmtree(directory)
     return section
 
 
