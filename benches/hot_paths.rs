@@ -7,16 +7,19 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
-use cdrvault_pipeline::config;
+use cdrvault_pipeline::config::{self, Pipeline};
+use cdrvault_pipeline::context::{Context, Writer};
 use cdrvault_pipeline::entry::Entry;
 use cdrvault_pipeline::facts::FactGatherer;
 use cdrvault_pipeline::layout;
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::{Body, Form, Object, Payload, RowStream, RowsAbout};
-use cdrvault_pipeline::plugin::Registry;
+use cdrvault_pipeline::plugin::Around;
+use cdrvault_pipeline::progress::Quiet;
 use cdrvault_pipeline::stage::{Transform, Work};
 use cdrvault_stages::bench::Answer;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
 
 fn main() {
     divan::main();
@@ -72,8 +75,8 @@ fn receive(bencher: divan::Bencher<'_, '_>) {
     bencher.counter(counter).bench_local(|| assert_eq!(runtime.block_on(answer.read()).unwrap(), FILE_ROWS));
 }
 
-/// What makes Parquet of rows and rows of Parquet, with the default settings.
-fn parquet() -> Arc<dyn Transform> {
+/// Calls into a vault in this directory, with the default settings.
+fn pipeline(directory: &Path) -> Pipeline {
     const PIPELINE: &str = r#"
 name = "bench"
 timezone = "UTC"
@@ -86,11 +89,12 @@ source.ar-cdr = { database = "billing" }
 transforms = ["incremental", "parquet"]
 sinks = ["vault"]
 "#;
-    let mut registry = Registry::default();
-    cdrvault_stages::register(&mut registry);
-    cdrvault_sinks::register(&mut registry);
-    let pipeline = config::load(Path::new("/bench.toml"), PIPELINE, &registry).unwrap();
-    pipeline.flows[0].transforms.last().map(Arc::clone).unwrap()
+    config::load(&directory.join("bench.toml"), PIPELINE, &cdrvault::registry()).unwrap()
+}
+
+/// What makes Parquet of rows and rows of Parquet.
+fn parquet() -> Arc<dyn Transform> {
+    pipeline(Path::new("/")).flows[0].transforms.last().map(Arc::clone).unwrap()
 }
 
 fn unit() -> Unit {
@@ -146,22 +150,26 @@ fn decode(bencher: divan::Bencher<'_, '_>) {
     });
 }
 
-/// From the name of a receipt to its partition and generation, 5,000 times.
+/// The names of the receipts of 5,000 days in a directory.
 #[divan::bench]
-fn receipts_of_5000_days(bencher: divan::Bencher<'_, '_>) {
+fn list_receipts_of_5000_days(bencher: divan::Bencher<'_, '_>) {
+    let place = tempfile::tempdir().unwrap();
     let first: jiff::civil::Date = "2015-01-01".parse().unwrap();
-    let names: Vec<String> = (0..5_000)
-        .map(|day| {
-            let unit = Unit::new("ar_cdr", Partition::Day(first + jiff::Span::new().days(day)));
-            layout::manifest(&unit, 7).unwrap()
-        })
-        .collect();
-    bencher.bench(|| {
-        let parse = |name: &String| {
-            let mut parts = name.rsplit('/');
-            let generation = layout::parse_manifest_name(parts.next()?)?;
-            Some((parts.next()?.parse::<Partition>().ok()?, generation))
-        };
-        names.iter().filter_map(parse).count()
-    });
+    for day in 0..5_000 {
+        let unit = Unit::new("ar_cdr", Partition::Day(first + jiff::Span::new().days(day)));
+        let receipt = place.path().join("vault").join(layout::manifest(&unit, 7).unwrap());
+        std::fs::create_dir_all(receipt.parent().unwrap()).unwrap();
+        std::fs::File::create_new(receipt).unwrap();
+    }
+    let around = Around { datasets: vec!["ar_cdr".to_owned()], mirrored: None };
+    let vault = pipeline(place.path()).sinks[0].build.build(&around).unwrap();
+    let writer = Writer {
+        pipeline: "bench".to_owned(),
+        id: "00000000".to_owned(),
+        timezone: jiff::tz::TimeZone::UTC,
+        state: place.path().join("state"),
+    };
+    let cx = Context { cancel: CancellationToken::new(), progress: Arc::new(Quiet), writer: Arc::new(writer) };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    bencher.bench_local(|| assert_eq!(runtime.block_on(vault.history(&cx, "ar_cdr")).unwrap().len(), 5_000));
 }
