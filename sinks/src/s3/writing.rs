@@ -1,4 +1,5 @@
-//! How an object is written: in one request, or in parts that are hashed before any of them is sent.
+//! How an object is written: in one request, or in parts. What is sent is hashed as a whole before; what is copied, the server
+//! copies.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};

@@ -52,7 +52,8 @@ fn from_server(message: &str, number: u16, text: &str) -> Error {
         // Lock waits and deadlocks, and what became of a row meanwhile.
         1205 | 1213 | 1020 => made(Kind::Busy),
         // Servers that are full, stop or were restarted, tables changed meanwhile.
-        1040 | 1053 | 1152 | 1154..=1161 | 1203 | 1226 | 1317 | 1412 | 1927 | 1969 | 2006 | 2013 => {
+        // MySQL's 4031: nothing was asked for long.
+        1040 | 1053 | 1152 | 1154..=1161 | 1203 | 1226 | 1317 | 1412 | 1927 | 1969 | 2006 | 2013 | 4031 => {
             made(Kind::Transient)
         }
         1153 => made(Kind::Failed).hint("raise `max_allowed_packet` of the server"),

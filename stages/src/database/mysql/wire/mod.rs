@@ -336,6 +336,8 @@ mod tests {
                 matches!(&found, Err(Failure::Server { number: 1927, message }) if message == expected),
                 "{what}: {found:?}"
             );
+            // Nothing that comes later is taken for an answer.
+            assert!(matches!(connection.ping().await, Err(Failure::Protocol(_))), "{what}");
             drop(connection);
             server.await.unwrap();
         }

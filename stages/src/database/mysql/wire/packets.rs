@@ -75,11 +75,15 @@ impl Packets {
             let length = u32::from_le_bytes([a, b, c, 0]) as usize;
             let body = &self.buffer[at + HEADER..self.unread.end];
             // A server that gives up says why when it likes, and counts from where it likes.
-            if found != number && (length == 0 || body.first().is_some_and(|first| *first != ERROR)) {
+            let may_give_up = lengths.is_empty() && length > 0 && body.first().is_none_or(|first| *first == ERROR);
+            if found != number && !may_give_up {
                 return Err(Failure::protocol("packets are out of order"));
             }
             if body.len() < length {
                 return Ok(None);
+            }
+            if found != number {
+                return Err(Failure::from_packet(&body[..length]));
             }
             number = number.wrapping_add(1);
             at += HEADER + length;
@@ -136,9 +140,11 @@ impl Packets {
 
     /// What the server said before it broke off, if it did.
     pub(super) async fn last_words(&mut self) -> Option<Failure> {
-        let at = self.next().await.ok()?;
-        let packet = self.bytes(at);
-        (packet.first() == Some(&ERROR)).then(|| Failure::from_packet(packet))
+        match self.next().await {
+            Ok(at) => Some(self.bytes(at)).filter(|packet| packet.first() == Some(&ERROR)).map(Failure::from_packet),
+            Err(said @ Failure::Server { .. }) => Some(said),
+            Err(_) => None,
+        }
     }
 
     /// Sends what these parts make together.
