@@ -11,6 +11,7 @@ use cdrvault_pipeline::config::{self, Pipeline};
 use cdrvault_pipeline::context::{Context, Writer};
 use cdrvault_pipeline::entry::Entry;
 use cdrvault_pipeline::facts::FactGatherer;
+use cdrvault_pipeline::fingerprint::Fingerprinter;
 use cdrvault_pipeline::layout;
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::{Body, Form, Object, Payload, RowStream, RowsAbout};
@@ -50,6 +51,17 @@ fn calls(rows: usize) -> RecordBatch {
         columns.iter().zip(kinds).map(|((name, _), kind)| Field::new(*name, kind, false)).collect();
     let arrays = columns.into_iter().map(|(_, array)| array).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
+}
+
+/// The hashes of the rows of one batch, and of its columns.
+#[divan::bench(args = [8_192])]
+fn row_hash(bencher: divan::Bencher<'_, '_>, rows: usize) {
+    let batch = calls(rows);
+    bencher.counter(divan::counter::ItemsCount::new(rows)).bench(|| {
+        let mut fingerprinter = Fingerprinter::new(&batch.schema(), &["id".to_owned()]);
+        fingerprinter.add(&batch).unwrap();
+        fingerprinter.finish()
+    });
 }
 
 /// Fingerprint and tripwire of one batch.

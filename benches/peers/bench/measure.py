@@ -55,6 +55,8 @@ def measure(command: list[str], *, server: int = 0, cwd: Path, stdin: Path | Non
     if child.returncode != 0:
         tail = log.read_bytes()[-2000:].decode(errors="replace")
         raise SystemExit(f"{command} ended with {child.returncode}:\n{tail}")
+    # The process of a connection ends just after what it served.
+    time.sleep(0.2)
     return Cost(wall, usage.ru_utime + usage.ru_stime, max(watch.sum, watch.one), cpu_of(server) - before)
 
 
@@ -63,11 +65,11 @@ def shell(script: str) -> list[str]:
 
 
 def cpu_of(pid: int) -> float:
-    """User and system time of a process that lives."""
+    """User and system time of a process that lives, and of its children that ended."""
     if not pid:
         return 0.0
     numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(numbers[11]) + int(numbers[12])) / TICKS
+    return sum(map(int, numbers[11:15])) / TICKS
 
 
 class Watch(threading.Thread):

@@ -63,8 +63,9 @@ sinks = [{sinks}]
     def command(self, verb: str, *more: str) -> list[str]:
         return [str(OURS), verb, str(self.home / "pipeline.toml"), *more]
 
-    def measure(self, verb: str, *more: str) -> Cost:
+    def measure(self, verb: str, *more: str, server: int = 0) -> Cost:
+        """The server is the database's, unless another one is named."""
         command = self.command(verb, *more)
-        cost = measure(command, server=self.server.pid, cwd=self.home, log=self.home / "log")
+        cost = measure(command, server=server or self.server.pid, cwd=self.home, log=self.home / "log")
         cost.output = size(self.vault)
         return cost

@@ -279,9 +279,9 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
         site.age()
         site.measure("run")
         pipeline = (site.home / "pipeline.toml").read_text()
-        for name, sinks in (("s3", '"vault", "bucket"'), ("rsync", '"vault", "mirror"')):
+        for name, sinks, at in (("s3", '"vault", "bucket"', garage), ("rsync", '"vault", "mirror"', sshd)):
             (site.home / "pipeline.toml").write_text(pipeline.replace('sinks = ["vault"]', f"sinks = [{sinks}]"))
-            cost = site.measure("run")
+            cost = site.measure("run", server=at.process.pid)
             measured[name].append(cost)
         rclone = WORK / "rclone.conf"
         rclone.write_text(
@@ -292,15 +292,18 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
         # What we deliver: neither the spool nor the lock.
         copied = fresh(made[0] / f"vault-{number}")
         subprocess.run(["cp", "-a", f"{remote}/ours/.", copied], check=True)
-        for name, command in (
-            ("rclone", f"rclone --config {rclone} copy {copied} garage:{theirs}"),
-            ("plain", f"rsync -a -e '{sshd.command()}' {copied}/ 127.0.0.1:{remote}/plain/"),
-            ("safe", f"rsync -a --checksum --fsync -e '{sshd.command()}' {copied}/ 127.0.0.1:{remote}/safe/"),
+        for name, at, command in (
+            ("rclone", garage, f"rclone --config {rclone} copy {copied} garage:{theirs}"),
+            ("plain", sshd, f"rsync -a -e '{sshd.command()}' {copied}/ 127.0.0.1:{remote}/plain/"),
+            ("safe", sshd, f"rsync -a --checksum --fsync -e '{sshd.command()}' {copied}/ 127.0.0.1:{remote}/safe/"),
         ):
-            cost = measure(shell(command), cwd=WORK, log=WORK / f"{name}.log")
+            cost = measure(shell(command), server=at.process.pid, cwd=WORK, log=WORK / f"{name}.log")
             cost.output = size(copied)
             measured[name].append(cost)
         if number == 0:
+            subprocess.run(["rclone", "--config", rclone, "check", copied, f"garage:{theirs}"], check=True, capture_output=True)
+            for name in ("plain", "safe"):
+                subprocess.run(["diff", "-r", copied, remote / name], check=True, capture_output=True)
             for table in TABLES:
                 local = readers.sums_of_parquet(table, f"{site.vault}/{table}/*/*.parquet")
                 same("rsync", [readers.sums_of_parquet(table, f"{remote}/ours/{table}/*/*.parquet")], [local])

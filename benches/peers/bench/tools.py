@@ -43,11 +43,11 @@ class Peer:
 
 def all_peers() -> list[Peer]:
     duckdb, connectorx, pyarrow = (version_of_package(name) for name in ("duckdb", "connectorx", "pyarrow"))
-    server = first_line("mariadb-dump", "--version")
+    client, dumper, server = (first_line(name, "--version") for name in ("mariadb", "mariadb-dump", "mariadbd"))
     return [
-        Peer("wire", "`mariadb --quick` to /dev/null: the server and the wire alone", wire, lambda job: [], server),
+        Peer("wire", "`mariadb --quick` to /dev/null: the server and the wire alone", wire, lambda job: [], client),
         Peer("dump", "`mariadb-dump --single-transaction` piped to `zstd -3`", dump, sums_of_dump,
-             f"{server}, {first_line('zstd', '--version').strip('* ')}"),
+             f"{dumper}, {first_line('zstd', '--version').strip('* ')}"),
         Peer("outfile", "`SELECT INTO OUTFILE`, a file a day, as upstream's backup does", outfile, sums_of_outfile, server),
         Peer("connectorx", "ConnectorX (2 partitions) to Arrow, pyarrow to zstd(3) Parquet, a file a table",
              python("connectorx_export"), sums_of_parquet, f"connectorx {connectorx}, pyarrow {pyarrow}"),
