@@ -250,10 +250,10 @@ def delivery(scale: Scale) -> Section:
     server.fill("billing", str(FIRST), scale.days, scale.calls_a_day, scale.changed_calls)
     measured: dict[str, list[Cost]] = {"s3": [], "rclone": [], "rsync": [], "plain": [], "safe": []}
     # Nothing is removed before the end: ext4 looks long for an inode where many were freed in the last minutes.
-    made = [fresh(WORK / "outputs" / "delivery")]
+    place, sites = fresh(WORK / "outputs" / "delivery"), []
     for number in range(scale.rounds):
         bucket = garage.bucket(f"ours-{number}")
-        remote = fresh(made[0] / f"remote-{number}")
+        remote = fresh(place / f"remote-{number}")
         s3 = f"""
 [sink.bucket.s3]
 url = "s3://{bucket}/vault"
@@ -271,7 +271,7 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
 """
         server.forget_events("billing")
         site = Site(f"delivery-{number}", server, "billing", s3 + rsync, '"vault"')
-        made.append(site.home)
+        sites.append(site)
         secret = site.home / "s3.secret"
         secret.write_text(garage.secret)
         secret.chmod(0o600)
@@ -290,7 +290,7 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
         )
         theirs = garage.bucket(f"rclone-{number}")
         # What we deliver: neither the spool nor the lock.
-        copied = fresh(made[0] / f"vault-{number}")
+        copied = fresh(place / f"vault-{number}")
         subprocess.run(["cp", "-a", f"{remote}/ours/.", copied], check=True)
         for name, at, command in (
             ("rclone", garage, f"rclone --config {rclone} copy {copied} garage:{theirs}"),
@@ -307,7 +307,7 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
             for table in TABLES:
                 local = readers.sums_of_parquet(table, f"{site.vault}/{table}/*/*.parquet")
                 same("rsync", [readers.sums_of_parquet(table, f"{remote}/ours/{table}/*/*.parquet")], [local])
-            out = fresh(made[0] / "from-s3")
+            out = fresh(place / "from-s3")
             subprocess.run(["rclone", "--config", rclone, "copy", f"garage:{bucket}/vault", out], check=True)
             for table in TABLES:
                 local = readers.sums_of_parquet(table, f"{site.vault}/{table}/*/*.parquet")
@@ -325,7 +325,7 @@ ssh = {{ port = {sshd.port}, identity-file = "{ssh}/identity", known-hosts = "{s
     server.stop()
     garage.stop()
     sshd.stop()
-    for directory in made:
+    for directory in (place, *(site.home for site in sites)):
         shutil.rmtree(directory)
     return section
 

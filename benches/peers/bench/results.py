@@ -73,8 +73,8 @@ def write(path: Path, sections: list[Section], rounds: int, quick: bool, version
         "# Results",
         "",
         f"Written by `benches/peers/run{' --quick' if quick else ''}` on {date.today()}. Each figure is the median of {rounds} "
-        "rounds (three at most for large days and the sweep), in which the commands took turns; no round is left out. *Spread* is the distance between the slowest and the "
-        "fastest round, as a part of the median. *CPU* is that of the command and of what it starts, *RSS* the highest sum of "
+        "rounds (three at most for large days and the sweep), in which the commands took turns; no round is left out. *Spread* is "
+        "the distance between the slowest and the fastest round, as a part of the median. *CPU* is that of the command and of what it starts, *RSS* the highest sum of "
         "its processes. MB are 10^6 bytes. That the outputs hold the same rows was checked by counts and sums, read by others "
         "than us.",
         "",

@@ -12,7 +12,7 @@ use mysql_common::constants::ColumnType;
 
 use super::columns::{Decoding, Reading};
 use super::snapshot::BatchesOf;
-use super::wire::Connection;
+use super::wire::{Connection, push_with_length};
 use crate::database::tables::{Column, Table};
 
 /// What a server answers to a select of calls.
@@ -42,7 +42,7 @@ impl Answer {
         for (name, _, _, _, kind) in &columns {
             let mut body = Vec::new();
             for text in ["def", "billing", "ar_cdr", "ar_cdr", name, name] {
-                push_text(&mut body, text);
+                push_with_length(&mut body, text.as_bytes());
             }
             // utf8mb4, as long as need be; neither flags nor decimals.
             body.extend([12, 45, 0, 0, 4, 0, 0, *kind as u8, 0, 0, 0, 0, 0]);
@@ -57,7 +57,8 @@ impl Answer {
             for number in [n.wrapping_mul(31) % 90_000, n.wrapping_mul(17) % 90_000, n % 1_800] {
                 row.extend(number.to_le_bytes());
             }
-            push_text(&mut row, &format!("39059{:07}", u64::from(n) * 7_919 % 10_000_000));
+            let telephone = format!("39059{:07}", u64::from(n) * 7_919 % 10_000_000);
+            push_with_length(&mut row, telephone.as_bytes());
             sent.packet(&row);
         }
         sent.packet(&END);
@@ -100,10 +101,4 @@ impl Sent {
         self.bytes.extend([low, high, 0, self.number]);
         self.bytes.extend(body);
     }
-}
-
-/// A short text.
-fn push_text(body: &mut Vec<u8>, text: &str) {
-    body.push(text.len() as u8);
-    body.extend(text.as_bytes());
 }

@@ -161,7 +161,7 @@ fn with_length(packet: &[u8], at: &mut usize) -> Result<Span, Failure> {
 }
 
 /// Adds bytes with their length before them.
-pub(super) fn push_with_length(body: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn push_with_length(body: &mut Vec<u8>, bytes: &[u8]) {
     let length = (bytes.len() as u64).to_le_bytes();
     match bytes.len() {
         0..=0xfa => body.push(length[0]),
