@@ -14,6 +14,8 @@ pub const DIRTY: &str = ".cdrvault/dirty";
 
 /// The receipts of all datasets.
 pub const MANIFESTS: &str = ".cdrvault/manifests";
+/// The indexes of all datasets.
+pub const INDEXES: &str = ".cdrvault/index";
 /// The content-addressed bodies.
 pub const OBJECTS: &str = ".cdrvault/objects";
 
@@ -36,6 +38,11 @@ pub fn live_path(unit: &Unit, file_name: &str) -> Result<String> {
 /// The receipts of a dataset.
 pub fn manifests_of(dataset: &str) -> Result<String> {
     Ok(format!(".cdrvault/manifests/{}", checked(dataset)?))
+}
+
+/// The index of a dataset's receipts.
+pub fn index(dataset: &str) -> Result<String> {
+    Ok(format!("{INDEXES}/{}.json", checked(dataset)?))
 }
 
 /// The receipts of a unit.

@@ -4,6 +4,7 @@
 //! found through [`plugin`]) that makes one dataset. What moves is a [`payload`]; what is saved is a generation of a
 //! [`partition`], described by a [`manifest`] and recognised by its [`fingerprint`].
 
+pub mod checksum;
 pub mod config;
 pub mod context;
 pub mod durable;
@@ -13,6 +14,7 @@ pub mod error;
 pub mod facts;
 pub mod failpoint;
 pub mod fingerprint;
+pub mod index;
 pub mod layout;
 pub mod lock;
 pub mod manifest;

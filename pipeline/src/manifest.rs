@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
+use crate::checksum;
 use crate::entry::{Entry, EntryKind, RawPath};
 use crate::facts::Facts;
 use crate::fingerprint::Fingerprint;
@@ -15,9 +15,6 @@ use crate::tripwire::Tripwire;
 
 /// The version of the manifest's and the vault's format that this code writes. A reader refuses a newer one.
 pub const FORMAT: u32 = 1;
-
-/// What stands before the checksum at the end of a receipt.
-const SELF_SHA256: &str = ",\"self-sha256\":\"";
 
 /// One generation of one unit. A manifest in a sink means: this was live there, from `received` on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,23 +71,12 @@ impl Manifest {
 
     /// The receipt as it is stored: JSON whose last member is the SHA-256 of what it would be without that member.
     pub fn to_receipt(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let mut text = serde_json::to_vec(self)?;
-        let sha256 = hex::encode(Sha256::digest(&text));
-        text.pop();
-        text.extend_from_slice(format!("{SELF_SHA256}{sha256}\"}}").as_bytes());
-        Ok(text)
+        serde_json::to_vec(self).map(checksum::seal)
     }
 
     /// The inverse: an error unless every bit is as it was written, and every name in it stays where it belongs.
     pub fn of_receipt(text: &[u8]) -> Result<Self, String> {
-        let end = text.len().saturating_sub(SELF_SHA256.len() + 66);
-        let (body, own) = text.split_at(end);
-        let mut hash = Sha256::new();
-        hash.update(body);
-        hash.update(b"}");
-        if own != format!("{SELF_SHA256}{}\"}}", hex::encode(hash.finalize())).as_bytes() {
-            return Err("its checksum is wrong".to_owned());
-        }
+        checksum::check(text)?;
         let manifest: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         manifest.check()?;
         Ok(manifest)

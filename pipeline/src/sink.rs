@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, Notes};
+use crate::index::Index;
+use crate::manifest::{Manifest, Notes, StoredObject};
 use crate::partition::{Partition, Unit};
 use crate::payload::ObjectStream;
 
@@ -39,6 +40,31 @@ pub trait Sink: Send + Sync {
 
     /// The generations of each partition of a dataset that have a receipt, in order.
     async fn history(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>>;
+
+    /// The generations of a dataset that must have a receipt, by the index that the vault keeps of them; `None` where it has
+    /// none, because an older version wrote it.
+    async fn recorded(&self, cx: &Context, dataset: &str) -> Result<Option<Index>> {
+        let _ = (cx, dataset);
+        Ok(None)
+    }
+
+    /// Brings the index of a dataset up to date: what has a receipt now is added. What it names and has no receipt stays.
+    async fn record(&self, cx: &Context, dataset: &str) -> Result<()> {
+        let _ = (cx, dataset);
+        Ok(())
+    }
+
+    /// Takes generations out of the index before their receipts are removed, or given up: what it names must be there.
+    async fn unrecord(&self, cx: &Context, gone: &[(Unit, u32)]) -> Result<()> {
+        let _ = (cx, gone);
+        Ok(())
+    }
+
+    /// What lies under the live name of a unit, if that is not the object of its newest receipt.
+    async fn nameless(&self, cx: &Context, unit: &Unit) -> Result<Option<StoredObject>> {
+        let _ = (cx, unit);
+        Ok(None)
+    }
 
     /// The live generation of a unit with the state of its object, whose bytes are read and hashed.
     async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live>;

@@ -10,7 +10,8 @@ use backon::{ExponentialBuilder, Retryable as _};
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, Notes};
+use crate::index::Index;
+use crate::manifest::{Manifest, Notes, StoredObject};
 use crate::partition::{Partition, Unit};
 use crate::payload::ObjectStream;
 use crate::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
@@ -55,6 +56,22 @@ impl Sink for Retrying {
 
     async fn history(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>> {
         retry(cx, || self.0.history(cx, dataset)).await
+    }
+
+    async fn recorded(&self, cx: &Context, dataset: &str) -> Result<Option<Index>> {
+        retry(cx, || self.0.recorded(cx, dataset)).await
+    }
+
+    async fn record(&self, cx: &Context, dataset: &str) -> Result<()> {
+        retry(cx, || self.0.record(cx, dataset)).await
+    }
+
+    async fn unrecord(&self, cx: &Context, gone: &[(Unit, u32)]) -> Result<()> {
+        retry(cx, || self.0.unrecord(cx, gone)).await
+    }
+
+    async fn nameless(&self, cx: &Context, unit: &Unit) -> Result<Option<StoredObject>> {
+        retry(cx, || self.0.nameless(cx, unit)).await
     }
 
     async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live> {

@@ -176,9 +176,27 @@ impl Store for Local {
         .await
     }
 
-    async fn keep(&self, from: &str, to: &str) -> Result<()> {
-        let (from, to) = (from.to_owned(), to.to_owned());
-        self.blocking(move |place| durable::keep(&place.at(&from)?, &place.make(&to)?, place.links())).await
+    // We hold the vault's lock: `from` is what it was.
+    async fn keep(&self, from: &str, to: &str, seen: &Seen) -> Result<()> {
+        let (from, to, sha256) = (from.to_owned(), to.to_owned(), seen.sha256.clone());
+        self.blocking(move |place| {
+            let (from, to) = (place.at(&from)?, place.make(&to)?);
+            if is_file(&to) {
+                if hash(&to)? == sha256 {
+                    return Ok(());
+                }
+                durable::remove(&to)?;
+            }
+            durable::keep(&from, &to, place.links())?;
+            // Where there are no links it is a copy, and a lock on a share may not be one.
+            if hash(&to)? == sha256 {
+                return Ok(());
+            }
+            durable::remove(&to)?;
+            Err(Error::new(Kind::Conflict, format!("{} was changed while it was kept", from.display()))
+                .hint("another run writes into this vault; see which, and let only one do it"))
+        })
+        .await
     }
 
     async fn body(&self, name: &str, sha256: &str) -> Result<Body> {

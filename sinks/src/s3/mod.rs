@@ -346,20 +346,45 @@ impl Store for S3 {
         self.check(name, sha256, Some(&parts)).await
     }
 
-    async fn keep(&self, from: &str, to: &str) -> Result<()> {
+    async fn swap(&self, name: &str, content: Vec<u8>, over: Option<&Seen>) -> Result<()> {
+        let sha256 = hex::encode(Sha256::digest(&content));
+        match self.write(name, content.into(), &self.mode(over), None).await {
+            Ok(_) => self.check(name, &sha256, None).await,
+            Err(error) if self.arrived(name, &sha256, &error).await => Ok(()),
+            Err(error) => Err(self.told("write", name)(error)),
+        }
+    }
+
+    async fn keep(&self, from: &str, to: &str, seen: &Seen) -> Result<()> {
+        // The name tells the content: it is there since an earlier try, or it is not what it should be.
+        if self.look(to).await?.is_some_and(|there| there.sha256 == seen.sha256) {
+            return Ok(());
+        }
         let old = self.store.head(&self.key(from)).await.map_err(self.told("look at", from))?;
-        // By the server: nothing travels.
+        let changed = || {
+            Error::new(Kind::Conflict, format!("{} was changed while it was kept", self.show(from)))
+                .hint("another run writes into this vault; see which, and let only one do it")
+        };
+        if seen.tag.is_some() && seen.tag != old.e_tag {
+            return Err(changed());
+        }
+        // By the server: nothing travels. What was seen, and nothing that came since.
+        let tag = seen.tag.as_deref().or(old.e_tag.as_deref());
         if old.size > COPIED_AT_ONCE {
-            self.copy_in_parts(from, to, old.size, old.e_tag.as_deref()).await?;
+            self.copy_in_parts(from, to, old.size, tag).await?;
         } else {
-            let source = Source { bucket: &self.bucket.name, path: &self.key(from), tag: old.e_tag.as_deref() };
+            let source = Source { bucket: &self.bucket.name, path: &self.key(from), tag };
             let copied = source.copy_at_once(&self.raw, &self.key(to), &self.bucket.encryption).await;
             copied.map_err(self.told("keep a version as", to))?;
         }
-        if self.length(to).await? == Some(old.size) {
+        // Not every server heeds the condition.
+        if self.look(to).await?.is_some_and(|kept| kept.sha256 == seen.sha256) {
             return Ok(());
         }
-        Err(Error::new(Kind::Damaged, format!("{} is no whole copy", self.show(to))))
+        if let Err(error) = self.remove(to).await {
+            tracing::warn!("{}", error.one_line());
+        }
+        Err(changed())
     }
 
     async fn body(&self, name: &str, sha256: &str) -> Result<Body> {

@@ -1,19 +1,21 @@
 //! A vault in any [`Store`]: identity, receipts, versions, and the order in which they are written.
 
 mod identity;
+mod index;
 mod publish;
 mod reading;
 pub(crate) mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::Result;
+use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::index::Index;
 use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::{Content, Manifest, Notes};
+use cdrvault_pipeline::manifest::{Content, Manifest, Notes, StoredObject};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::ObjectStream;
 use cdrvault_pipeline::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
@@ -23,101 +25,164 @@ pub(crate) use reading::{history_of, parse_manifest};
 pub(crate) use store::{Seen, Store};
 
 /// See the module.
-pub(crate) struct Vault<S>(Arc<S>);
+pub(crate) struct Vault<S> {
+    store: Arc<S>,
+    /// Those that were read, by dataset.
+    indexes: Mutex<BTreeMap<String, Option<Index>>>,
+    /// Whose it was when it was opened to be written to.
+    ours: Mutex<Option<Identity>>,
+}
 
 impl<S> Vault<S> {
     /// The vault in this place.
     pub(crate) fn new(store: S) -> Self {
-        Self(Arc::new(store))
+        Self { store: Arc::new(store), indexes: Mutex::default(), ours: Mutex::default() }
+    }
+}
+
+impl<S: Store> Vault<S> {
+    /// An error when somebody took the vault over since it was opened: not every place has a lock that would tell. What
+    /// was begun then is finished by nobody, and stays owed.
+    async fn still_ours(&self) -> Result<()> {
+        let Some(ours) = self.ours.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
+        let place = self.store.describe();
+        let lost = |how: String| {
+            Error::new(Kind::Refused, format!("the vault in {place} {how} since this run began; nothing more is written"))
+                .hint("let one host alone write into a vault: stop the runs of this one, or give it a vault of its own")
+        };
+        let Some(text) = self.store.small(layout::IDENTITY).await? else {
+            return Err(lost("went away".to_owned()));
+        };
+        let now = parse_identity(&self.store.show(layout::IDENTITY), &text)?;
+        if now.vault != ours.vault {
+            return Err(lost("was replaced by another one".to_owned()));
+        }
+        if now.writer != ours.writer || now.pipeline != ours.pipeline {
+            return Err(lost(format!("was taken over by writer {} of pipeline `{}`", now.writer, now.pipeline)));
+        }
+        Ok(())
     }
 }
 
 #[async_trait]
 impl<S: Store> Sink for Vault<S> {
     fn describe(&self) -> String {
-        self.0.describe()
+        self.store.describe()
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
+        self.store.capabilities()
     }
 
     async fn open(&self, cx: &Context, expect: &Expected, dry_run: bool) -> Result<Identity> {
-        let checked = identity::check(&*self.0, &cx.writer, expect).await?;
+        let checked = identity::check(&*self.store, &cx.writer, expect).await?;
         if !dry_run {
             // Under the lock, or two first runs could both think that it is theirs.
-            self.0.begin(&cx.writer).await?;
-            if let Err(error) = identity::make(&*self.0, &checked).await {
-                self.0.end().await;
+            self.store.begin(&cx.writer).await?;
+            if let Err(error) = identity::make(&*self.store, &checked).await {
+                self.store.end().await;
                 return Err(error);
             }
+            *self.ours.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.identity.clone());
         }
         Ok(checked.identity)
     }
 
     async fn index(&self, _cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
-        reading::index(&*self.0, dataset).await
+        let recorded = self.known_index(dataset).await?;
+        reading::index(&*self.store, dataset, recorded.as_ref()).await
     }
 
     async fn datasets(&self, _cx: &Context) -> Result<Vec<String>> {
-        let mut names = self.0.names(layout::MANIFESTS).await?;
+        let mut names = self.store.names(layout::MANIFESTS).await?;
+        // All receipts of a dataset may be lost.
+        let indexes = self.store.names(layout::INDEXES).await?;
+        names.extend(indexes.iter().filter_map(|name| name.strip_suffix(".json").map(str::to_owned)));
         names.retain(|name| layout::manifests_of(name).is_ok());
+        names.sort();
+        names.dedup();
         Ok(names)
     }
 
     async fn history(&self, _cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>> {
-        reading::history(&*self.0, dataset).await
+        reading::history(&*self.store, dataset).await
+    }
+
+    async fn recorded(&self, _cx: &Context, dataset: &str) -> Result<Option<Index>> {
+        self.read_index(dataset).await
+    }
+
+    async fn record(&self, _cx: &Context, dataset: &str) -> Result<()> {
+        self.add_to_index(dataset).await
+    }
+
+    async fn unrecord(&self, _cx: &Context, gone: &[(Unit, u32)]) -> Result<()> {
+        self.take_from_index(gone).await
+    }
+
+    async fn nameless(&self, _cx: &Context, unit: &Unit) -> Result<Option<StoredObject>> {
+        reading::nameless(&*self.store, unit).await
     }
 
     async fn live(&self, _cx: &Context, unit: &Unit) -> Result<Live> {
-        Ok(reading::live(&*self.0, unit).await?.0)
+        let recorded = self.newest_recorded(unit).await?;
+        Ok(reading::live(&*self.store, unit, recorded).await?.0)
     }
 
     async fn manifest(&self, _cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
-        reading::manifest(&*self.0, unit, generation).await
+        reading::manifest(&*self.store, unit, generation).await
     }
 
     async fn publish(&self, _cx: &Context, sealed: &Sealed, over: &Live) -> Result<Manifest> {
-        publish::publish(&*self.0, sealed, over).await
+        self.still_ours().await?;
+        let recorded = self.newest_recorded(&sealed.manifest.unit).await?;
+        publish::publish(&*self.store, sealed, over, recorded).await
     }
 
     async fn read(&self, _cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
-        reading::objects(Arc::clone(&self.0), manifest).await
+        reading::objects(Arc::clone(&self.store), manifest).await
     }
 
     async fn files(&self, cx: &Context, datasets: &BTreeSet<String>) -> Result<BTreeSet<String>> {
-        let mut files: BTreeSet<String> = self.0.tree(layout::OBJECTS).await?.into_keys().collect();
+        let mut files: BTreeSet<String> = self.store.tree(layout::OBJECTS).await?.into_keys().collect();
         let mut datasets = datasets.clone();
         datasets.extend(self.datasets(cx).await?);
-        datasets.extend(reading::days_in_sight(&*self.0).await?);
+        datasets.extend(reading::days_in_sight(&*self.store).await?);
         for dataset in datasets {
             for directory in
                 [layout::live_directory(&dataset)?, layout::manifests_of(&dataset)?, layout::versions_of(&dataset)?]
             {
-                files.extend(self.0.tree(&directory).await?.into_keys());
+                files.extend(self.store.tree(&directory).await?.into_keys());
             }
         }
         Ok(files)
     }
 
     async fn mend(&self, _cx: &Context, sealed: &Sealed) -> Result<()> {
-        publish::mend(&*self.0, sealed).await
+        self.still_ours().await?;
+        publish::mend(&*self.store, sealed).await
     }
 
     async fn set_aside(&self, _cx: &Context, unit: &Unit, generation: u32) -> Result<String> {
         let name = layout::manifest(unit, generation)?;
         let aside = format!("{name}.damaged");
-        self.0.keep(&name, &aside).await?;
-        self.0.remove(&name).await?;
-        Ok(self.0.show(&aside))
+        self.take_from_index(&[(unit.clone(), generation)]).await?;
+        self.still_ours().await?;
+        if let Some(seen) = self.store.look(&name).await? {
+            self.store.keep(&name, &aside, &seen).await?;
+        }
+        self.store.remove(&name).await?;
+        Ok(self.store.show(&aside))
     }
 
     async fn remove(&self, _cx: &Context, manifest: &Manifest) -> Result<()> {
+        self.still_ours().await?;
+        self.take_from_index(&[(manifest.unit.clone(), manifest.generation)]).await?;
         // The receipt first: a body without a receipt is a leftover, a receipt without its body would be a lie.
-        self.0.remove(&layout::manifest(&manifest.unit, manifest.generation)?).await?;
+        self.store.remove(&layout::manifest(&manifest.unit, manifest.generation)?).await?;
         match &manifest.content {
             Content::Object(object) => {
-                self.0.remove(&layout::version(&manifest.unit, manifest.generation, &object.sha256)?).await
+                self.store.remove(&layout::version(&manifest.unit, manifest.generation, &object.sha256)?).await
             }
             // What no receipt names any more is collected afterwards; other generations may share it.
             Content::Tree { .. } => Ok(()),
@@ -125,38 +190,40 @@ impl<S: Store> Sink for Vault<S> {
     }
 
     async fn bodies(&self, _cx: &Context) -> Result<BTreeMap<String, u64>> {
-        reading::all_bodies(&*self.0).await
+        reading::all_bodies(&*self.store).await
     }
 
     async fn remove_body(&self, _cx: &Context, sha256: &str) -> Result<()> {
-        self.0.remove(&layout::object(sha256)?).await
+        self.still_ours().await?;
+        self.store.remove(&layout::object(sha256)?).await
     }
 
     async fn notes(&self, _cx: &Context, unit: &Unit) -> Result<Notes> {
-        reading::notes(&*self.0, unit).await
+        reading::notes(&*self.store, unit).await
     }
 
     async fn put_notes(&self, _cx: &Context, unit: &Unit, notes: &Notes) -> Result<()> {
-        publish::put_notes(&*self.0, unit, notes).await
+        self.still_ours().await?;
+        publish::put_notes(&*self.store, unit, notes).await
     }
 
     fn root(&self) -> Option<&Path> {
-        self.0.root()
+        self.store.root()
     }
 
     fn spool(&self) -> Option<PathBuf> {
-        self.0.spool()
+        self.store.spool()
     }
 
     fn free_space(&self) -> Result<Option<u64>> {
-        self.0.free_space()
+        self.store.free_space()
     }
 
     fn clock_offset(&self) -> Option<i64> {
-        self.0.clock_offset()
+        self.store.clock_offset()
     }
 
     async fn close(&self) {
-        self.0.end().await;
+        self.store.end().await;
     }
 }

@@ -9,13 +9,18 @@ use cdrvault_pipeline::sink::{Live, LiveObject, Sealed};
 use cdrvault_pipeline::{failpoint, layout};
 use jiff::Timestamp;
 
-use super::Store;
+use super::{Seen, Store};
 use super::reading::{self, Looked};
 
 /// See [`cdrvault_pipeline::sink::Sink::publish`].
-pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) -> Result<Manifest> {
+pub(super) async fn publish(
+    store: &impl Store,
+    sealed: &Sealed,
+    over: &Live,
+    recorded: Option<u32>,
+) -> Result<Manifest> {
     let unit = &sealed.manifest.unit;
-    let (now, looked) = reading::live(store, unit).await?;
+    let (now, looked) = reading::live(store, unit, recorded).await?;
     if let Some(manifest) = &now.manifest
         && manifest.generation == sealed.manifest.generation
     {
@@ -57,7 +62,7 @@ pub(super) async fn publish(store: &impl Store, sealed: &Sealed, over: &Live) ->
     match store.create(&name, text).await {
         // Somebody else was faster, or we were ourselves, and never heard of it.
         Err(error) if error.kind() == Kind::Conflict => {
-            let (now, _) = reading::live(store, unit).await?;
+            let (now, _) = reading::live(store, unit, recorded).await?;
             return match &now.manifest {
                 Some(manifest) if manifest.generation == receipt.generation => again(manifest, sealed, &now),
                 _ => Err(error),
@@ -86,13 +91,15 @@ pub(super) async fn mend(store: &impl Store, sealed: &Sealed) -> Result<()> {
             let live = reading::generations(store, unit).await?.last().is_none_or(|newest| newest <= generation);
             let kept = layout::version(unit, *generation, &object.sha256)?;
             let name = if live { object.path.clone() } else { kept };
-            let there = store.look(&name).await?.map(|there| there.sha256);
-            match there {
+            let there = store.look(&name).await?;
+            match there.as_ref().map(|there| &there.sha256) {
                 None if known.is_none() => return Err(not_here(unit, *generation)),
-                Some(other) if other != object.sha256 && known.is_none() => return Err(not_here(unit, *generation)),
+                Some(other) if *other != object.sha256 && known.is_none() => return Err(not_here(unit, *generation)),
                 // Without its receipt nobody knows whether it is damaged, or another content under the same number.
-                Some(other) if other != object.sha256 && known == Some(false) => {
-                    store.keep(&name, &layout::unattributed(unit, &other)?).await?;
+                Some(other) if *other != object.sha256 && known == Some(false) => {
+                    if let Some(seen) = &there {
+                        store.keep(&name, &layout::unattributed(unit, other)?, seen).await?;
+                    }
                 }
                 _ => {}
             }
@@ -167,7 +174,7 @@ async fn publish_object(
         return Ok(());
     }
     if let Some(there) = &there {
-        keep_old(store, unit, sealed, now, &there.sha256, &object.path).await?;
+        keep_old(store, unit, sealed, now, there, &object.path).await?;
     }
     failpoint::hit("after-version")?;
     let body = sealed.bodies.get(&object.sha256).ok_or_else(|| no_body(unit))?;
@@ -181,9 +188,10 @@ async fn keep_old(
     unit: &Unit,
     sealed: &Sealed,
     now: &Live,
-    sha256: &str,
+    there: &Seen,
     path: &str,
 ) -> Result<()> {
+    let sha256 = there.sha256.as_str();
     let attributed = now.manifest.as_ref().filter(|live| live_object(live).is_some_and(|live| live.sha256 == sha256));
     let name = match attributed {
         // Read before the day ended: its successor has the same calls, and more.
@@ -194,7 +202,7 @@ async fn keep_old(
             layout::unattributed(unit, sha256)?
         }
     };
-    store.keep(path, &name).await
+    store.keep(path, &name, there).await
 }
 
 fn live_object(manifest: &Manifest) -> Option<&StoredObject> {

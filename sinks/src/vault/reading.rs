@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cdrvault_pipeline::entry::{Entry, StoredBody};
 use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::index::Index;
 use cdrvault_pipeline::layout;
 use cdrvault_pipeline::manifest::{Content, FORMAT, Manifest, Notes, StoredObject};
 use cdrvault_pipeline::partition::{Partition, Unit};
@@ -15,7 +16,11 @@ use futures::{StreamExt as _, stream};
 use super::{Seen, Store};
 
 /// The highest generation of each partition, from names alone.
-pub(super) async fn index(store: &impl Store, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
+pub(super) async fn index(
+    store: &impl Store,
+    dataset: &str,
+    recorded: Option<&Index>,
+) -> Result<BTreeMap<Partition, Held>> {
     let history = history(store, dataset).await?;
     let objects = store.tree(&layout::live_directory(dataset)?).await?;
     let mut bodies = None;
@@ -44,6 +49,13 @@ pub(super) async fn index(store: &impl Store, dataset: &str) -> Result<BTreeMap<
             }
         };
         index.insert(partition, Held { generation, object_there });
+    }
+    // What lost its newest receipt is not held, whatever is left of it.
+    for partition in recorded.iter().flat_map(|index| index.generations.keys()).copied() {
+        let newest = recorded.and_then(|index| index.newest(partition)).unwrap_or(0);
+        if index.get(&partition).is_none_or(|held| held.generation < newest) {
+            index.insert(partition, Held { generation: newest, object_there: false });
+        }
     }
     Ok(index)
 }
@@ -131,8 +143,16 @@ impl Looked {
 }
 
 /// The newest receipt, and what lies under the live name, if one object does, also as the store knows it.
-pub(super) async fn live(store: &impl Store, unit: &Unit) -> Result<(Live, Option<Looked>)> {
+pub(super) async fn live(
+    store: &impl Store,
+    unit: &Unit,
+    recorded: Option<u32>,
+) -> Result<(Live, Option<Looked>)> {
     let mut generations = generations(store, unit).await?;
+    // Its receipt was lost: the number is used up, and nobody knows what was live.
+    if let Some(recorded) = recorded.filter(|recorded| generations.last().is_none_or(|newest| newest < recorded)) {
+        return unknown(store, unit, recorded, &generations).await;
+    }
     let Some(generation) = generations.pop() else {
         // A first generation may have been made live and got no receipt.
         let Some(name) = usual_path(unit)? else { return Ok((Live::NOTHING, None)) };
@@ -164,7 +184,15 @@ pub(super) async fn live(store: &impl Store, unit: &Unit) -> Result<(Live, Optio
     Ok((Live { manifest: Some(Arc::new(manifest)), object }, looked))
 }
 
-/// The newest receipt is damaged: the next generation is published over it, and compared with the one before.
+/// See [`cdrvault_pipeline::sink::Sink::nameless`].
+pub(super) async fn nameless(store: &impl Store, unit: &Unit) -> Result<Option<StoredObject>> {
+    let (live, looked) = live(store, unit, None).await?;
+    let (LiveObject::Other { sha256 }, Some(Looked { name, .. })) = (live.object, looked) else { return Ok(None) };
+    let bytes = store.length(&name).await?;
+    Ok(bytes.map(|bytes| StoredObject { path: name, bytes, sha256, data_sha256: None }))
+}
+
+/// The newest receipt is damaged or lost: the next generation is published over it, and compared with the one before.
 async fn unknown(store: &impl Store, unit: &Unit, newest: u32, older: &[u32]) -> Result<(Live, Option<Looked>)> {
     let mut before = None;
     for generation in older.iter().rev() {

@@ -65,12 +65,20 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Writes a small file, in the place of one that may be there.
     async fn replace(&self, name: &str, content: Vec<u8>) -> Result<()>;
 
+    /// Writes a small file in the place of what was seen there; `Conflict` where the place can tell that it is something
+    /// else by now.
+    async fn swap(&self, name: &str, content: Vec<u8>, over: Option<&Seen>) -> Result<()> {
+        let _ = over;
+        self.replace(name, content).await
+    }
+
     /// Makes a local file, which is synced and has this hash, the content of `name`, in the place of `over`; then
     /// checks what is stored. `Conflict` where the place can tell that `over` is not there any more.
     async fn put(&self, file: &Path, name: &str, sha256: &str, over: Option<&Seen>) -> Result<()>;
 
-    /// Keeps what `from` is now under a second name.
-    async fn keep(&self, from: &str, to: &str) -> Result<()>;
+    /// Keeps what `from` was when it was seen under a second name, which tells its hash; `Conflict` where it is something
+    /// else by now. What stands there and is not that is replaced.
+    async fn keep(&self, from: &str, to: &str, seen: &Seen) -> Result<()>;
 
     /// The bytes of a file, which turn out to be an error unless they have this hash.
     async fn body(&self, name: &str, sha256: &str) -> Result<Body>;
