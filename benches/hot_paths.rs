@@ -181,7 +181,12 @@ fn list_receipts_of_5000_days(bencher: divan::Bencher<'_, '_>) {
         timezone: jiff::tz::TimeZone::UTC,
         state: place.path().join("state"),
     };
-    let cx = Context { cancel: CancellationToken::new(), progress: Arc::new(Quiet), writer: Arc::new(writer) };
+    let cx = Context {
+        cancel: CancellationToken::new(),
+        progress: Arc::new(Quiet),
+        writer: Arc::new(writer),
+        scratch: None,
+    };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     bencher.bench_local(|| assert_eq!(runtime.block_on(vault.history(&cx, "ar_cdr")).unwrap().len(), 5_000));
 }

@@ -174,6 +174,8 @@ pub(crate) fn command() -> clap::Command {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
+    // Nothing that we make can be read by others, unless an option says so: vaults, copies of them, call records.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Cli { globals, verb } = Cli::parse();
     output::start_logging(&globals);
     let done = match verb {

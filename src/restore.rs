@@ -71,6 +71,9 @@ pub(crate) struct Args {
     /// What the import of the application's version reads, in its order, where it is not what release 6 reads; for csv-asterisell.
     #[arg(long, value_name = "TABLE=COLUMN,...", value_parser = columns)]
     columns: Vec<(String, Vec<String>)>,
+    /// Where copies of what lies in a bucket or a mirror are put while they are read; in the state directory by default.
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
 }
 
 fn columns(text: &str) -> Result<(String, Vec<String>), String> {
@@ -118,7 +121,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         nearest: args.nearest,
     };
     let (shown, interrupted) = session::runtime()?.block_on(async {
-        let cx = session::context(&pipeline, progress::of(globals))?;
+        let cx = Context { scratch: args.scratch.clone(), ..session::context(&pipeline, progress::of(globals))? };
         let target = target(args, &pipeline)?;
         let (sink, _) = recovery::open(&cx, spec(args, &pipeline)?).await?;
         let done = work(&cx, args, globals, &sink, &target, &wanted).await;

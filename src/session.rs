@@ -7,6 +7,7 @@ use cdrvault_pipeline::config::{self, Pipeline};
 use cdrvault_pipeline::context::{Context, Writer};
 use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::progress::Progress;
+use cdrvault_pipeline::scratch;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +68,9 @@ pub(crate) fn context(pipeline: &Pipeline, progress: Arc<dyn Progress>) -> Resul
         timezone: pipeline.wall_clock(),
         state: pipeline.state.clone(),
     };
-    Ok(Context { cancel, progress, writer: Arc::new(writer) })
+    let cx = Context { cancel, progress, writer: Arc::new(writer), scratch: None };
+    scratch::tidy(&cx);
+    Ok(cx)
 }
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal> {

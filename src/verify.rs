@@ -1,7 +1,9 @@
 //! `verify`: every byte is read again and compared with what it should be.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::partition::DayRange;
 use cdrvault_pipeline::recovery;
 use cdrvault_pipeline::recovery::verify::{self, Job, Report};
@@ -38,6 +40,9 @@ pub(crate) struct Args {
     /// Put back what another sink holds whole.
     #[arg(long)]
     repair: bool,
+    /// Where copies of what lies in a bucket or a mirror are put while they are read; in the state directory by default.
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "\
@@ -87,7 +92,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         bare: args.vault.is_some(),
     };
     let report = session::runtime()?.block_on(async {
-        let cx = session::context(&pipeline, progress::of(globals))?;
+        let cx = Context { scratch: args.scratch.clone(), ..session::context(&pipeline, progress::of(globals))? };
         let report = verify::verify(&cx, &pipeline, &registry().decoders, &job).await?;
         if args.vault.is_none()
             && let Err(error) = recovery::record(&cx, &pipeline, &job, &report).await

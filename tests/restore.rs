@@ -6,8 +6,9 @@ mod services;
 
 use std::path::Path;
 
+use services::files;
 use services::garage::Garage;
-use services::home::{Said, Site, said};
+use services::home::{Said, Site, filled, open_to_all, readable_by_others, said};
 use services::mariadb::{Engine, MariaDb};
 use services::proxy::{Fault, Proxy};
 use services::python;
@@ -209,6 +210,34 @@ fn csv_files_are_what_load_data_reads() {
     }
     assert!(content(&server) == before);
     refused(&site, &target, &FROM_VAULT, 1, &["is there already", "an empty directory"]);
+}
+
+#[test]
+fn copies_of_a_mirror_are_private_and_those_of_a_killed_restore_go_with_the_next_run() {
+    let far = tempfile::tempdir().unwrap();
+    let (_server, site) = filled(131, 2);
+    let to = far.path().display();
+    remote::add(&site, &format!("[sink.mirror.rsync]\nmirror = \"vault\"\nto = \"{to}\"\n"), &["mirror"]);
+    site.ok("run", &[]);
+    let into = format!("csv:{}", site.path("csv").display());
+    let (named, other) = (site.path("named").display().to_string(), site.path("tmp"));
+    std::fs::create_dir(&other).unwrap();
+    for (more, place) in [(vec![], site.path("state/scratch")), (vec!["--scratch", &named], site.path("named"))] {
+        let flags = [&["--from-sink", "mirror", "--into", &into], more.as_slice()].concat();
+        let killed = open_to_all(&site, "restore", &flags)
+            .env("CDRVAULT_FAILPOINT", "before-restore=abort")
+            .env("TMPDIR", &other)
+            .output()
+            .unwrap();
+        assert_eq!(killed.status.code(), None, "{}", String::from_utf8_lossy(&killed.stderr));
+        let left = files(&place);
+        assert!(!left.is_empty(), "there is nothing in {}", place.display());
+        assert_eq!(readable_by_others(&place), Vec::<std::path::PathBuf>::new());
+        open_to_all(&site, "verify", &more).output().unwrap();
+        assert_eq!(files(&place), Vec::<std::path::PathBuf>::new());
+    }
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0, "nothing lies in the temporary directory");
+    site.ok("restore", &["--from-sink", "mirror", "--into", &into]);
 }
 
 #[test]

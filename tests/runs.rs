@@ -5,7 +5,7 @@
 mod services;
 
 use services::files;
-use services::home::Site;
+use services::home::{Site, filled, open_to_all, readable_by_others};
 use services::mariadb::{Engine, MariaDb};
 use services::python;
 use services::rating::{Rating, transaction};
@@ -462,6 +462,33 @@ fn files_get_the_mode_and_the_group_of_the_pipeline() {
     let said = site.run("run", &[]);
     assert_eq!(said.status, 1, "{}", said.err);
     assert!(said.err.contains("there is no group `no-such-group`"), "{}", said.err);
+}
+
+#[test]
+fn nothing_that_a_run_makes_can_be_read_by_others() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (server, site) = filled(13, 2);
+    for _ in 0..2 {
+        let done = open_to_all(&site, "run", &[]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        for place in [site.path("state"), site.vault()] {
+            assert_eq!(readable_by_others(&place), Vec::<std::path::PathBuf>::new());
+        }
+        // As an earlier version left it.
+        std::fs::set_permissions(site.path("state/history.jsonl"), std::fs::Permissions::from_mode(0o666)).unwrap();
+        server.app(&transaction("UPDATE ar_cdr SET income = 7 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
+    }
+}
+
+#[test]
+fn a_history_that_leads_elsewhere_is_left_alone() {
+    let (_server, site) = filled(14, 1);
+    std::fs::create_dir(site.path("state")).unwrap();
+    std::fs::write(site.path("precious"), "kept\n").unwrap();
+    std::os::unix::fs::symlink(site.path("precious"), site.path("state/history.jsonl")).unwrap();
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains("history.jsonl is not a regular file, and is left alone"), "{}", said.err);
+    assert_eq!(std::fs::read_to_string(site.path("precious")).unwrap(), "kept\n");
 }
 
 /// A share without hard links, as CIFS and FAT are: versions are copies.

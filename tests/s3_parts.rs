@@ -96,6 +96,7 @@ impl Place {
                 timezone: jiff::tz::TimeZone::UTC,
                 state: home.path().join("state"),
             }),
+            scratch: None,
         };
         let pipeline = config::open(&home.path().join("pipeline.toml"), &cdrvault::registry()).unwrap();
         let around = Around { datasets: vec!["data".to_owned()], mirrored: None };

@@ -176,6 +176,7 @@ db.commit()
             cancel: tokio_util::sync::CancellationToken::new(),
             progress: Arc::new(Quiet),
             writer: Arc::new(writer),
+            scratch: None,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         Self { site, cx, runtime }

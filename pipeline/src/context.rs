@@ -19,6 +19,8 @@ pub struct Context {
     pub progress: Arc<dyn Progress>,
     /// Who writes.
     pub writer: Arc<Writer>,
+    /// Where copies lie that are read once, if not in the state directory; see [`crate::scratch`].
+    pub scratch: Option<PathBuf>,
 }
 
 /// Who writes: what event rows, locks and manifests carry.

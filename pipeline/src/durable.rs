@@ -125,6 +125,41 @@ pub fn keep(from: &Path, to: &Path, link: bool) -> Result<()> {
     replace(to, &how, |file| io::copy(&mut source, file).map(drop))
 }
 
+/// Opens a file of ours to add to it and to read it, and makes it where there is none. It gets the mode that is wanted,
+/// also where an earlier version or another umask gave it another one. Links are not followed, and nothing but a
+/// regular file is written to.
+pub fn append(path: &Path, how: &How) -> Result<File> {
+    let failed = |error| Error::io("write", path, error);
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let opened = File::options()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(how.file_mode())
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    let file = match opened {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return Err(irregular(path));
+        }
+        other => other.map_err(failed)?,
+    };
+    let found = file.metadata().map_err(failed)?;
+    if !found.is_file() {
+        return Err(irregular(path));
+    }
+    if found.mode() & 0o777 != how.file_mode() {
+        file.set_permissions(fs::Permissions::from_mode(how.file_mode()))
+            .map_err(|error| Error::io("set the mode of", path, error))?;
+    }
+    Ok(file)
+}
+
+fn irregular(path: &Path) -> Error {
+    Error::new(Kind::Refused, format!("{} is not a regular file, and is left alone", path.display()))
+        .hint("move it away: a new one is made in its place")
+}
+
 /// Removes a file; that there is none is as good. The directory is not synced.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
@@ -252,6 +287,10 @@ impl<'a> Temporary<'a> {
     }
 
     fn rename(mut self) -> Result<()> {
+        // A link is replaced, and what it leads to stays; a device or a pipe would be lost.
+        if fs::symlink_metadata(self.target).is_ok_and(|found| !found.is_file() && !found.is_symlink()) {
+            return Err(irregular(self.target));
+        }
         fs::rename(&self.path, self.target).map_err(|error| Error::io("write", self.target, error))?;
         self.done = true;
         sync_dir(parent(self.target)?)

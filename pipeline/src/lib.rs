@@ -25,6 +25,7 @@ pub mod plugin;
 pub mod progress;
 pub mod raw;
 pub mod recovery;
+pub mod scratch;
 pub mod sink;
 pub mod stage;
 pub mod target;

@@ -114,6 +114,7 @@ impl Subject {
             cancel: tokio_util::sync::CancellationToken::new(),
             progress: Arc::new(Quiet),
             writer: Arc::new(writer),
+            scratch: None,
         }
     }
 

@@ -202,6 +202,36 @@ pub fn said(output: Output) -> Said {
     }
 }
 
+/// A verb with a umask that lets everybody read and write.
+pub fn open_to_all(site: &Site, verb: &str, more: &[&str]) -> Command {
+    let plain = site.command(verb, more);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "umask 000; exec \"$0\" \"$@\""])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .current_dir("/")
+        .stdin(Stdio::null());
+    command
+}
+
+/// What other accounts may open below a directory, and the directory itself.
+pub fn readable_by_others(directory: &Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut found = Vec::new();
+    let mut all = vec![directory.to_owned()];
+    while let Some(path) = all.pop() {
+        let seen = std::fs::symlink_metadata(&path).unwrap();
+        if seen.is_dir() {
+            all.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        if seen.mode() & 0o077 != 0 {
+            found.push(path);
+        }
+    }
+    found
+}
+
 /// Reads every Parquet file below a directory to its end: nothing half-written is visible under a live name.
 pub fn all_whole(directory: &Path) {
     for path in files(directory).into_iter().filter(|path| path.extension().is_some_and(|end| end == "parquet")) {

@@ -51,7 +51,7 @@ pub fn last_success<'a>(runs: &[Line], mut flows: impl Iterator<Item = &'a str>)
 pub fn append(directory: &Path, line: &Line) -> Result<()> {
     let path = directory.join(FILE);
     let failed = |error| Error::io("write", &path, error);
-    if std::fs::metadata(&path).is_ok_and(|found| found.len() > MAX_BYTES) {
+    if std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() > MAX_BYTES) {
         let text = std::fs::read(&path).map_err(failed)?;
         let half = text.len() / 2;
         let from = text[half..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |at| half + at + 1);
@@ -60,17 +60,16 @@ pub fn append(directory: &Path, line: &Line) -> Result<()> {
     let mut text =
         serde_json::to_vec(line).map_err(|error| Error::failed("cannot write a run as JSON").with_source(error))?;
     text.push(b'\n');
-    let mut file = std::fs::File::options().append(true).create(true).open(&path).map_err(failed)?;
+    let mut file = durable::append(&path, &How::private())?;
     // After a line that was cut short, this one begins on a line of its own.
-    if !ends_with_newline(&path) {
+    if !ends_with_newline(&file) {
         text.insert(0, b'\n');
     }
     file.write_all(&text).map_err(failed)
 }
 
-fn ends_with_newline(path: &Path) -> bool {
+fn ends_with_newline(file: &std::fs::File) -> bool {
     use std::os::unix::fs::FileExt as _;
-    let Ok(file) = std::fs::File::open(path) else { return true };
     let Ok(length) = file.metadata().map(|found| found.len()) else { return true };
     let mut last = [b'\n'];
     length == 0 || file.read_exact_at(&mut last, length - 1).is_err() || last == [b'\n']

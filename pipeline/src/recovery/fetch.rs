@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::entry::{Entry, StoredBody};
 use crate::error::{At as _, Error, Kind, Result};
 use crate::manifest::{Content, Manifest};
 use crate::payload::{Body, ByteStream, Object, ObjectStream};
+use crate::scratch::Scratch;
 use crate::sink::Sink;
 
 /// A generation whose objects lie in local files: those of a local vault, or copies in a temporary directory.
@@ -23,7 +25,7 @@ pub struct Fetched {
     pub manifest: Manifest,
     /// By SHA-256.
     bodies: BTreeMap<String, PathBuf>,
-    scratch: Option<Arc<tempfile::TempDir>>,
+    scratch: Option<Scratch>,
 }
 
 impl Fetched {
@@ -54,7 +56,7 @@ impl Fetched {
                     (path, hashed.await.map_err(stopped)??.whole)
                 }
                 Body::Stream(bytes) => {
-                    let path = self.next_file()?;
+                    let path = self.next_file(cx)?;
                     let sha256 = write(cx, bytes, &path).await?;
                     (path, sha256)
                 }
@@ -81,11 +83,11 @@ impl Fetched {
         }
     }
 
-    fn next_file(&mut self) -> Result<PathBuf> {
+    fn next_file(&mut self, cx: &Context) -> Result<PathBuf> {
         let number = self.bodies.len();
         let scratch = match &mut self.scratch {
             Some(scratch) => scratch,
-            none => none.insert(Arc::new(scratch()?)),
+            none => none.insert(Scratch::new(cx)?),
         };
         Ok(scratch.path().join(format!("body-{number:08}")))
     }
@@ -125,8 +127,8 @@ impl Fetched {
 
 /// Drains a stream into a new file; gives the SHA-256 of what came.
 async fn write(cx: &Context, mut bytes: ByteStream, path: &Path) -> Result<String> {
-    let failed = |error| Error::io("write", path, error);
-    let mut file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
+    let failed = |error| Error::io("write", path, error).hint("name a place with enough room by --scratch DIRECTORY");
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let mut hash = Sha256::new();
     while let Some(chunk) = cx.unless_cancelled(bytes.try_next()).await? {
         tokio::task::block_in_place(|| {
@@ -136,13 +138,6 @@ async fn write(cx: &Context, mut bytes: ByteStream, path: &Path) -> Result<Strin
         .map_err(failed)?;
     }
     Ok(hex::encode(hash.finalize()))
-}
-
-fn scratch() -> Result<tempfile::TempDir> {
-    let made = tempfile::Builder::new().prefix("cdrvault-").tempdir();
-    made.map_err(|error| {
-        Error::io("make a directory in", &std::env::temp_dir(), error).hint("name another place by TMPDIR")
-    })
 }
 
 fn stopped(died: tokio::task::JoinError) -> Error {

@@ -23,6 +23,7 @@ use cdrvault_pipeline::manifest::{Content, Manifest, Notes};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::{Body, Object, ObjectStream, file_stream};
 use cdrvault_pipeline::plugin::Around;
+use cdrvault_pipeline::scratch::Scratch;
 use cdrvault_pipeline::sink::{Capabilities, Expected, Held, Identity, Live, LiveObject, Sealed, Sink};
 
 use futures::StreamExt as _;
@@ -57,7 +58,7 @@ struct State {
     /// Receipts that only the far end has, by name.
     receipts: BTreeMap<String, Vec<u8>>,
     /// Vaults with objects that were brought here to be read. They stay as long as somebody reads from them.
-    ahead: Vec<Arc<tempfile::TempDir>>,
+    ahead: Vec<Arc<Scratch>>,
     /// The sessions of a far end that keeps history itself, until there is a new one.
     sessions: Option<Arc<Vec<i64>>>,
     /// What was there after some of them.
@@ -416,11 +417,4 @@ fn datasets_in(files: &Listing) -> BTreeSet<String> {
     let prefix = format!("{}/", layout::MANIFESTS);
     let of = |name: &String| name.strip_prefix(&prefix)?.split_once('/').map(|(dataset, _)| dataset.to_owned());
     files.keys().filter_map(of).filter(|name| layout::manifests_of(name).is_ok()).collect()
-}
-
-fn scratch() -> Result<tempfile::TempDir> {
-    tempfile::Builder::new()
-        .prefix("cdrvault-")
-        .tempdir()
-        .map_err(|error| Error::failed("cannot make a temporary directory").with_source(error))
 }

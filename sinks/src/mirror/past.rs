@@ -11,10 +11,11 @@ use cdrvault_pipeline::layout;
 use cdrvault_pipeline::manifest::{Content, Manifest};
 use cdrvault_pipeline::partition::Unit;
 use cdrvault_pipeline::payload::ObjectStream;
+use cdrvault_pipeline::scratch::Scratch;
 use cdrvault_pipeline::sink::Sink;
 use jiff::Timestamp;
 
-use super::{Listing, Mirror, Transport, below, scratch};
+use super::{Listing, Mirror, Transport, below};
 use crate::local;
 
 /// Where the objects of a generation are.
@@ -117,14 +118,10 @@ impl<T: Transport> Mirror<T> {
     }
 
     /// The objects of a generation, from wherever they are.
-    pub(super) async fn fetch_objects(
-        &self,
-        cx: &Context,
-        manifest: &Manifest,
-    ) -> Result<(tempfile::TempDir, ObjectStream)> {
+    pub(super) async fn fetch_objects(&self, cx: &Context, manifest: &Manifest) -> Result<(Scratch, ObjectStream)> {
         let Some(moment) = self.moment(cx, manifest).await? else { return Err(self.has_no_more(manifest)) };
         let names = self.names_of(cx, manifest, moment).await?;
-        let directory = scratch()?;
+        let directory = Scratch::new(cx)?;
         self.transport.fetch(cx, &names, directory.path(), moment.session()).await?;
         let objects = local::vault_in(directory.path()).read(cx, manifest).await?;
         Ok((directory, objects))
@@ -152,7 +149,7 @@ impl<T: Transport> Mirror<T> {
         }
         self.with(|state| state.ahead.clear());
         for (moment, names) in wanted.into_iter().filter(|(_, names)| !names.is_empty()) {
-            let directory = scratch()?;
+            let directory = Scratch::new(cx)?;
             self.transport.fetch(cx, &Vec::from_iter(names), directory.path(), moment.session()).await?;
             self.with(|state| state.ahead.push(Arc::new(directory)));
         }

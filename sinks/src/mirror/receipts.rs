@@ -7,10 +7,11 @@ use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::layout;
 use cdrvault_pipeline::manifest::Manifest;
 use cdrvault_pipeline::partition::Unit;
+use cdrvault_pipeline::scratch::Scratch;
 use cdrvault_pipeline::sink::Sink as _;
 
 use super::past::Moment;
-use super::{Mirror, Transport, scratch};
+use super::{Mirror, Transport};
 use crate::vault;
 
 impl<T: Transport> Mirror<T> {
@@ -65,7 +66,7 @@ impl<T: Transport> Mirror<T> {
             }
         }
         for (moment, names) in by_moment {
-            let directory = scratch()?;
+            let directory = Scratch::new(cx)?;
             self.transport.fetch(cx, &names, directory.path(), moment.session()).await?;
             for name in names {
                 let path = directory.path().join(&name);
@@ -77,7 +78,7 @@ impl<T: Transport> Mirror<T> {
     }
 
     pub(super) async fn fetch_small(&self, cx: &Context, name: &str, moment: Moment) -> Result<Vec<u8>> {
-        let directory = scratch()?;
+        let directory = Scratch::new(cx)?;
         self.transport.fetch(cx, &[name.to_owned()], directory.path(), moment.session()).await?;
         let path = directory.path().join(name);
         std::fs::read(&path).map_err(|error| Error::io("read", &path, error))

@@ -13,6 +13,7 @@ use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::durable::{self, How};
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
+use cdrvault_pipeline::scratch::Scratch;
 use cdrvault_pipeline::sink::{Capabilities, Sink};
 use schemars::JsonSchema;
 use secrecy::SecretString;
@@ -332,7 +333,7 @@ impl Transport for Rsync {
 
     async fn remove(&self, cx: &Context, names: &[String]) -> Result<()> {
         // Directories that are missing here would be taken for vanished ones; only the files are to be missing.
-        let nothing = super::scratch()?;
+        let nothing = Scratch::new(cx)?;
         for above in names.iter().filter_map(|name| Path::new(name).parent()) {
             durable::create_dirs(&nothing.path().join(above), &How::private())?;
         }

@@ -113,7 +113,7 @@ fn context() -> Context {
         timezone: jiff::tz::TimeZone::UTC,
         state: PathBuf::new(),
     };
-    Context { cancel: CancellationToken::new(), progress: Arc::new(Quiet), writer: Arc::new(writer) }
+    Context { cancel: CancellationToken::new(), progress: Arc::new(Quiet), writer: Arc::new(writer), scratch: None }
 }
 
 /// Consumes a tree as the engine does.
