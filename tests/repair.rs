@@ -92,8 +92,10 @@ fn a_sink_that_lost_every_receipt_of_a_dataset_is_never_silent() {
     let one = site(&["vault"]);
     let receipts = one.vault().join(".cdrvault/manifests/ar_source_cdr");
     std::fs::remove_dir_all(&receipts).unwrap();
-    assert_eq!(findings(&one, &[]), (4, lines(&["vault extra -"; 3])));
-    assert_eq!(findings(&one, &["--flow", "ar_source_cdr"]), (4, lines(&["vault extra -"; 3])));
+    let days = ["2026-01-01", "2026-01-02", "2026-01-03"];
+    let lost = days.map(|day| format!("vault missing-receipt {day}"));
+    assert_eq!(findings(&one, &[]), (4, lost.to_vec()));
+    assert_eq!(findings(&one, &["--flow", "ar_source_cdr"]), (4, lost.to_vec()));
     let bare = std::process::Command::new(env!("CARGO_BIN_EXE_cdrvault"))
         .args(["verify", "--vault", one.vault().to_str().unwrap()])
         .status()
@@ -103,23 +105,10 @@ fn a_sink_that_lost_every_receipt_of_a_dataset_is_never_silent() {
     let two = site(&["vault", "second"]);
     std::fs::remove_dir_all(two.path("second/.cdrvault/manifests/ar_source_cdr")).unwrap();
     std::fs::remove_file(live(&two.path("second"), "2026-01-03")).unwrap();
-    let lost = [
-        "second behind 2026-01-01",
-        "second behind 2026-01-02",
-        "second behind 2026-01-03",
-        "second extra -",
-        "second extra -",
-    ];
-    assert_eq!(findings(&two, &[]), (4, lines(&lost)));
-    // Where the object is, its receipt comes back; the rest is the next run's.
-    let repaired = [
-        "second behind 2026-01-01 repaired",
-        "second behind 2026-01-02 repaired",
-        "second behind 2026-01-03",
-        "second extra - repaired",
-        "second extra - repaired",
-    ];
-    assert_eq!(findings(&two, &["--repair"]), (4, lines(&repaired)));
+    let lost = days.map(|day| format!("second missing-receipt {day}"));
+    assert_eq!(findings(&two, &[]), (4, lost.to_vec()));
+    let repaired = lost.map(|line| format!("{line} repaired"));
+    assert_eq!(findings(&two, &["--repair"]), (0, repaired.to_vec()));
     two.ok("run", &[]);
     assert_eq!(findings(&two, &[]), (0, vec![]));
 }
@@ -330,4 +319,203 @@ fn a_body_that_many_snapshots_share_is_read_once() {
     let large = site.content().into_iter().find(|(_, content)| content.len() == 100_000).unwrap().0;
     flip(&large);
     assert_eq!(findings(&site, &[]), (4, lines(&["vault damaged snapshot"; 3])));
+}
+
+/// A second generation of a day.
+fn second(site: &Site) {
+    add(site, "2026-01-01 11:00:00", 50);
+    site.ok("replay", &["--flow", "ar_source_cdr", "--day", "2026-01-01"]);
+}
+
+#[test]
+fn a_lost_receipt_is_found_and_made_anew_from_the_object_that_it_told_of() {
+    let site = site(&["vault"]);
+    let vault = site.vault();
+    second(&site);
+    assert_eq!(findings(&site, &[]), (0, vec![]));
+    // The newest of two, which is live.
+    let newest = receipt(&vault, "2026-01-01", 2);
+    let text = std::fs::read(&newest).unwrap();
+    std::fs::remove_file(&newest).unwrap();
+    assert_eq!(findings(&site, &[]), (4, lines(&["vault missing-receipt 2026-01-01"])));
+    // The only one of a day.
+    std::fs::remove_dir_all(receipt(&vault, "2026-01-02", 1).parent().unwrap()).unwrap();
+    let lost = ["vault missing-receipt 2026-01-01", "vault missing-receipt 2026-01-02"];
+    assert_eq!(findings(&site, &[]), (4, lines(&lost)));
+    assert_eq!(findings(&site, &["--repair"]), (0, lost.map(|line| format!("{line} repaired")).to_vec()));
+    assert_eq!(findings(&site, &[]), (0, vec![]));
+    let parse = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+    let (was, is) = (parse(&text), parse(&std::fs::read(&newest).unwrap()));
+    for key in ["generation", "rows", "content", "fingerprint", "tripwire", "columns", "table", "replaced"] {
+        assert_eq!(is[key], was[key], "{key}");
+    }
+    assert_eq!(restored_rows(&site, &[]), 31);
+    assert_eq!(site.published(), Vec::<String>::new());
+}
+
+#[test]
+fn a_vault_without_an_index_gets_one_and_a_lost_newest_receipt_is_found_without_it() {
+    let site = site(&["vault"]);
+    let vault = site.vault();
+    second(&site);
+    std::fs::remove_dir_all(vault.join(".cdrvault/index")).unwrap();
+    assert_eq!(findings(&site, &[]), (0, vec![]), "as an older version left it");
+    std::fs::remove_file(receipt(&vault, "2026-01-01", 2)).unwrap();
+    assert_eq!(findings(&site, &[]), (4, lines(&["vault missing-receipt 2026-01-01"])));
+    assert_eq!(findings(&site, &["--repair"]), (0, lines(&["vault missing-receipt 2026-01-01 repaired"])));
+    site.ok("run", &[]);
+    assert!(vault.join(".cdrvault/index/ar_source_cdr.json").is_file());
+    assert!(vault.join(".cdrvault/index/tree.json").is_file());
+}
+
+#[test]
+fn lost_receipts_of_files_and_of_old_generations_are_found_and_given_up_once_nobody_has_them() {
+    let site = site(&["vault"]);
+    let vault = site.vault();
+    second(&site);
+    std::fs::write(site.path("tree/file"), "other content").unwrap();
+    site.ok("run", &[]);
+    let trees = vault.join(".cdrvault/manifests/tree");
+    std::fs::rename(&trees, site.path("away")).unwrap();
+    std::fs::remove_file(receipt(&vault, "2026-01-01", 1)).unwrap();
+    let (status, found) = findings(&site, &[]);
+    let lost = ["vault missing-receipt 2026-01-01", "vault missing-receipt snapshot", "vault missing-receipt snapshot"];
+    let told: Vec<String> = found.into_iter().filter(|line| !line.contains("orphaned")).collect();
+    assert_eq!((status, told), (4, lines(&lost)));
+    // They come back as they were, from wherever.
+    std::fs::rename(site.path("away"), &trees).unwrap();
+    assert_eq!(findings(&site, &[]).0, 4);
+    let (status, _) = findings(&site, &["--repair"]);
+    assert_eq!(status, 4, "nobody has the old one any more");
+    assert_eq!(findings(&site, &[]).0, 0, "which was told, and is not told for ever");
+}
+
+#[test]
+fn a_lost_receipt_comes_back_from_another_sink_by_the_next_run_or_a_repair() {
+    let site = site(&["vault", "second"]);
+    second(&site);
+    let lost = receipt(&site.vault(), "2026-01-01", 2);
+    let text = std::fs::read(&lost).unwrap();
+    for way in ["repair", "run"] {
+        std::fs::remove_file(&lost).unwrap();
+        assert_eq!(findings(&site, &[]), (4, lines(&["vault missing-receipt 2026-01-01"])), "{way}");
+        if way == "run" {
+            site.ok("run", &[]);
+        } else {
+            assert_eq!(findings(&site, &["--repair"]), (0, lines(&["vault missing-receipt 2026-01-01 repaired"])));
+        }
+        assert_eq!(findings(&site, &[]), (0, vec![]), "{way}");
+        let parse = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+        assert_eq!(parse(&std::fs::read(&lost).unwrap())["content"], parse(&text)["content"]);
+    }
+}
+
+#[test]
+fn what_was_pruned_was_not_lost() {
+    let site = site(&["vault"]);
+    site.edit("path = \"vault\"\n", "path = \"vault\"\nkeep = { last = 1 }\n");
+    for call in 50..54 {
+        add(&site, "2026-01-01 11:00:00", call);
+        site.ok("replay", &["--flow", "ar_source_cdr", "--day", "2026-01-01"]);
+        std::fs::write(site.path("tree/file"), format!("content {call}")).unwrap();
+        site.ok("run", &[]);
+        assert_eq!(findings(&site, &[]).0, 0);
+    }
+    site.ok("prune", &["--yes"]);
+    assert_eq!(findings(&site, &[]).0, 0);
+    assert!(!receipt(&site.vault(), "2026-01-01", 1).exists());
+}
+
+#[test]
+fn a_receipt_with_the_highest_number_is_not_followed_by_the_first_one() {
+    let site = site(&["vault"]);
+    let forged = receipt(&site.vault(), "2026-01-01", u32::MAX);
+    std::fs::copy(receipt(&site.vault(), "2026-01-01", 1), &forged).unwrap();
+    let said = site.run("replay", &["--flow", "ar_source_cdr", "--day", "2026-01-01"]);
+    assert_eq!(said.status, 1, "{}", said.err);
+    assert!(said.err.contains("no number is left"), "{}", said.err);
+    assert!(!receipt(&site.vault(), "2026-01-01", 0).exists());
+    assert_eq!(findings(&site, &[]).0, 4);
+    std::fs::remove_file(forged).unwrap();
+    site.ok("run", &[]);
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+    let site = site(&["vault"]);
+    second(&site);
+    let vault = site.vault();
+    let places = [
+        vault.join(".cdrvault/vault.json"),
+        vault.join(".cdrvault/lock"),
+        receipt(&vault, "2026-01-01", 2),
+        live(&vault, "2026-01-01"),
+        vault.join(".cdrvault/index/ar_source_cdr.json"),
+        site.path("state/state.json"),
+        site.path("state/lock"),
+    ];
+    for place in places {
+        let aside = site.path("aside");
+        std::fs::rename(&place, &aside).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&place).status().unwrap();
+        assert!(made.success());
+        for verb in ["run", "verify", "status"] {
+            let mut command = std::process::Command::new("timeout");
+            command.args(["-k", "1", "60"]).arg(env!("CARGO_BIN_EXE_cdrvault"));
+            let output = command.args([verb, site.path("pipeline.toml").to_str().unwrap()]).output().unwrap();
+            let err = String::from_utf8_lossy(&output.stderr);
+            let code = output.status.code();
+            assert!(code.is_some_and(|code| code != 124 && code < 128), "{verb} {}: {code:?} {err}", place.display());
+        }
+        let _ = std::fs::remove_file(&place);
+        std::fs::rename(&aside, &place).unwrap();
+    }
+}
+
+/// A receipt as somebody would write it who can compute checksums.
+fn forge(receipt: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    use sha2::{Digest as _, Sha256};
+    let mut value: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(receipt).unwrap()).unwrap();
+    value.as_object_mut().unwrap().remove("self-sha256");
+    change(&mut value);
+    let body = value.to_string();
+    let sha256 = hex::encode(Sha256::digest(body.as_bytes()));
+    std::fs::write(receipt, format!("{},\"self-sha256\":\"{sha256}\"}}", &body[..body.len() - 1])).unwrap();
+}
+
+#[test]
+fn forged_modes_of_files_are_not_restored() {
+    let site = site(&["vault"]);
+    forge(&site.vault().join(".cdrvault/manifests/tree/snapshot/g0001.json"), |receipt| {
+        receipt["content"]["tree"]["entries"][0]["mode"] = 0o4755.into();
+    });
+    assert_eq!(findings(&site, &[]).0, 4);
+    let into = format!("dir:{}", site.path("back").display());
+    let said = site.run("restore", &["--from-sink", "vault", "--flow", "tree", "--into", &into]);
+    assert_ne!(said.status, 0);
+    assert!(said.err.contains("are not those that the receipt tells"), "{}", said.err);
+}
+
+#[test]
+fn a_sink_that_a_wrong_clock_has_filled_catches_up_all_the_same() {
+    let site = site(&["vault", "second"]);
+    // As if the clock had been far ahead in the first run.
+    for vault in ["vault", "second"] {
+        forge(&receipt(&site.path(vault), "2026-01-01", 1), |receipt| {
+            for time in ["sealed", "received"] {
+                receipt[time] = "2027-06-01T00:00:00Z".into();
+            }
+            receipt["origin"]["snapshot"] = "2027-06-01T00:00:00Z".into();
+        });
+    }
+    let away = site.path("second-away");
+    site.edit("path = \"second\"\n", "path = \"second\"\noptional = true\n");
+    std::fs::rename(site.path("second"), &away).unwrap();
+    std::fs::write(site.path("second"), "a file").unwrap();
+    second(&site);
+    std::fs::remove_file(site.path("second")).unwrap();
+    std::fs::rename(&away, site.path("second")).unwrap();
+    site.ok("run", &[]);
+    assert!(receipt(&site.path("second"), "2026-01-01", 2).exists());
+    assert_eq!(findings(&site, &[]), (0, vec![]));
 }

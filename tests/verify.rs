@@ -186,8 +186,10 @@ db.commit()
     fn files(&self) -> Vec<PathBuf> {
         let files = self.site.content().into_iter().map(|(path, _)| path);
         let rest = [".cdrvault/vault.json", ".cdrvault/dirty"];
+        let besides = ["/spool/", "/.cdrvault/index/"];
         files
-            .filter(|path| !rest.iter().any(|name| path.ends_with(name)) && !path.to_string_lossy().contains("/spool/"))
+            .filter(|path| !rest.iter().any(|name| path.ends_with(name)))
+            .filter(|path| !besides.iter().any(|part| path.to_string_lossy().contains(part)))
             .collect()
     }
 
@@ -350,7 +352,7 @@ fn forged_vaults_are_refused() {
         std::fs::remove_file(live("2026-01-01")).unwrap();
         std::os::unix::fs::symlink(&outside, live("2026-01-01")).unwrap();
     });
-    assert!(error.contains("is no regular file"), "{error}");
+    assert!(error.contains("is not a regular file"), "{error}");
     std::fs::remove_file(live("2026-01-01")).unwrap();
     std::fs::copy(&outside, live("2026-01-01")).unwrap();
     // The object of another day under a receipt that says all that is true of it but its day.

@@ -121,7 +121,9 @@ pub fn keep(from: &Path, to: &Path, link: bool) -> Result<()> {
         return Ok(());
     }
     let how = How { mode: Some(old.mode() & 0o7777), group: None, modified: old.modified().ok() };
-    let mut source = File::options().read(true).custom_flags(NOFOLLOW).open(from).map_err(failed)?;
+    let source = File::options().read(true).custom_flags(NOFOLLOW | NONBLOCK).open(from);
+    let mut source = source.map_err(failed)?;
+    check_regular(from, &source)?;
     replace(to, &how, |file| io::copy(&mut source, file).map(drop))
 }
 
@@ -130,34 +132,54 @@ pub fn keep(from: &Path, to: &Path, link: bool) -> Result<()> {
 /// regular file is written to.
 pub fn append(path: &Path, how: &How) -> Result<File> {
     let failed = |error| Error::io("write", path, error);
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let opened = File::options()
         .read(true)
         .append(true)
         .create(true)
         .mode(how.file_mode())
-        .custom_flags(flags.bits().cast_signed())
+        .custom_flags(NOFOLLOW | NONBLOCK)
         .open(path);
     let file = match opened {
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-            return Err(irregular(path));
-        }
+        Err(error) if matches!(error.raw_os_error(), Some(LOOP | NXIO)) => return Err(irregular(path)),
         other => other.map_err(failed)?,
     };
-    let found = file.metadata().map_err(failed)?;
-    if !found.is_file() {
-        return Err(irregular(path));
-    }
-    if found.mode() & 0o777 != how.file_mode() {
+    check_regular(path, &file)?;
+    if file.metadata().map_err(failed)?.mode() & 0o777 != how.file_mode() {
         file.set_permissions(fs::Permissions::from_mode(how.file_mode()))
             .map_err(|error| Error::io("set the mode of", path, error))?;
     }
     Ok(file)
 }
 
-fn irregular(path: &Path) -> Error {
+/// Opens a file to read it; `None` where there is none. What is no regular file is refused at once: a pipe or a device that
+/// somebody put there would be waited for, for ever.
+pub fn open(path: &Path) -> Result<Option<File>> {
+    match File::options().read(true).custom_flags(NOFOLLOW | NONBLOCK).open(path) {
+        Ok(file) => check_regular(path, &file).map(|()| Some(file)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        // A link, or a socket.
+        Err(error) if matches!(error.raw_os_error(), Some(LOOP | NXIO)) => Err(irregular(path)),
+        Err(error) => Err(Error::io("open", path, error)),
+    }
+}
+
+/// The content of a file that [`open`] opens.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    let Some(mut file) = open(path)? else { return Ok(None) };
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(|error| Error::io("read", path, error))?;
+    Ok(Some(text))
+}
+
+/// An error unless what was opened is a regular file.
+pub(crate) fn check_regular(path: &Path, file: &File) -> Result<()> {
+    let found = file.metadata().map_err(|error| Error::io("look at", path, error))?;
+    if found.is_file() { Ok(()) } else { Err(irregular(path)) }
+}
+
+pub(crate) fn irregular(path: &Path) -> Error {
     Error::new(Kind::Refused, format!("{} is not a regular file, and is left alone", path.display()))
-        .hint("move it away: a new one is made in its place")
+        .hint("see who put it there, and move it away")
 }
 
 /// Removes a file; that there is none is as good. The directory is not synced.
@@ -248,6 +270,13 @@ pub fn can_link(directory: &Path) -> Result<bool> {
 
 /// O_NOFOLLOW.
 const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
+/// O_NONBLOCK, which regular files do not heed.
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+
+/// ELOOP and ENXIO.
+const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
+const NXIO: i32 = rustix::io::Errno::NXIO.raw_os_error();
 
 /// A file that is complete but not visible yet; removed unless it becomes so.
 struct Temporary<'a> {
@@ -351,7 +380,9 @@ fn bring<'a>(from: &Path, to: &'a Path, how: &How, link: bool) -> Result<Tempora
         }
     }
     let failed = |error| Error::io("read", from, error);
-    let mut source = File::options().read(true).custom_flags(NOFOLLOW).open(from).map_err(failed)?;
+    let source = File::options().read(true).custom_flags(NOFOLLOW | NONBLOCK).open(from);
+    let mut source = source.map_err(failed)?;
+    check_regular(from, &source)?;
     Temporary::write(to, how, |file| {
         let mut buffer = vec![0; 1 << 18];
         loop {

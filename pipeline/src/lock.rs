@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
+use crate::durable;
 use crate::error::{Error, Kind, Result};
 
 /// A lock that is held until it is dropped. The file stays: removing it would race with whoever opens it next.
@@ -56,9 +57,10 @@ pub fn acquire(path: &Path) -> Result<Guard> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .custom_flags((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed())
         .open(path)
         .map_err(|error| Error::io("open the lock file", path, error))?;
+    durable::check_regular(path, &file)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(locked(path, &mut file)),
@@ -70,6 +72,19 @@ pub fn acquire(path: &Path) -> Result<Guard> {
     // Only for the message of others: it need not survive anything.
     file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text)).map_err(failed)?;
     Ok(Guard { _file: file })
+}
+
+/// Whether somebody on this machine holds the lock. Looking does not take it, not even for a moment.
+pub fn is_held(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(found) = std::fs::symlink_metadata(path) else { return false };
+    let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return true };
+    // `1: FLOCK  ADVISORY  WRITE 1234 08:01:5678 0 EOF`, see proc(5).
+    let inode = format!(":{}", found.ino());
+    locks.lines().any(|line| {
+        line.contains("FLOCK")
+            && line.split_whitespace().any(|word| word.ends_with(&inode) && word.matches(':').count() == 2)
+    })
 }
 
 /// Since when another run is at work, if that is what the error says.
@@ -114,7 +129,9 @@ mod tests {
         assert_eq!(error.kind(), Kind::Locked);
         assert!(error.one_line().contains(&format!("process {}", std::process::id())), "{}", error.one_line());
         assert!(held_since(&error).is_some());
+        assert!(is_held(&path));
         drop(first);
+        assert!(!is_held(&path));
         acquire(&path).unwrap();
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::checksum;
@@ -100,7 +102,15 @@ impl Manifest {
 
     /// Whether nothing is kept of `older`, which was read before its day had ended, once this one is live.
     pub fn supersedes(&self, older: &Self) -> bool {
-        older.open && self.rows >= older.rows
+        older.was_open() && self.rows >= older.rows
+    }
+
+    /// Whether its day had not ended when it was read. A day that is further from the time of its snapshot than any two
+    /// clocks can be was called open by a wrong one.
+    pub fn was_open(&self) -> bool {
+        let snapshot = self.origin.snapshot.to_zoned(TimeZone::UTC).date();
+        let near = |day: Date| day.since(snapshot).is_ok_and(|span| span.get_days().abs() <= 1);
+        self.open && self.unit.partition.day().is_some_and(near)
     }
 
     /// What its content is, whatever encodes it.

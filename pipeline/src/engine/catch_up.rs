@@ -28,18 +28,19 @@ async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Resu
     let (from, manifest) = &whole(cx, opened, copy).await?;
     let to = sink(opened, &copy.to)?;
     let over = if copy.first { Live::NOTHING } else { to.live(cx, &copy.unit).await? };
+    // What is there must be what the other one had before: not by the clock, which may have been wrong.
     if let Some(there) = &over.manifest
-        && there.origin.snapshot > manifest.origin.snapshot
+        && is_another(cx, from, there, manifest).await?
     {
         return Err(Error::new(
             Kind::Conflict,
             format!(
-                "{}: sink `{}` holds generation {}, which is newer than generation {} in {}",
+                "{}: sink `{}` holds another generation {} than {}, whose generation {} is to be copied there",
                 copy.unit,
                 copy.to,
                 there.generation,
-                copy.generation,
-                from.describe()
+                from.describe(),
+                copy.generation
             ),
         )
         .hint("export the day again: `cdrvault replay --force` writes a new generation to every sink"));
@@ -53,6 +54,19 @@ async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Resu
     pass_pins(cx, from, to, &copy.unit).await?;
     to.publish(cx, &sealed, &over).await?;
     spool.discard(&copy.unit)
+}
+
+/// Whether what is there is not one of the generations that the other sink has, or had: then nobody knows which is newer.
+async fn is_another(cx: &Context, from: &Arc<dyn Sink>, there: &Manifest, newest: &Manifest) -> Result<bool> {
+    if there.generation >= newest.generation {
+        return Ok(there.content != newest.content);
+    }
+    match from.manifest(cx, &there.unit, there.generation).await {
+        Ok(same) => Ok(same.content != there.content),
+        // It was pruned there, or is damaged.
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Damaged) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The first sink that holds what is to be copied, and holds it whole.

@@ -106,8 +106,12 @@ pub(super) async fn look<'a>(
 }
 
 /// The generation that comes next: one more than the highest that any reachable sink has.
-pub(super) fn next_generation(before: &[Before<'_>]) -> u32 {
-    1 + before.iter().map(|sink| sink.live.generation()).max().unwrap_or(0)
+pub(super) fn next_generation(unit: &Unit, before: &[Before<'_>]) -> Result<u32> {
+    let highest = before.iter().map(|sink| sink.live.generation()).max().unwrap_or(0);
+    highest.checked_add(1).ok_or_else(|| {
+        Error::new(Kind::Refused, format!("{unit}: there is a receipt of generation {highest}, and no number is left"))
+            .hint("nobody publishes that often: see who put the receipt into the vault, and remove it")
+    })
 }
 
 /// The newest receipt of any reachable sink.

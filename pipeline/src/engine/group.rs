@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::deliver::{self, Before, Delivered, Delivery};
 use super::opened::{OpenFlow, Opened};
 use super::options::Replay;
@@ -197,7 +199,7 @@ impl Shop {
             cx: &self.cx,
             spool: &self.spool,
             transforms: &spec.transforms,
-            work: Work::new(unit.clone(), deliver::next_generation(live), flow.form),
+            work: Work::new(unit.clone(), deliver::next_generation(unit, live)?, flow.form),
             origin: Origin {
                 pipeline: writer.pipeline.clone(),
                 writer: writer.id.clone(),
@@ -206,11 +208,21 @@ impl Shop {
                 reasons: member.reasons.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
-            open: unit.partition.day().is_some_and(|day| day >= writer.today()),
+            open: unit.partition.day() == Some(writer.today()) && self.clock_is_trusted(live),
         };
         let mut sealed = sealing.seal(payload).await.at(unit)?;
         sealed.manifest.incomplete = notices.count(Level::Problem) > 0;
         Ok(sealed)
+    }
+
+    /// Whether our clock may decide that a day has not ended, and so that what is saved of it now need not be kept: not
+    /// where another clock says otherwise, or where something was saved in what is the future by ours.
+    fn clock_is_trusted(&self, live: &[Before<'_>]) -> bool {
+        let tolerance = std::time::Duration::from_secs(super::run::CLOCK_TOLERANCE.unsigned_abs());
+        let now = Timestamp::now() + tolerance;
+        let receipts = live.iter().filter_map(|sink| sink.live.manifest.as_ref());
+        super::prune::check_clocks(&self.opened).is_ok()
+            && receipts.flat_map(|receipt| receipt.received.into_iter().chain([receipt.sealed])).all(|at| at <= now)
     }
 
     async fn deliver(

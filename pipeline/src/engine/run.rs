@@ -178,6 +178,7 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     report.failures.extend(failures);
     if !interrupted {
         note_gone(&shop, &plan, &mut report).await;
+        record(&shop, &mut report).await;
         settled.extend(mirroring.flush(&mut report).await);
     }
     remember(&mut state, &shop.opened, &report, &settled, sweeps, interrupted);
@@ -324,6 +325,21 @@ async fn note_gone(shop: &Shop, plan: &Plan, report: &mut Report) {
                 result: UnitResult::Gone,
                 notices: Vec::new(),
             });
+        }
+    }
+}
+
+/// The vaults remember which receipts they must have. What is published after this is added by the next run.
+async fn record(shop: &Shop, report: &mut Report) {
+    for flow in &shop.opened.flows {
+        for (_, open, sink) in shop.opened.sinks_of(flow) {
+            if let Err(error) = sink.record(&shop.cx, &flow.name).await {
+                report.warnings.push(format!(
+                    "sink `{}`: the index of its receipts is not up to date: {}",
+                    open.name,
+                    error.one_line()
+                ));
+            }
         }
     }
 }

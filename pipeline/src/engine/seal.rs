@@ -301,10 +301,18 @@ pub(crate) struct Hashes {
     checksum: u128,
 }
 
+/// A regular file, or one that this process holds open.
+fn open(path: &Path) -> Result<File> {
+    if path.starts_with("/proc/self/fd") {
+        return File::open(path).map_err(|error| Error::io("read", path, error));
+    }
+    durable::open(path)?.ok_or_else(|| Error::io("read", path, std::io::ErrorKind::NotFound.into()))
+}
+
 /// Hashes a file, and its first `data_end` bytes.
 pub(crate) fn hash_file(path: &Path, data_end: u64) -> Result<Hashes> {
     let failed = |error| Error::io("read", path, error);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = open(path)?;
     let (mut hash, mut checksum) = (Sha256::new(), Xxh3::new());
     let mut data = None;
     let mut buffer = vec![0; 1 << 18];

@@ -68,7 +68,7 @@ impl Spool {
     /// What an earlier run sealed and did not deliver everywhere, if it is still what it was.
     pub(super) fn find(&self, unit: &Unit) -> Option<Sealed> {
         let directory = self.path(unit);
-        let text = std::fs::read(directory.join(SEAL)).ok()?;
+        let text = durable::read(&directory.join(SEAL)).ok()??;
         let seal: Seal = serde_json::from_slice(&text).ok()?;
         if seal.manifest.unit != *unit {
             return None;

@@ -59,12 +59,11 @@ impl State {
     /// Reads it from the state directory; `None` where there is none, or none that can be understood.
     pub fn load(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE);
-        match std::fs::read(&path) {
-            Ok(text) => Ok(serde_json::from_slice(&text)
+        match durable::read(&path)? {
+            Some(text) => Ok(serde_json::from_slice(&text)
                 .inspect_err(|error| tracing::warn!("{} is damaged and is made anew: {error}", path.display()))
                 .ok()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", &path, error)),
+            None => Ok(None),
         }
     }
 

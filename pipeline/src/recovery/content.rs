@@ -18,6 +18,12 @@ use crate::stage::{Transform, Work};
 
 /// The stored objects, decoded. Their checksums must have been checked.
 pub async fn undo(decoders: &[Decoder], manifest: &Manifest, objects: ObjectStream) -> Result<Payload> {
+    if let Content::Tree { entries } = &manifest.content
+        && manifest.fingerprint.algorithm == fingerprint::ALGORITHM
+        && fingerprint::of_entries(entries) != manifest.fingerprint
+    {
+        return Err(damaged(manifest, "its entries are not those that the receipt tells"));
+    }
     let form = if manifest.holds() == Holding::Tree { Form::Tree } else { Form::Object };
     let work = Work::new(manifest.unit.clone(), manifest.generation, form);
     let mut payload = Payload::Objects(objects);

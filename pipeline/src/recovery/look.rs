@@ -1,13 +1,14 @@
 //! One sink, on its own: its receipts, its listing, and every byte of its objects.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::verify::{Checked, Finding, Job, Problem};
-use super::{Fetched, compare, undo};
+use super::{Fetched, compare, lost, undo};
 use crate::config::SinkSpec;
 use crate::context::Context;
 use crate::engine::report::Failure;
@@ -65,7 +66,7 @@ impl Brief {
             rows: manifest.rows,
             holds: manifest.holds(),
             fingerprint: manifest.fingerprint.clone(),
-            open: manifest.open,
+            open: manifest.was_open(),
         })
     }
 
@@ -141,7 +142,31 @@ impl<'a> Looking<'a> {
         self.receipts().await?;
         self.held.listed = true;
         self.listing().await?;
-        self.content().await
+        self.content().await?;
+        self.lost().await
+    }
+
+    /// Receipts that are missing. Last, for a run may be at work: what it was doing is done by now.
+    async fn lost(&mut self) -> Result<()> {
+        let datasets = self.held.datasets.clone();
+        let (job, days) = (self.job, self.job.days);
+        // What is damaged was told when it was read.
+        let told: BTreeSet<Unit> = self.findings.iter().filter_map(|finding| finding.unit.clone()).collect();
+        let wanted = |unit: &Unit, generation: u32| !told.contains(unit) && is_wanted(job, unit, generation);
+        for lost in lost(self.cx, &self.held.sink, &datasets, days, &wanted).await? {
+            // What is live without any receipt is an extra file, and was told as such; better is what the index says of it.
+            let live = layout::live_path(&lost.unit, "x")?;
+            let extra = |finding: &Finding| {
+                finding.problem == Problem::Extra && finding.detail.starts_with(live.trim_end_matches('x'))
+            };
+            if lost.recorded && lost.unit.partition != Partition::Snapshot {
+                self.findings.retain(|finding| !extra(finding));
+            } else if self.findings.iter().any(extra) {
+                continue;
+            }
+            self.found(Some(&lost.unit), Some(lost.generation), Problem::MissingReceipt, lost.detail);
+        }
+        Ok(())
     }
 
     /// What was found.
@@ -277,10 +302,11 @@ impl<'a> Looking<'a> {
         let mut wanted = Vec::new();
         for (unit, generations) in &self.held.generations {
             for (generation, brief) in generations {
-                let successor = generations.range(generation + 1..).next().map(|(_, successor)| successor);
+                let later = (Bound::Excluded(*generation), Bound::Unbounded);
+                let successor = generations.range(later).next().map(|(_, successor)| successor);
                 // It was not kept.
                 let gone = successor.is_some_and(|successor| successor.supersedes(brief));
-                if !gone && self.is_wanted(unit, *generation) {
+                if !gone && is_wanted(self.job, unit, *generation) {
                     let entries = if brief.holds == Holding::Tree { brief.rows } else { 0 };
                     wanted.push((unit.clone(), *generation, brief.bytes, entries));
                 }
@@ -393,15 +419,14 @@ impl<'a> Looking<'a> {
         self.found(Some(unit), Some(generation), problem, error.one_line());
         Ok(())
     }
+}
 
-    fn is_wanted(&self, unit: &Unit, generation: u32) -> bool {
-        let days = self.job.days;
-        let in_range = match unit.partition {
-            Partition::Day(day) => days.contains(day),
-            _ => days == DayRange::ALL,
-        };
-        in_range && (self.job.percent >= 100.0 || lot(unit, generation) < self.job.percent)
-    }
+fn is_wanted(job: &Job, unit: &Unit, generation: u32) -> bool {
+    let in_range = match unit.partition {
+        Partition::Day(day) => job.days.contains(day),
+        _ => job.days == DayRange::ALL,
+    };
+    in_range && (job.percent >= 100.0 || lot(unit, generation) < job.percent)
 }
 
 /// What was checked when a body was: what is stored, and what it decodes to.

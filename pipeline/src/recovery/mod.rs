@@ -8,6 +8,8 @@
 //! | `restore` | content goes to a target |
 //! | `verify` | everything is read again, and compared with what it should be |
 //! | `look` | one sink, on its own: receipts, listing, every byte |
+//! | `lost` | receipts that are missing |
+//! | `rebuild` | a receipt made anew from its object |
 //! | `source` | what is saved is compared with the database |
 //! | `repair` | what one sink lost comes back from another |
 //! | `record` | what was found good is remembered |
@@ -16,6 +18,8 @@ mod content;
 mod fetch;
 mod find;
 mod look;
+mod lost;
+mod rebuild;
 mod record;
 mod repair;
 pub mod restore;
@@ -25,4 +29,5 @@ pub mod verify;
 pub use content::{compare, undo};
 pub use fetch::Fetched;
 pub use find::{Selection, Wanted, find, open};
+pub use lost::{Lost, lost};
 pub use record::record;

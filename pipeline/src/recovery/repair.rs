@@ -1,8 +1,10 @@
 //! What one sink lost, or holds damaged, comes back from another that holds it whole.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::look::Held;
+use super::rebuild::rebuild;
 use super::verify::{Finding, Problem};
 use super::{Fetched, compare, undo};
 use crate::config::Pipeline;
@@ -34,8 +36,8 @@ impl<'a> Mending<'a> {
     /// Under the locks of a run. What cannot be mended stays a finding, which says why.
     pub(super) async fn mend(&mut self, findings: &mut [Finding]) -> Result<()> {
         let hurt = |finding: &Finding| {
-            use Problem::{Behind, Damaged, DamagedReceipt, Missing};
-            matches!(finding.problem, Damaged | Missing | DamagedReceipt | Behind)
+            use Problem::{Behind, Damaged, DamagedReceipt, Missing, MissingReceipt};
+            matches!(finding.problem, Damaged | Missing | DamagedReceipt | MissingReceipt | Behind)
         };
         if !findings.iter().any(hurt) {
             return Ok(());
@@ -72,7 +74,7 @@ impl<'a> Mending<'a> {
         order.sort_by_key(|index| {
             let finding = &findings[*index];
             let mirror = opened.sinks.iter().any(|open| open.name == finding.sink && open.mirrors.is_some());
-            (mirror, finding.problem != Problem::DamagedReceipt)
+            (mirror, !matches!(finding.problem, Problem::DamagedReceipt | Problem::MissingReceipt))
         });
         let mut named = Vec::new();
         for finding in order {
@@ -93,6 +95,15 @@ impl<'a> Mending<'a> {
                 }
             }
         }
+        let mended = findings.iter().filter(|finding| finding.repaired);
+        let places: BTreeSet<(String, String)> =
+            mended.filter_map(|one| Some((one.sink.clone(), one.unit.as_ref()?.dataset.clone()))).collect();
+        for (name, dataset) in places {
+            let open = opened.sinks.iter().find(|open| open.name == name);
+            if let Some(Ok(sink)) = open.map(|open| &open.sink) {
+                sink.record(self.cx, &dataset).await?;
+            }
+        }
         // What no receipt named has its receipt again.
         for finding in findings.iter_mut().filter(|finding| finding.problem == Problem::Extra) {
             finding.repaired = named.iter().any(|(sink, path)| *sink == finding.sink && *path == finding.detail);
@@ -111,7 +122,7 @@ impl<'a> Mending<'a> {
             None => return Err(Error::failed("there is no such sink")),
         };
         let own = match finding.problem {
-            Problem::DamagedReceipt | Problem::Behind => None,
+            Problem::DamagedReceipt | Problem::MissingReceipt | Problem::Behind => None,
             _ => {
                 let here = self.places.iter().find(|(name, _)| *name == finding.sink);
                 let (_, here) = here.ok_or_else(|| Error::failed("its receipt is not known"))?;
@@ -119,8 +130,10 @@ impl<'a> Mending<'a> {
             }
         };
         let Some(sound) = self.sound_elsewhere(&finding.sink, unit, generation, own.as_ref()).await? else {
-            if finding.problem == Problem::DamagedReceipt {
-                return Err(self.set_aside(to, unit, generation).await?);
+            match finding.problem {
+                Problem::DamagedReceipt => return Err(self.set_aside(to, unit, generation).await?),
+                Problem::MissingReceipt => return self.make_anew(to, &finding.sink, unit, generation).await,
+                _ => {}
             }
             return Err(Error::new(Kind::NotFound, "no other sink holds it whole"));
         };
@@ -139,15 +152,50 @@ impl<'a> Mending<'a> {
         done
     }
 
+    /// From the object itself, if that is what is live. Otherwise nobody knows any more what the generation was, and its
+    /// receipt is not asked for again.
+    async fn make_anew(&self, to: &Arc<dyn Sink>, name: &str, unit: &Unit, generation: u32) -> Result<Manifest> {
+        let here = self.places.iter().find(|(other, _)| other == name);
+        let (_, here) = here.ok_or_else(|| Error::failed("the sink cannot be read"))?;
+        let mut why = "no other sink holds the receipt".to_owned();
+        if let Some(found) = here.nameless(self.cx, unit).await? {
+            let like = self.like(here, unit).await?;
+            match rebuild(self.cx, here, self.decoders, unit, found, like.as_ref()).await {
+                Ok(manifest) if manifest.generation == generation || like.is_none() => {
+                    to.mend(self.cx, &Sealed { manifest: manifest.clone(), bodies: BTreeMap::new() }).await?;
+                    return Ok(manifest);
+                }
+                Ok(other) => why += &format!(", and what is live says that it is generation {}", other.generation),
+                Err(error) if matches!(error.kind(), Kind::Damaged | Kind::NotFound | Kind::Failed) => {
+                    why += &format!(", and what is live does not tell it: {}", error.one_line());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        to.unrecord(self.cx, &[(unit.clone(), generation)]).await?;
+        Err(Error::new(Kind::NotFound, why).hint(save_again(unit)))
+    }
+
+    /// The newest receipt of the unit, or of another one of its dataset.
+    async fn like(&self, here: &Arc<dyn Sink>, unit: &Unit) -> Result<Option<Manifest>> {
+        let history = here.history(self.cx, &unit.dataset).await?;
+        let own = history.get_key_value(&unit.partition);
+        for (partition, generations) in own.into_iter().chain(history.iter().rev().take(3)) {
+            let Some(newest) = generations.last() else { continue };
+            let of = Unit::new(&unit.dataset, *partition);
+            match here.manifest(self.cx, &of, *newest).await {
+                Err(error) if matches!(error.kind(), Kind::Damaged | Kind::NotFound) => {}
+                other => return other.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
     /// Nobody knows any more what the generation was. What is told then is what has to be done.
     async fn set_aside(&self, to: &Arc<dyn Sink>, unit: &Unit, generation: u32) -> Result<Error> {
         let aside = to.set_aside(self.cx, unit, generation).await?;
         let message = format!("no other sink holds the receipt, which is now {aside}");
-        Ok(Error::new(Kind::NotFound, message).hint(match unit.partition {
-            Partition::Day(day) => format!("`replay --flow {} --day {day}` saves the day again", unit.dataset),
-            Partition::Undated => format!("`replay --flow {} --undated` saves them again", unit.dataset),
-            Partition::Snapshot => "the next run saves it again".to_owned(),
-        }))
+        Ok(Error::new(Kind::NotFound, message).hint(save_again(unit)))
     }
 
     async fn check(&self, sink: &Arc<dyn Sink>, manifest: &Manifest) -> Result<Fetched> {
@@ -190,5 +238,14 @@ impl<'a> Mending<'a> {
             return Ok(None);
         }
         Err(Error::new(Kind::NotFound, format!("no other sink holds it whole: {}", tried.join("; "))))
+    }
+}
+
+/// What brings back what is still in the source.
+fn save_again(unit: &Unit) -> String {
+    match unit.partition {
+        Partition::Day(day) => format!("`replay --flow {} --day {day}` saves the day again", unit.dataset),
+        Partition::Undated => format!("`replay --flow {} --undated` saves them again", unit.dataset),
+        Partition::Snapshot => "the next run saves it again".to_owned(),
     }
 }

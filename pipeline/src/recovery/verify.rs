@@ -64,6 +64,10 @@ pub enum Problem {
     Missing,
     /// A receipt cannot be understood.
     DamagedReceipt,
+    /// A receipt that was there is not there any more, or what is live has none.
+    MissingReceipt,
+    /// What is noted of a day, of the receipts or of the vault cannot be understood.
+    DamagedNotes,
     /// A file that no receipt names stands where others read.
     Extra,
     /// A body, or a kept object, that nothing names. `prune` removes what an interrupted run left.
@@ -89,6 +93,8 @@ impl fmt::Display for Problem {
             Self::Damaged => "damaged",
             Self::Missing => "missing",
             Self::DamagedReceipt => "damaged receipt",
+            Self::MissingReceipt => "missing receipt",
+            Self::DamagedNotes => "damaged notes",
             Self::Extra => "extra file",
             Self::Orphaned => "orphaned",
             Self::Differs => "differs",
@@ -174,7 +180,18 @@ pub async fn verify(cx: &Context, pipeline: &Arc<Pipeline>, decoders: &[Decoder]
         report.failures.extend(failures);
         all.push(held);
     }
-    report.findings.extend(between(&all));
+    let between: Vec<Finding> = between(&all)
+        .into_iter()
+        .filter(|behind| {
+            let lost = |finding: &Finding| {
+                finding.problem == Problem::MissingReceipt
+                    && (&finding.sink, &finding.unit, finding.generation)
+                        == (&behind.sink, &behind.unit, behind.generation)
+            };
+            behind.problem != Problem::Behind || !report.findings.iter().any(lost)
+        })
+        .collect();
+    report.findings.extend(between);
     if job.against_source
         && let Err(error) = source::compare(cx, pipeline, job, &all, &mut report).await
     {

@@ -1,9 +1,7 @@
 //! The directory, and how files in it are made and read.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -116,7 +114,7 @@ impl Place {
         let path = self.at(name)?;
         match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_file() => Ok(Some(found.len())),
-            Ok(_) => Err(Error::new(Kind::Refused, format!("{} is no regular file", path.display()))
+            Ok(_) => Err(Error::new(Kind::Refused, format!("{} is not a regular file", path.display()))
                 .hint("the vault holds files only; see who put it there, and remove it")),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(Error::io("look at", &path, error)),
@@ -143,7 +141,7 @@ pub(super) fn is_file(path: &Path) -> bool {
 /// SHA-256 of a file, which is no link.
 pub(super) fn hash(path: &Path) -> Result<String> {
     let failed = |error| Error::io("read", path, error);
-    let mut file = open(path).map_err(failed)?;
+    let mut file = durable::open(path)?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     loop {
@@ -154,20 +152,14 @@ pub(super) fn hash(path: &Path) -> Result<String> {
     }
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
-    File::options().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()).open(path)
-}
-
 /// Receipts of large trees have some hundred megabytes at most; anything larger is not ours.
 const SMALL: u64 = 1 << 30;
 
 pub(super) fn read_small(path: &Path) -> Result<Option<Vec<u8>>> {
+    let Some(file) = durable::open(path)? else { return Ok(None) };
     let mut text = Vec::new();
-    match open(path).and_then(|file| file.take(SMALL).read_to_end(&mut text)) {
-        Ok(_) => Ok(Some(text)),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(Error::io("read", path, error)),
-    }
+    file.take(SMALL).read_to_end(&mut text).map_err(|error| Error::io("read", path, error))?;
+    Ok(Some(text))
 }
 
 /// The names in a directory that are UTF-8; others are not ours. Empty where there is none.

@@ -47,8 +47,11 @@ impl<S: Store> Vault<S> {
         let Some(ours) = self.ours.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return Ok(()) };
         let place = self.store.describe();
         let lost = |how: String| {
-            Error::new(Kind::Refused, format!("the vault in {place} {how} since this run began; nothing more is written"))
-                .hint("let one host alone write into a vault: stop the runs of this one, or give it a vault of its own")
+            Error::new(
+                Kind::Refused,
+                format!("the vault in {place} {how} since this run began; nothing more is written"),
+            )
+            .hint("let one host alone write into a vault: stop the runs of this one, or give it a vault of its own")
         };
         let Some(text) = self.store.small(layout::IDENTITY).await? else {
             return Err(lost("went away".to_owned()));
@@ -160,7 +163,10 @@ impl<S: Store> Sink for Vault<S> {
 
     async fn mend(&self, _cx: &Context, sealed: &Sealed) -> Result<()> {
         self.still_ours().await?;
-        publish::mend(&*self.store, sealed).await
+        let index = self.known_index(&sealed.manifest.unit.dataset).await?;
+        let named = index.and_then(|index| index.generations.get(&sealed.manifest.unit.partition).cloned());
+        let recorded = named.is_some_and(|all| all.contains(&sealed.manifest.generation));
+        publish::mend(&*self.store, sealed, recorded).await
     }
 
     async fn set_aside(&self, _cx: &Context, unit: &Unit, generation: u32) -> Result<String> {

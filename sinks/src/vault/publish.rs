@@ -9,8 +9,8 @@ use cdrvault_pipeline::sink::{Live, LiveObject, Sealed};
 use cdrvault_pipeline::{failpoint, layout};
 use jiff::Timestamp;
 
-use super::{Seen, Store};
 use super::reading::{self, Looked};
+use super::{Seen, Store};
 
 /// See [`cdrvault_pipeline::sink::Sink::publish`].
 pub(super) async fn publish(
@@ -75,11 +75,12 @@ pub(super) async fn publish(
 }
 
 /// See [`cdrvault_pipeline::sink::Sink::mend`].
-pub(super) async fn mend(store: &impl Store, sealed: &Sealed) -> Result<()> {
+pub(super) async fn mend(store: &impl Store, sealed: &Sealed, recorded: bool) -> Result<()> {
     let Manifest { unit, generation, content, .. } = &sealed.manifest;
     let receipt = layout::manifest(unit, *generation)?;
     let known = match store.small(&receipt).await? {
-        None => None,
+        // It was here, and nobody removed it on purpose.
+        None => recorded.then_some(false),
         Some(text) => match reading::parse_manifest(&store.show(&receipt), &text, unit, *generation) {
             Err(error) if error.kind() != Kind::Damaged => return Err(error),
             parsed => Some(parsed.is_ok()),

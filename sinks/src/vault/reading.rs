@@ -143,11 +143,7 @@ impl Looked {
 }
 
 /// The newest receipt, and what lies under the live name, if one object does, also as the store knows it.
-pub(super) async fn live(
-    store: &impl Store,
-    unit: &Unit,
-    recorded: Option<u32>,
-) -> Result<(Live, Option<Looked>)> {
+pub(super) async fn live(store: &impl Store, unit: &Unit, recorded: Option<u32>) -> Result<(Live, Option<Looked>)> {
     let mut generations = generations(store, unit).await?;
     // Its receipt was lost: the number is used up, and nobody knows what was live.
     if let Some(recorded) = recorded.filter(|recorded| generations.last().is_none_or(|newest| newest < recorded)) {

@@ -68,6 +68,9 @@ async fn execute_sink(cx: &Context, sink: &Arc<dyn Sink>, planned: &SinkPlan) ->
         sink.forget_history(cx, before).await?;
         return Ok((0, damaged));
     }
+    // First of all: a receipt that the index names and that is not there was lost.
+    let gone: Vec<(Unit, u32)> = planned.removals().map(|one| (one.unit.clone(), one.generation)).collect();
+    sink.unrecord(cx, &gone).await?;
     let (mut removed, mut trees) = (0, false);
     for version in planned.removals() {
         cx.check()?;
