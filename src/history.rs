@@ -41,10 +41,13 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
             Outcome::Partial => "partial",
             Outcome::Failed => "failed",
             Outcome::Interrupted => "interrupted",
+            Outcome::Damage => "damage",
         };
-        let first = report.all_failures().first().map(|failure| failure.message.clone()).unwrap_or_default();
+        let found = line.verified.iter().flat_map(|verified| verified.findings.iter().cloned());
+        let failed = report.all_failures().into_iter().map(|failure| failure.message.clone());
+        let first = found.chain(failed).next().unwrap_or_default();
         let began = report.started.to_zoned(pipeline.wall_clock()).strftime("%F %T").to_string();
-        vec![began, line.verb.clone(), outcome.to_owned(), run::summary(report), first]
+        vec![began, line.verb.clone(), outcome.to_owned(), run::did(line), first]
     });
     output::text(&output::table(&["BEGAN", "VERB", "ENDED", "WHAT", "FIRST ERROR"], rows.collect(), &[]));
     Ok(Exit::Done)

@@ -29,7 +29,7 @@ fn render(pipeline: &Pipeline, runs: &[Line], survey: Option<&Survey>, now: Time
     if let Some(at) = history::last_success(runs, pipeline.flows.iter().map(|flow| flow.name.as_str())) {
         metrics.add("last_success_timestamp_seconds", LAST_SUCCESS, &["pipeline"])?.set(&[name], seconds(at));
     }
-    if let Some(last) = runs.last() {
+    if let Some(last) = runs.iter().rev().find(|line| line.is_run()) {
         metrics.last_run(name, pipeline, &last.report)?;
     }
     if let Some(survey) = survey {
@@ -153,15 +153,20 @@ impl Metrics {
         let of_sink = ["pipeline", "sink"];
         let up = self.add("sink_up", "Whether a sink can be read.", &of_sink)?;
         let verified = self.add("last_verify_timestamp_seconds", "When a sink was last read again.", &of_sink)?;
-        let damage =
-            self.add("verify_damage", "What the last verification of a sink found and did not repair.", &of_sink)?;
+        let damage = self.add("verify_damage", "What verifications of a sink found and is not mended.", &of_sink)?;
+        let nowhere = survey.damage.iter().filter(|damage| damage.sink.is_empty()).count();
+        if nowhere > 0 {
+            damage.set(&[name, ""], nowhere as f64);
+        }
         let free = self.add("free_bytes", "Bytes that are free where a sink is.", &of_sink)?;
         for sink in &survey.sinks {
             let labels = [name, sink.name.as_str()];
             up.set(&labels, if sink.error.is_none() { 1.0 } else { 0.0 });
             if let Some(last) = &sink.verified {
                 verified.set(&labels, seconds(last.at));
-                damage.set(&labels, last.damage as f64);
+            }
+            if sink.verified.is_some() || sink.damage > 0 {
+                damage.set(&labels, sink.damage as f64);
             }
             if let Some(bytes) = sink.free {
                 free.set(&labels, bytes as f64);

@@ -1,4 +1,4 @@
-//! Whoever wants to hear how a run went, hears it: by a ping, a webhook, or a program. None of them can make a run fail.
+//! Those who want to hear how a run went hear it: by a ping, a webhook, or a program. None of them can make a run fail.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -36,6 +36,18 @@ pub(crate) async fn tell<T: Serialize>(
     details: &T,
     globals: &Globals,
 ) {
+    tell_and_ping(pipeline, event, Some(event), summary, details, globals).await;
+}
+
+/// The same, where the ping says something else, or nothing: that a run went well does not end an alarm.
+pub(crate) async fn tell_and_ping<T: Serialize>(
+    pipeline: &Pipeline,
+    event: NotifyOn,
+    pinged: Option<NotifyOn>,
+    summary: &str,
+    details: &T,
+    globals: &Globals,
+) {
     let Some(notify) = &pipeline.notify else { return };
     let told = async {
         let message = Message {
@@ -49,8 +61,8 @@ pub(crate) async fn tell<T: Serialize>(
         let json = output::json_line(&message)?;
         let wanted = notify.on.contains(&event);
         let ping = async {
-            match &notify.ping {
-                Some(url) => ping(notify, url, event, summary).await.map_err(|error| error.at("ping")),
+            match notify.ping.as_ref().zip(pinged) {
+                Some((url, pinged)) => ping(notify, url, pinged, summary).await.map_err(|error| error.at("ping")),
                 None => Ok(()),
             }
         };
@@ -87,7 +99,7 @@ async fn ping(notify: &Notify, url: &Secret, event: NotifyOn, summary: &str) -> 
     let path = match event {
         NotifyOn::Start => "/start",
         NotifyOn::Success => "",
-        NotifyOn::Partial | NotifyOn::Failure | NotifyOn::Overdue => "/fail",
+        NotifyOn::Partial | NotifyOn::Failure | NotifyOn::Overdue | NotifyOn::Damage | NotifyOn::Data => "/fail",
     };
     post(notify, url, path, "text/plain; charset=utf-8", summary.to_owned()).await
 }

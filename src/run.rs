@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::{NotifyOn, Pipeline};
+use cdrvault_pipeline::config::{NotifyOn, Pipeline, Watch};
 use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::engine::history::Line;
 use cdrvault_pipeline::engine::report::UnitResult;
+use cdrvault_pipeline::engine::verified::Verified;
 use cdrvault_pipeline::engine::{self, Outcome, Plan, Ran, Report, RunOptions, history};
 use cdrvault_pipeline::error::{Error, Kind};
 use cdrvault_pipeline::notice::Level;
@@ -86,6 +88,10 @@ async fn watched(
     #[derive(Serialize)]
     struct Nothing {}
     #[derive(Serialize)]
+    struct Alarms<'a> {
+        alarms: &'a [String],
+    }
+    #[derive(Serialize)]
     struct Details<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         report: Option<&'a Report>,
@@ -111,7 +117,7 @@ async fn watched(
             let event = match ran.report.outcome {
                 Outcome::Done => NotifyOn::Success,
                 Outcome::Partial => NotifyOn::Partial,
-                Outcome::Failed | Outcome::Interrupted => NotifyOn::Failure,
+                Outcome::Failed | Outcome::Interrupted | Outcome::Damage => NotifyOn::Failure,
             };
             (event, summary(&ran.report), Details { report: Some(&ran.report), error: None })
         }
@@ -121,17 +127,57 @@ async fn watched(
     {
         output::warning(globals, &error.one_line());
     }
-    notify::tell(pipeline, event, &text, &details, globals).await;
+    // Pings have no more than two states: while damage stands, a run that goes well must not end the alarm.
+    let data = if done.is_ok() { watch(cx, pipeline, globals).await } else { Vec::new() };
+    let standing: Vec<String> = standing(pipeline, globals).into_iter().chain(data.iter().cloned()).collect();
+    let (pinged, text) = match standing.first() {
+        Some(_) if event == NotifyOn::Success => (NotifyOn::Damage, format!("{text}; {}", standing.join("; "))),
+        _ => (event, text),
+    };
+    notify::tell_and_ping(pipeline, event, Some(pinged), &text, &details, globals).await;
+    if let Some(first) = data.first() {
+        notify::tell_and_ping(pipeline, NotifyOn::Data, None, first, &Alarms { alarms: &data }, globals).await;
+    }
     done
 }
 
+/// What `[watch]` finds in the data, as the run left it.
+async fn watch(cx: &Context, pipeline: &Arc<Pipeline>, globals: &Globals) -> Vec<String> {
+    if pipeline.notify.is_none() || pipeline.watch.is_empty() {
+        return Vec::new();
+    }
+    match status::look(cx, pipeline, &pipeline.watch).await {
+        Ok((_, alarms)) => alarms,
+        Err(error) => {
+            output::warning(globals, &format!("what `[watch]` asks for is not known: {}", error.one_line()));
+            Vec::new()
+        }
+    }
+}
+
+/// What `verify` found and is not mended.
+fn standing(pipeline: &Pipeline, globals: &Globals) -> Option<String> {
+    let verified = Verified::load(&pipeline.state)
+        .inspect_err(|error| output::warning(globals, &error.one_line()))
+        .unwrap_or_default();
+    let sinks = pipeline.sinks.iter().map(|sink| sink.name.as_str());
+    let texts: Vec<String> =
+        sinks.filter_map(|sink| status::damaged(sink, verified.damage(sink), &verified.open)).collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
+}
+
 /// Writes the metrics, after a run that failed as well.
-async fn measure(cx: &Context, pipeline: &Arc<Pipeline>, path: &Path, ran: Option<&Ran>) -> Result<(), Error> {
+pub(crate) async fn measure(
+    cx: &Context,
+    pipeline: &Arc<Pipeline>,
+    path: &Path,
+    ran: Option<&Ran>,
+) -> Result<(), Error> {
     let runs = history::read(&pipeline.state, history::MANY)?;
     let looked = match ran.and_then(|ran| ran.survey.as_ref()) {
         Some(_) => None,
         // The run could not look; the sinks may still be there.
-        None => status::look(cx, pipeline).await.ok(),
+        None => status::look(cx, pipeline, &Watch::default()).await.ok().map(|(survey, _)| survey),
     };
     let survey = ran.and_then(|ran| ran.survey.as_ref()).or(looked.as_ref());
     metrics::write(path, pipeline, &runs, survey)
@@ -150,6 +196,7 @@ fn exit(report: &Report) -> Exit {
         Outcome::Partial => Exit::Partial,
         Outcome::Failed => Exit::Failed,
         Outcome::Interrupted => Exit::Interrupted,
+        Outcome::Damage => Exit::Damage,
     }
 }
 
@@ -276,7 +323,7 @@ fn hints(report: &Report) -> Vec<&str> {
 /// The end of a run that did not go well: what failed, what was delivered, what happens next, and what to do.
 fn last_line(report: &Report) -> Option<String> {
     let (how, next) = match report.outcome {
-        Outcome::Done => return None,
+        Outcome::Done | Outcome::Damage => return None,
         Outcome::Partial => ("partly done", "What is missing stays owed: the next run tries it again"),
         Outcome::Failed => ("failed", "What is missing stays owed: the next run tries it again"),
         Outcome::Interrupted => ("interrupted", "The next run goes on where this one stopped"),
@@ -294,6 +341,21 @@ fn last_line(report: &Report) -> Option<String> {
         _ => String::new(),
     };
     Some(format!("{how}: {}{failed}. {next}{todo}.", summary(report)))
+}
+
+/// What a line of the history did, in words.
+pub(crate) fn did(line: &Line) -> String {
+    let Some(verified) = &line.verified else { return summary(&line.report) };
+    let mut parts =
+        vec![format!("{} read and good ({})", plural(verified.good, "generation"), output::size(verified.bytes))];
+    if verified.repaired > 0 {
+        parts.push(format!("{} repaired", verified.repaired));
+    }
+    if verified.damage > 0 {
+        parts.push(plural(verified.damage, "finding"));
+    }
+    let seconds = line.report.finished.duration_since(line.report.started).as_secs_f64();
+    format!("{} in {seconds:.1} s", parts.join(", "))
 }
 
 /// One line.

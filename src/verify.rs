@@ -2,16 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use cdrvault_pipeline::config::{NotifyOn, Pipeline};
 use cdrvault_pipeline::context::Context;
+use cdrvault_pipeline::engine::history::{self, Line, Verification};
+use cdrvault_pipeline::engine::report::Failure as Failed;
+use cdrvault_pipeline::engine::{self, Outcome, verified};
+use cdrvault_pipeline::error::{Error, Kind};
 use cdrvault_pipeline::partition::DayRange;
 use cdrvault_pipeline::recovery;
-use cdrvault_pipeline::recovery::verify::{self, Job, Report};
+use cdrvault_pipeline::recovery::verify::{self, Finding, Job, Report};
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
 use crate::days::DayArgs;
-use crate::{bare, output, progress, registry, session};
+use crate::{bare, notify, output, progress, registry, run, session};
 
 /// Read everything again, and compare it with what it should be.
 #[derive(Debug, clap::Args)]
@@ -93,11 +99,18 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     };
     let report = session::runtime()?.block_on(async {
         let cx = Context { scratch: args.scratch.clone(), ..session::context(&pipeline, progress::of(globals))? };
-        let report = verify::verify(&cx, &pipeline, &registry().decoders, &job).await?;
-        if args.vault.is_none()
-            && let Err(error) = recovery::record(&cx, &pipeline, &job, &report).await
+        let began = engine::Report::begin();
+        let mut report = verify::verify(&cx, &pipeline, &registry().decoders, &job).await?;
+        if report.sinks.iter().all(|sink| sink.generations == 0)
+            && report.findings.is_empty()
+            && report.failures.is_empty()
         {
-            output::warning(globals, &format!("that this was verified is not remembered: {}", error.one_line()));
+            let nothing = Error::new(Kind::NotFound, "nothing is saved yet, and nothing was verified")
+                .hint("`cdrvault run` saves; is this the place that the pipeline names?");
+            report.failures.push(Failed::of("verify", &nothing));
+        }
+        if args.vault.is_none() {
+            tell(&cx, &pipeline, &job, began, &report, globals).await;
         }
         Ok::<_, Failure>(report)
     })?;
@@ -114,6 +127,12 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
             output::warning(globals, &message);
         }
     }
+    if args.vault.is_some() && report.damage() > 0 {
+        output::warning(
+            globals,
+            "without a pipeline file this is not remembered: no `status`, no monitoring and no report tells of it",
+        );
+    }
     Ok(if report.damage() > 0 {
         Exit::Damage
     } else if report.failures.iter().any(|failure| failure.counts) {
@@ -123,14 +142,98 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     })
 }
 
+/// What was found is remembered and told to those who want to hear of it. Nothing that goes wrong here changes how the
+/// verification ends.
+async fn tell(
+    cx: &Context,
+    pipeline: &Arc<Pipeline>,
+    job: &Job,
+    began: engine::Report,
+    report: &Report,
+    globals: &Globals,
+) {
+    #[derive(Serialize)]
+    struct Details<'a> {
+        damage: u64,
+        verified: &'a Report,
+    }
+    let damage = report.damage();
+    if let Err(error) = verified::record(cx, pipeline, job, report).await {
+        let message = format!("what was found is not remembered: {}", error.one_line());
+        if damage > 0 {
+            output::error(globals, &message, error.hint_text());
+        } else if pipeline.state.is_dir() {
+            output::warning(globals, &message);
+        }
+    }
+    if let Err(error) = recovery::record(cx, pipeline, report, globals.wait_lock).await {
+        let message = format!("that this was verified is not noted in the vaults: {}", error.one_line());
+        if error.kind() == Kind::Locked {
+            // The next verification notes it; cron need not write a mail about it.
+            tracing::info!("{message}");
+        } else {
+            output::warning(globals, &message);
+        }
+    }
+    let line = line(job, began, report);
+    if pipeline.state.is_dir()
+        && let Err(error) = history::append(&pipeline.state, &line)
+    {
+        output::warning(globals, &error.one_line());
+    }
+    if let Some(path) = &pipeline.metrics
+        && let Err(error) = run::measure(cx, pipeline, path, None).await
+    {
+        output::warning(globals, &error.one_line());
+    }
+    if damage > 0 {
+        let first = report.findings.iter().find(|finding| finding.problem.counts() && !finding.repaired);
+        let first = first.map(words).unwrap_or_default();
+        let text = match damage {
+            1 => format!("`verify` found damage: {first}"),
+            more => format!("`verify` found damage: {first}, and {} more", more - 1),
+        };
+        notify::tell(pipeline, NotifyOn::Damage, &text, &Details { damage, verified: report }, globals).await;
+    }
+}
+
+/// So many findings of a verification are kept in the history.
+const MOST_KEPT: usize = 20;
+
+/// The verification as the history has it.
+fn line(job: &Job, began: engine::Report, report: &Report) -> Line {
+    let mut of_history = engine::Report { failures: report.failures.clone(), ..began };
+    of_history.end(false);
+    if report.damage() > 0 {
+        of_history.outcome = Outcome::Damage;
+    } else if of_history.outcome == Outcome::Failed && report.sinks.iter().any(|sink| sink.good > 0) {
+        of_history.outcome = Outcome::Partial;
+    }
+    let findings = report.findings.iter().filter(|finding| finding.problem.counts());
+    let verified = Verification {
+        sinks: report.sinks.iter().map(|sink| sink.sink.clone()).collect(),
+        good: report.sinks.iter().map(|sink| sink.good).sum(),
+        bytes: report.sinks.iter().map(|sink| sink.bytes).sum(),
+        damage: report.damage(),
+        repaired: report.findings.iter().filter(|finding| finding.repaired).count() as u64,
+        findings: findings.take(MOST_KEPT).map(words).collect(),
+    };
+    Line { verb: "verify".to_owned(), flows: job.flows.clone(), report: of_history, verified: Some(verified) }
+}
+
+/// A finding on one line.
+fn words(finding: &Finding) -> String {
+    let unit = finding.unit.as_ref().map(|unit| format!("{unit} ")).unwrap_or_default();
+    let generation = finding.generation.map(|generation| format!("g{generation:04} ")).unwrap_or_default();
+    let sink = if finding.sink.is_empty() { String::new() } else { format!("{}: ", finding.sink) };
+    let fate = if finding.repaired { " (repaired)" } else { "" };
+    format!("{sink}{unit}{generation}{}: {}{fate}", finding.problem, finding.detail)
+}
+
 /// One line for each finding, and one for each sink.
 fn show(report: &Report, globals: &Globals) {
     for finding in &report.findings {
-        let unit = finding.unit.as_ref().map(|unit| format!("{unit} ")).unwrap_or_default();
-        let generation = finding.generation.map(|generation| format!("g{generation:04} ")).unwrap_or_default();
-        let sink = if finding.sink.is_empty() { String::new() } else { format!("{}: ", finding.sink) };
-        let fate = if finding.repaired { " (repaired)" } else { "" };
-        let line = format!("{sink}{unit}{generation}{}: {}{fate}", finding.problem, finding.detail);
+        let line = words(finding);
         if finding.problem.counts() && !finding.repaired {
             output::error(globals, &line, None);
         } else {

@@ -94,7 +94,7 @@ fn each_kind_of_damage_is_found_and_what_another_sink_holds_is_repaired() {
     let said = site.run("verify", &["--sink", "vault"]);
     assert_eq!((said.status, said.out.as_str()), (4, ""));
     assert!(said.err.contains("vault: ar_cdr 2026-01-03 g0001 missing"), "{}", said.err);
-    assert!(site.run("status", &[]).out.contains("3 findings"));
+    assert!(site.run("status", &[]).out.contains("3 damaged"));
 
     let repaired = hurt.map(|line| format!("{line} repaired")).to_vec();
     assert_eq!(findings(&site, &["--repair"]), (0, repaired));

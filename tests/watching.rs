@@ -6,11 +6,13 @@ mod services;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use cdrvault::generator::{Generator, Settings, sqlite};
+use jiff::ToSpan as _;
 use jiff::civil::date;
 use services::home::Site;
 
@@ -208,6 +210,220 @@ fn metrics_are_written_after_every_run_and_prometheus_takes_them() {
     assert!(said.err.contains("warning: the metrics"), "{}", said.err);
 }
 
+/// Changes one byte of a live object, with the time of before: a disk does not tell.
+fn flip(path: &std::path::Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[200] ^= 0x10;
+    let kept = std::fs::metadata(path).unwrap().modified().unwrap();
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+    std::fs::File::open(path).unwrap().set_modified(kept).unwrap();
+}
+
+fn object(site: &Site, day: &str) -> PathBuf {
+    site.vault().join(format!("ar_cdr/day={day}/ar_cdr-{day}.parquet"))
+}
+
+#[test]
+fn damage_is_an_alarm_everywhere_until_it_is_mended() {
+    let (port, told) = server("200 OK");
+    let site = site();
+    site.secret("ping", &format!("http://127.0.0.1:{port}/ping"));
+    site.secret("hook", &format!("http://127.0.0.1:{port}/hook"));
+    std::fs::create_dir(site.path("metrics")).unwrap();
+    let sections = "[notify]\nping = { file = \"ping\" }\nwebhook = { file = \"hook\" }\n\
+                    [metrics]\ntextfile = \"metrics/cdrvault.prom\"";
+    add(&site, sections);
+    site.edit("path = \"vault\"\n", "path = \"vault\"\n\n[sink.second.local]\npath = \"second\"\n");
+    site.edit("sinks = [\"vault\"]", "sinks = [\"vault\", \"second\"]");
+    site.ok("run", &[]);
+    let day = object(&site, "2026-01-02");
+    flip(&day);
+    all(&told);
+    // Found by a look at that day alone, in a sink that was never verified as a whole.
+    assert_eq!(site.run("verify", &["--day", "2026-01-02"]).status, 4);
+    let requests = all(&told);
+    assert!(requests.iter().any(|(path, _)| path == "/ping/fail"), "{requests:?}");
+    let hook = requests.iter().find(|(path, _)| path == "/hook").unwrap_or_else(|| panic!("{requests:?}"));
+    let message: serde_json::Value = serde_json::from_str(&hook.1).unwrap();
+    assert_eq!((&message["event"], &message["damage"]), (&"damage".into(), &1.into()), "{message:#}");
+    assert!(message["summary"].as_str().unwrap().contains("ar_cdr 2026-01-02 g0001 damaged"), "{message:#}");
+    assert_eq!(message["verified"]["findings"][0]["partition"], "2026-01-02", "{message:#}");
+    let text = || std::fs::read_to_string(site.path("metrics/cdrvault.prom")).unwrap();
+    let metric = |value: u64| format!("cdrvault_verify_damage{{pipeline=\"test\",sink=\"vault\"}} {value}\n");
+    assert!(text().contains(&metric(1)), "{}", text());
+    assert!(text().contains("cdrvault_last_run_success{pipeline=\"test\"} 1"), "the last run stays: {}", text());
+    let history = site.ok("history", &[]).out;
+    let last = history.lines().last().unwrap();
+    assert!(last.contains("verify") && last.contains("damage") && last.contains("1 finding"), "{history}");
+
+    let alarms = || {
+        let plain = site.run("status", &[]);
+        let aged = site.run("status", &["--max-age", "26h"]);
+        let nagios = site.run("status", &["--max-age", "26h", "--nagios"]);
+        for said in [&plain.err, &aged.err, &nagios.out] {
+            let named = said.contains("ar_cdr 2026-01-02 damaged") && said.contains("in the sink vault");
+            assert!(named, "{said}");
+        }
+        assert!(plain.out.contains("1 damaged"), "{}", plain.out);
+        assert!(nagios.out.starts_with("CDRVAULT CRITICAL"), "{}", nagios.out);
+        let report = site.ok("report", &["--json"]).out;
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["verdict"]["level"], "bad", "{:#}", report["verdict"]);
+        assert!(report["verdict"].to_string().contains("ar_cdr 2026-01-02 damaged"), "{:#}", report["verdict"]);
+        (plain.status, aged.status, nagios.status)
+    };
+    assert_eq!(alarms(), (1, 1, 2));
+    let requests = all(&told);
+    let damage = |(path, body): &&Request| path == "/hook" && body.contains("\"event\":\"damage\"");
+    assert_eq!(requests.iter().filter(damage).count(), 2, "of `status --max-age`, twice: {requests:?}");
+
+    // A run that goes well ends nothing; nor does a good look at something else.
+    site.ok("run", &[]);
+    let requests = all(&told);
+    assert_eq!(requests.last().unwrap().0, "/ping/fail", "{requests:?}");
+    assert!(requests.last().unwrap().1.contains("ar_cdr 2026-01-02 damaged"), "{requests:?}");
+    assert!(text().contains(&metric(1)), "{}", text());
+    site.ok("verify", &["--day", "2026-01-01"]);
+    site.ok("verify", &["--flow", "ar_source_cdr"]);
+    site.ok("verify", &["--sink", "second"]);
+    assert_eq!(alarms(), (1, 1, 2));
+    // What a run writes at its end does not overwrite what was found while it went on.
+    let go = site.path("go");
+    let mut run = site.start(&format!("after-claim=pause:{}", go.display()));
+    while !site.path("go.reached").exists() && run.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::fs::write(&go, "").unwrap();
+    run.wait().unwrap();
+    assert_eq!(alarms(), (1, 1, 2));
+
+    // A repair does.
+    all(&told);
+    site.ok("verify", &["--repair"]);
+    assert!(text().contains(&metric(0)), "{}", text());
+    assert_eq!(site.ok("status", &["--max-age", "26h", "--nagios"]).out.split(' ').nth(1), Some("OK"));
+    assert!(site.ok("status", &[]).out.contains("up to date"));
+    site.ok("run", &[]);
+    assert_eq!(all(&told).last().unwrap().0, "/ping");
+    // And so does a good look at what somebody else put back.
+    let sound = std::fs::read(&day).unwrap();
+    flip(&day);
+    assert_eq!(site.run("verify", &[]).status, 4);
+    assert_eq!(alarms(), (1, 1, 2));
+    std::fs::write(&day, &sound).unwrap();
+    site.ok("verify", &["--day", "2026-01-02"]);
+    site.ok("status", &["--max-age", "26h"]);
+}
+
+#[test]
+fn what_is_missing_and_comes_back_by_a_run_is_an_alarm_no_longer() {
+    let site = site();
+    site.edit("path = \"vault\"\n", "path = \"vault\"\n\n[sink.second.local]\npath = \"second\"\n");
+    site.edit("sinks = [\"vault\"]", "sinks = [\"vault\", \"second\"]");
+    site.ok("run", &[]);
+    std::fs::remove_file(object(&site, "2026-01-03")).unwrap();
+    assert_eq!(site.run("verify", &[]).status, 4);
+    let said = site.run("status", &[]);
+    assert!(said.status == 1 && said.err.contains("ar_cdr 2026-01-03 missing"), "{}", said.err);
+    site.ok("run", &[]);
+    site.ok("status", &[]);
+}
+
+#[test]
+fn damage_in_a_vault_without_a_pipeline_is_told_to_be_remembered_nowhere() {
+    let site = site();
+    site.ok("run", &[]);
+    flip(&object(&site, "2026-01-02"));
+    let verify = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cdrvault"));
+        services::home::said(command.current_dir(site.home.path()).arg("verify").args(arguments).output().unwrap())
+    };
+    let said = verify(&["--vault", "vault"]);
+    assert_eq!(said.status, 4);
+    assert!(said.err.contains("this is not remembered"), "{}", said.err);
+    // Nor is it where there is no state, and none is made.
+    std::fs::rename(site.path("state"), site.path("away")).unwrap();
+    let said = site.run("verify", &[]);
+    assert_eq!(said.status, 4);
+    assert!(said.err.contains("what was found is not remembered: there is no state directory"), "{}", said.err);
+    assert!(!site.path("state").exists());
+    // An older version noted how much it found, and not what.
+    std::fs::rename(site.path("away"), site.path("state")).unwrap();
+    let file = site.path("state/state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    state["verified"] = serde_json::json!({ "vault": { "at": "2026-01-05T10:00:00Z", "percent": 100.0, "damage": 2 } });
+    std::fs::write(&file, state.to_string()).unwrap();
+    let said = site.run("status", &[]);
+    assert!(said.status == 1 && said.err.contains("in the sink vault: 2 findings"), "{}", said.err);
+}
+
+/// Everything below a directory, with its content.
+fn everything(directory: &std::path::Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = services::files(directory)
+        .into_iter()
+        .map(|path| {
+            let content = std::fs::read(&path).unwrap();
+            (path, content)
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn what_was_never_run_is_critical_and_looking_at_it_makes_nothing() {
+    let site = site();
+    let before = everything(site.home.path());
+    let entries = || {
+        let names = std::fs::read_dir(site.home.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let names = entries();
+    let into = format!("csv:{}", site.path("back").display());
+    for (verb, more, status) in [
+        ("status", vec![], 1),
+        ("status", vec!["--max-age", "26h"], 1),
+        ("status", vec!["--json"], 1),
+        ("report", vec![], 0),
+        ("report", vec!["--json"], 0),
+        ("snapshots", vec!["--all"], 0),
+        ("history", vec![], 0),
+        ("verify", vec![], 3),
+        ("verify", vec!["--against-source"], 4),
+        ("verify", vec!["--repair"], 3),
+        ("restore", vec!["--from-sink", "vault", "--into", &into], 1),
+        ("restore", vec!["--from-sink", "vault", "--into", &into, "-n"], 1),
+        ("prune", vec!["-n"], 0),
+        ("run", vec!["-n"], 0),
+        ("validate", vec!["--connect"], 0),
+    ] {
+        let said = site.run(verb, &more);
+        assert_eq!(said.status, status, "{verb} {more:?}: {}{}", said.out, said.err);
+        assert_eq!(entries(), names, "{verb} {more:?} made something");
+        assert!(everything(site.home.path()) == before, "{verb} {more:?} changed something");
+        if verb == "status" {
+            assert!((said.out + &said.err).contains("nothing is saved yet"), "{}", said.err);
+        }
+    }
+    let said = site.run("status", &["--nagios"]);
+    assert_eq!(said.status, 2);
+    assert!(said.out.starts_with("CDRVAULT CRITICAL - test: nothing is saved yet |"), "{}", said.out);
+    assert!(site.run("status", &[]).out.contains("nothing saved"));
+    // A vault that was made, and of which nothing is saved, is not good.
+    site.ok("run", &[]);
+    for name in ["ar_cdr", "ar_source_cdr", ".cdrvault/manifests"] {
+        std::fs::remove_dir_all(site.vault().join(name)).unwrap();
+    }
+    let said = site.run("verify", &[]);
+    assert_ne!(said.status, 0);
+    assert!(said.err.contains("nothing is saved yet"), "{}", said.err);
+    assert_eq!(site.run("status", &["--nagios"]).status, 2);
+    site.ok("run", &[]);
+    site.ok("verify", &[]);
+    assert_eq!(site.run("status", &["--nagios"]).status, 0);
+}
+
 #[test]
 fn events_are_lines_of_json_and_the_last_one_is_the_report() {
     let site = site();
@@ -307,4 +523,99 @@ fn messages_stand_above_the_bars() {
     let shown = std::fs::read_to_string(site.path("shown")).unwrap();
     let line = shown.lines().find(|line| line.contains("stopping")).unwrap();
     assert!(line.contains("once more to stop at once"), "{line:?}");
+}
+
+/// Weeks of days with as many calls as they are given, in SQLite; the last one is that many days from today.
+fn weeks(site: &Site, last: i64, calls: impl Fn(i64) -> u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _ = std::fs::remove_file(site.path("billing.sqlite"));
+    runtime.block_on(async {
+        let mut connection = sqlite::create(&site.path("billing.sqlite")).await.unwrap();
+        let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::get("Europe/Rome").unwrap()).date();
+        let generator = Generator::new(Settings { start: today.saturating_sub(80.days()), ..Settings::default() });
+        for away in -70..=last {
+            let day = today.saturating_add(away.days());
+            sqlite::load(&mut connection, generator.exactly(day, calls(away))).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn calls_that_stop_or_are_few_and_days_in_the_future_are_alarms_where_somebody_asks_for_it() {
+    let (port, told) = server("200 OK");
+    let site = Site::new("sqlite:billing.sqlite");
+    // Sundays have a tenth of the calls, and that is as usual.
+    let sunday = |away: i64| {
+        let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::get("Europe/Rome").unwrap()).date();
+        today.saturating_add(away.days()).weekday() == jiff::civil::Weekday::Sunday
+    };
+    let usual = |away: i64| if sunday(away) { 40 } else { 200 };
+    weeks(&site, 0, |away| if (-2..=-1).contains(&away) { usual(away) / 20 } else { usual(away) });
+    site.ok("run", &[]);
+    let said = site.ok("status", &["--max-age", "26h"]);
+    assert_eq!(said.err, "", "nobody asked");
+    let few = site.run("status", &["--min-calls", "10%"]);
+    assert_eq!(few.status, 1);
+    assert_eq!(few.err.matches("error: ar_cdr has ").count(), 2, "{}", few.err);
+    assert!(few.err.contains(" on a usual "), "{}", few.err);
+    assert_eq!(site.run("status", &["--min-calls", "10%", "--nagios"]).status, 2);
+    site.ok("status", &["--min-calls", "4%", "--max-data-age", "1h", "--no-future-days"]);
+    assert_eq!(site.run("status", &["--min-calls", "ten"]).status, 2);
+
+    // A telephone system that stopped writing three days ago, and a call with the year 2099.
+    let site = Site::new("sqlite:billing.sqlite");
+    site.secret("ping", &format!("http://127.0.0.1:{port}/ping"));
+    site.secret("hook", &format!("http://127.0.0.1:{port}/hook"));
+    weeks(&site, -4, usual);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = sqlite::create(&site.path("other.sqlite")).await.unwrap();
+        let generator = Generator::new(Settings { start: date(2099, 1, 1), ..Settings::default() });
+        sqlite::load(&mut connection, generator.exactly(date(2099, 1, 1), 30)).await.unwrap();
+        let copy = format!(
+            "ATTACH '{}' AS billing; INSERT INTO billing.ar_cdr SELECT * FROM ar_cdr",
+            site.path("billing.sqlite").display()
+        );
+        // Their numbers are taken already.
+        let copy = copy
+            .replace("SELECT * FROM ar_cdr", "SELECT * FROM ar_cdr WHERE id NOT IN (SELECT id FROM billing.ar_cdr)");
+        sqlx::raw_sql(sqlx::AssertSqlSafe("UPDATE ar_cdr SET id = id + 10000000".to_owned()))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(copy)).execute(&mut connection).await.unwrap();
+    });
+    site.ok("run", &[]);
+    site.ok("status", &["--max-age", "26h"]);
+    let old = site.run("status", &["--max-data-age", "2d"]);
+    assert_eq!(old.status, 1);
+    assert!(old.err.contains("the newest calls of ar_cdr are those of "), "{}", old.err);
+    assert!(old.err.contains("which ended 3 days ago"), "a day in the future does not hide it: {}", old.err);
+    site.ok("status", &["--max-data-age", "5d"]);
+    let future = site.run("status", &["--no-future-days"]);
+    assert_eq!(future.status, 1);
+    assert!(future.err.contains("ar_cdr has 2099-01-01, which is in the future"), "{}", future.err);
+    // From the file: for `status`, the report, and those whom each run tells.
+    add(
+        &site,
+        "[watch]\nmax-data-age = \"2d\"\nmin-calls = \"10%\"\nno-future-days = true\n\
+         [notify]\nping = { file = \"ping\" }\nwebhook = { file = \"hook\" }",
+    );
+    assert_eq!(site.run("status", &["--nagios"]).status, 2);
+    assert_eq!(all(&told), Vec::new(), "of somebody who only looks nobody hears");
+    let report: serde_json::Value = serde_json::from_str(&site.ok("report", &["--json"]).out).unwrap();
+    assert!(report["verdict"].to_string().contains("The newest calls of ar_cdr"), "{:#}", report["verdict"]);
+    let said = site.ok("run", &[]);
+    assert_eq!(said.err, "", "cron's mail does not say it each hour");
+    let requests = all(&told);
+    let (_, body) = requests.iter().find(|(path, _)| path == "/hook").unwrap_or_else(|| panic!("{requests:?}"));
+    let message: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(
+        (&message["event"], message["alarms"].as_array().map(Vec::len)),
+        (&"data".into(), Some(3)),
+        "{message:#}"
+    );
+    let pings: Vec<&str> =
+        requests.iter().map(|(path, _)| path.as_str()).filter(|path| path.starts_with("/ping")).collect();
+    assert_eq!(pings, ["/ping/start", "/ping/fail"], "{requests:?}");
 }

@@ -8,6 +8,8 @@ use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::engine::history::{self, Line};
 use cdrvault_pipeline::engine::prune::{self, PrunePlan};
 use cdrvault_pipeline::engine::survey::survey;
+use cdrvault_pipeline::engine::verified::Verified;
+use cdrvault_pipeline::engine::watch::watch;
 use cdrvault_pipeline::engine::{self, Opened, Outcome};
 use cdrvault_pipeline::error::{Kind, Result};
 use cdrvault_pipeline::notice::Level;
@@ -110,10 +112,12 @@ impl Facts {
 /// Looks at everything. It changes nothing and takes no lock.
 pub(super) async fn gather(cx: &Context, pipeline: &Arc<Pipeline>, wanted: &Wanted) -> Result<Facts> {
     let lines = history::read(&pipeline.state, history::MANY)?;
+    let verified = Verified::load(&pipeline.state)?;
     let (_, state, opened) = engine::open_to_prune(cx, Arc::clone(pipeline), &[], Duration::ZERO, true).await?;
     let gathered = async {
         let now = Timestamp::now();
-        let survey = survey(cx, &opened, &state).await?;
+        let survey = survey(cx, &opened, &verified).await?;
+        let data = watch(cx, &opened, &pipeline.watch, now).await?;
         let flows = flows::gather(cx, &opened, wanted.months).await?;
         let (prune, prune_error) = match prune::plan(cx, &opened, &state, now).await {
             Ok(plan) => (plan, None),
@@ -128,7 +132,7 @@ pub(super) async fn gather(cx: &Context, pipeline: &Arc<Pipeline>, wanted: &Want
             clock,
             called: wanted.called.clone(),
             verdict: Verdict::default(),
-            status: Status::of(pipeline, &lines, survey, wanted.max_age),
+            status: Status::of(pipeline, &lines, survey, data, wanted.max_age),
             places: places(pipeline, &opened),
             unreachable: unreachable(&opened),
             months: wanted.months,
@@ -192,7 +196,8 @@ impl Run {
             if failure.counts { message } else { message + " (optional)" }
         });
         let mut more_errors = 0;
-        for error in failures.chain(problems) {
+        let found = line.verified.iter().flat_map(|verified| verified.findings.iter().cloned());
+        for error in failures.chain(problems).chain(found) {
             if errors.contains(&error) {
                 continue;
             }
@@ -211,7 +216,7 @@ impl Run {
             partitions,
             rows,
             bytes,
-            summary: run::summary(report),
+            summary: run::did(line),
             errors,
             more_errors,
             warnings: report.warnings.iter().take(MOST_ERRORS).cloned().collect(),

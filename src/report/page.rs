@@ -130,7 +130,7 @@ fn overview(facts: &Facts) -> Markup {
                 dt { "Alarms" }
                 dd #alarms {
                     @if facts.status.alarms.is_empty() { "none" }
-                    @else { ul { @for alarm in &facts.status.alarms { li { (alarm) } } } }
+                    @else { ul { @for alarm in &facts.status.alarms { li { (alarm.text) } } } }
                 }
             }
         }
@@ -176,10 +176,10 @@ fn places(facts: &Facts) -> Markup {
                                     Some(verified) => {
                                         (ago(facts, verified.at))
                                         @if verified.percent < 100.0 { ", " (verified.percent) " % of it" }
-                                        ", " @if verified.damage == 0 { "all good" }
-                                        @else { strong { (count(verified.damage)) " damaged" } }
+                                        @if sink.damage == 0 { ", all good" }
                                     }
                                 }
+                                @if sink.damage > 0 { ", " strong { (count(sink.damage)) " damaged" } }
                             }
                             td data-label="State" {
                                 @match &sink.error {
@@ -375,6 +375,7 @@ fn outcome(outcome: Outcome) -> Markup {
         Outcome::Partial => ("bad", "partial"),
         Outcome::Failed => ("bad", "failed"),
         Outcome::Interrupted => ("attention", "interrupted"),
+        Outcome::Damage => ("bad", "damage"),
     };
     html! { span.tag.(class) { (text) } }
 }

@@ -1,5 +1,6 @@
 //! What the facts come to, in a sentence, and what wants a look.
 
+use cdrvault_pipeline::config::NotifyOn;
 use cdrvault_pipeline::engine::Outcome;
 use cdrvault_pipeline::partition::Partition;
 use serde::Serialize;
@@ -83,7 +84,7 @@ impl Verdict {
         runs(facts, &mut findings);
         days(facts, &mut findings);
         pruning(facts, &mut findings);
-        let nothing = facts.flows.iter().all(|flow| flow.partitions == 0);
+        let nothing = facts.status.saves_nothing();
         if nothing {
             findings.add(Level::Bad, "Nothing is saved yet.", "Run it for the first time.", Some("run"));
         }
@@ -124,16 +125,8 @@ fn sinks(facts: &Facts, min_free: u64, findings: &mut Findings<'_>) {
                 None,
             );
         }
+        damaged(facts, name, sink.damage, findings);
         match &sink.verified {
-            Some(verified) if verified.damage > 0 => findings.add(
-                Level::Bad,
-                format!(
-                    "When the sink {name} was last read again, {} was found and not repaired.",
-                    damages(verified.damage)
-                ),
-                "Repair it from another sink, as far as that can be done:",
-                Some("verify --repair"),
-            ),
             None if sink.error.is_none() => findings.add(
                 Level::Note,
                 format!("The sink {name} was never read again to see whether it is whole."),
@@ -143,6 +136,8 @@ fn sinks(facts: &Facts, min_free: u64, findings: &mut Findings<'_>) {
             _ => {}
         }
     }
+    let nowhere = facts.status.damage.iter().filter(|damage| damage.sink.is_empty()).count() as u64;
+    damaged(facts, "", nowhere, findings);
     for dataset in facts.status.datasets.iter().filter(|dataset| dataset.behind > 0) {
         let since = dataset.behind_since.map(|at| output::ago(facts.made.duration_since(at).as_secs()));
         findings.add(
@@ -161,12 +156,32 @@ fn sinks(facts: &Facts, min_free: u64, findings: &mut Findings<'_>) {
     }
 }
 
+/// What `verify` found in a sink and is not mended, by its name.
+fn damaged(facts: &Facts, sink: &str, count: u64, findings: &mut Findings<'_>) {
+    if count == 0 {
+        return;
+    }
+    let of_sink: Vec<_> = facts.status.damage.iter().filter(|damage| damage.sink == sink).collect();
+    let named: Vec<String> = of_sink.iter().map(|damage| damage.name()).collect();
+    let when = of_sink.iter().map(|damage| damage.found).max();
+    let when =
+        when.map_or_else(String::new, |at| format!(" on {}", at.to_zoned(facts.clock.clone()).strftime("%F %H:%M")));
+    let place = if sink.is_empty() { "in no sink".to_owned() } else { format!("in the sink {sink}") };
+    let what = if named.is_empty() { damages(count) } else { list(&named) };
+    findings.add(
+        Level::Bad,
+        format!("`verify` found{when} what is not mended {place}: {what}."),
+        "Repair it from another sink, as far as that can be done, or save the day again from the database with `replay`:",
+        Some("verify --repair"),
+    );
+}
+
 fn runs(facts: &Facts, findings: &mut Findings<'_>) {
-    if let Some(last) = facts.runs.first().filter(|last| !last.is_done()) {
+    if let Some(last) = facts.runs.iter().find(|run| run.verb != "verify").filter(|last| !last.is_done()) {
         let how = match last.outcome {
             Outcome::Interrupted => "was interrupted",
             Outcome::Partial => "was only partly done",
-            Outcome::Done | Outcome::Failed => "failed",
+            Outcome::Done | Outcome::Damage | Outcome::Failed => "failed",
         };
         let first = last.errors.first().map_or_else(String::new, |error| format!(": {error}"));
         findings.add(
@@ -177,14 +192,24 @@ fn runs(facts: &Facts, findings: &mut Findings<'_>) {
         );
     }
     let known: Vec<&String> = facts.status.sinks.iter().filter_map(|sink| sink.error.as_ref()).collect();
-    let mut told = false;
-    for alarm in facts.status.alarms.iter().filter(|alarm| !known.contains(alarm)) {
+    let mut told = facts.status.saves_nothing();
+    let overdue = facts.status.alarms.iter().filter(|alarm| alarm.event == NotifyOn::Overdue && !told);
+    let overdue: Vec<&String> = overdue.map(|alarm| &alarm.text).filter(|text| !known.contains(text)).collect();
+    for alarm in overdue {
         told = true;
         findings.add(
             Level::Bad,
             format!("{}.", capital(alarm)),
             "See why it does not run (cron, systemd):",
             Some("history"),
+        );
+    }
+    for alarm in facts.status.alarms.iter().filter(|alarm| alarm.event == NotifyOn::Data) {
+        findings.add(
+            Level::Bad,
+            format!("{}.", capital(&alarm.text)),
+            "See whether calls are written, and imported, and which clock is wrong; what a run would save:",
+            Some("run -n"),
         );
     }
     if let Some(at) = facts.status.last_success.filter(|_| !told) {

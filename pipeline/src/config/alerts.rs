@@ -43,7 +43,7 @@ pub(super) struct NotifyOptions {
 }
 
 fn alarming() -> Vec<NotifyOn> {
-    vec![NotifyOn::Partial, NotifyOn::Failure, NotifyOn::Overdue]
+    vec![NotifyOn::Partial, NotifyOn::Failure, NotifyOn::Overdue, NotifyOn::Damage, NotifyOn::Data]
 }
 
 fn ten_seconds() -> Age {
@@ -64,6 +64,10 @@ pub enum NotifyOn {
     Failure,
     /// `status --max-age` found that no run has gone well for too long, or a sink that cannot be read.
     Overdue,
+    /// `verify` found damage, or a difference; and each `status` with a limit while it is not mended.
+    Damage,
+    /// What is saved is older than `[watch]` allows, lies in the future, or is much less than usual.
+    Data,
 }
 
 /// `[notify]`
@@ -105,13 +109,17 @@ pub(super) fn notify<'a>(draft: &'a Draft<'a>, section: &mut Section<'a>) -> Opt
     }
     if on.is_empty() {
         let problem = Problem::new(section.value("on"), "the webhook and the command hear of nothing");
-        draft.report(problem.help("write some of \"start\", \"success\", \"partial\", \"failure\", \"overdue\""));
+        draft.report(
+            problem.help(
+                "write some of \"start\", \"success\", \"partial\", \"failure\", \"overdue\", \"damage\", \"data\"",
+            ),
+        );
     }
     Some(Notify { ping, webhook, command, on, timeout: timeout.to_duration() })
 }
 
 /// The section of a table at the root of the file.
-fn table<'a>(draft: &'a Draft<'a>, word: &'static str, root: &mut Section<'a>) -> Option<Section<'a>> {
+pub(super) fn table<'a>(draft: &'a Draft<'a>, word: &'static str, root: &mut Section<'a>) -> Option<Section<'a>> {
     let field = root.take_raw(word)?;
     Some(Section::new(draft, word, word, format!("[{word}]"), field.key_span, Body::of(field.value)))
 }

@@ -15,7 +15,7 @@ use super::pipeline::{DatabaseSpec, Pipeline};
 use super::problem::{Problem, Problems, Severity};
 use super::section::{Body, Section};
 use super::table::{self, Entry};
-use super::{alerts, schema, sink, syntax};
+use super::{alerts, schema, sink, syntax, watch};
 use crate::plugin::Registry;
 
 /// A text and where it comes from.
@@ -99,6 +99,7 @@ fn root<'a>(
     let header: Option<Header> = section.take();
     let metrics = alerts::metrics(draft, &mut section);
     let notify = alerts::notify(draft, &mut section);
+    let watch = watch::watch(draft, &mut section);
     let [databases, sinks, flows] =
         ["database", "sink", "flow"].map(|word| table::entries(draft, word, section.take_raw(word).as_ref()));
     section.finish();
@@ -135,6 +136,7 @@ fn root<'a>(
         flows: flow_specs,
         metrics,
         notify,
+        watch: watch.unwrap_or_default(),
         warnings: Problems::none(input.path),
     };
     Some((pipeline, warnings))

@@ -38,6 +38,7 @@ mod sink;
 mod size;
 mod syntax;
 mod table;
+mod watch;
 
 use std::path::Path;
 
@@ -61,6 +62,7 @@ pub use secret::Secret;
 pub use section::Section;
 pub use sink::{Keep, SinkOptions};
 pub use size::ByteSize;
+pub use watch::{Percent, Watch};
 
 use crate::plugin::Registry;
 

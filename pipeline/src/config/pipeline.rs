@@ -12,6 +12,7 @@ use super::alerts::Notify;
 use super::problem::Problems;
 use super::sink::Keep;
 use super::size::ByteSize;
+use super::watch::Watch;
 use crate::plugin::{BuildDatabase, BuildSink, BuildSource};
 use crate::stage::Transform;
 
@@ -39,6 +40,8 @@ pub struct Pipeline {
     pub metrics: Option<PathBuf>,
     /// Who hears of runs.
     pub notify: Option<Notify>,
+    /// What of the saved data is an alarm.
+    pub watch: Watch,
     /// What is no error but hardly meant.
     pub warnings: Problems,
 }

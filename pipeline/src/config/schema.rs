@@ -10,6 +10,7 @@ use super::header::Header;
 use super::known::{Known, properties};
 use super::name;
 use super::sink::SinkOptions;
+use super::watch::WatchOptions;
 use crate::plugin::{Plugin, Registry};
 
 /// The JSON schema of a struct of options, with everything inline: what [`Plugin::schema`] wants.
@@ -91,6 +92,7 @@ pub fn schema(registry: &Registry) -> Value {
     let alerts = [
         ("metrics", "A text file for Prometheus: `[metrics]`", schema_of::<MetricsOptions>()),
         ("notify", "Who hears of runs: `[notify]`", schema_of::<NotifyOptions>()),
+        ("watch", "What of the saved data is an alarm: `[watch]`", schema_of::<WatchOptions>()),
     ];
     for (word, about, schema) in alerts {
         let mut table = section(schema);

@@ -22,7 +22,7 @@ const MAX_BYTES: u64 = 4 << 20;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Line {
-    /// What was asked for: `run` or `replay`.
+    /// What was asked for: `run`, `replay` or `verify`.
     pub verb: String,
     /// The flows that it was restricted to; none where it was not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -30,9 +30,35 @@ pub struct Line {
     /// What happened.
     #[serde(flatten)]
     pub report: Report,
+    /// What a verification found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verification>,
+}
+
+/// What a verification found, as the history has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Verification {
+    /// The sinks that were looked at.
+    pub sinks: Vec<String>,
+    /// Generations that were read, and are good.
+    pub good: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Findings that count and were not repaired.
+    pub damage: u64,
+    /// Findings that were repaired.
+    pub repaired: u64,
+    /// The first of them, for people.
+    pub findings: Vec<String>,
 }
 
 impl Line {
+    /// It saved something, or was to; a verification only looks.
+    pub fn is_run(&self) -> bool {
+        self.verified.is_none()
+    }
+
     /// A run, not a replay, that went well for this flow as for all others that it was asked for.
     fn is_success_of(&self, flow: &str) -> bool {
         self.verb == "run"

@@ -11,6 +11,8 @@
 //! | `deliver`, `catch_up`, `mirroring` | a sealed generation reaches the sinks |
 //! | `prune` | superseded versions go when no rule keeps them |
 //! | `survey` | what every sink holds, and how far it lags |
+//! | `verified` | what verifications found, until it is mended |
+//! | `watch` | what the saved days themselves tell |
 //! | `report`, `history` | what happened |
 
 pub mod catch_up;
@@ -32,6 +34,8 @@ pub mod state;
 pub mod survey;
 mod sweep;
 mod tap;
+pub mod verified;
+pub mod watch;
 
 pub use opened::Opened;
 pub use options::RunOptions;
@@ -39,5 +43,6 @@ pub use plan::Plan;
 pub use planning::range_text;
 pub use report::{Outcome, Report};
 pub use retry::Retrying;
+pub(crate) use run::open_to_note;
 pub use run::{Ran, lock, open, open_to_prune, run};
 pub(crate) use seal::hash_file;

@@ -114,6 +114,15 @@ impl Opened {
         Ok(opened)
     }
 
+    /// Opens the sinks to note something in them, whatever becomes of the databases.
+    pub async fn open_to_note(cx: &Context, pipeline: Arc<Pipeline>, state: &State) -> Result<Self> {
+        let mut opened =
+            Self { pipeline, sinks: Vec::new(), sessions: Vec::new(), flows: Vec::new(), warnings: Vec::new() };
+        opened.build_flows(&[])?;
+        opened.open_sinks(cx, Some(state), false, false, true, |_| true).await?;
+        Ok(opened)
+    }
+
     /// Opens the sinks to remove something from them. A database that does not answer is none the worse for it.
     pub async fn open_to_prune(
         cx: &Context,

@@ -21,6 +21,8 @@ pub enum Outcome {
     Failed,
     /// Stopped by the user or the system.
     Interrupted,
+    /// A verification found damage, or a difference.
+    Damage,
 }
 
 /// The result of a run.

@@ -18,6 +18,7 @@ use super::report::{Failure, Report, UnitReport, UnitResult};
 use super::spool::Spool;
 use super::state::State;
 use super::survey::{Survey, survey};
+use super::verified::{self, Verified};
 use super::{catch_up, prune, report};
 use crate::config::Pipeline;
 use crate::context::Context;
@@ -50,6 +51,23 @@ pub async fn open_to_prune(
     let state = State::load(&pipeline.state)?;
     let opened = Opened::open_to_prune(cx, pipeline, only, state.as_ref(), dry_run).await?;
     Ok((guard, state.unwrap_or_default(), opened))
+}
+
+/// Opens the vaults that there are to note something in them: locks are taken, and no database is asked.
+pub(crate) async fn open_to_note(
+    cx: &Context,
+    pipeline: Arc<Pipeline>,
+    wait_lock: std::time::Duration,
+) -> Result<(lock::Guard, Opened)> {
+    let options = RunOptions { wait_lock, ..RunOptions::default() };
+    let guard = lock_state(cx, &pipeline.state, &options).await?;
+    let mut state = State::load(&pipeline.state)?.unwrap_or_default();
+    // A vault that is expected everywhere is made nowhere.
+    for sink in &pipeline.sinks {
+        state.vaults.entry(sink.name.clone()).or_default();
+    }
+    let opened = Opened::open_to_note(cx, pipeline, &state).await?;
+    Ok((guard, opened))
 }
 
 /// What a run came to.
@@ -185,6 +203,9 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     if let Err(error) = state.save(&directory) {
         report.warnings.push(format!("{}; the next run sweeps in full", error.one_line()));
     }
+    if let Err(error) = verified::settle(cx, &shop.opened, &report, &directory).await {
+        report.warnings.push(format!("what `verify` found stays noted: {}", error.one_line()));
+    }
     report.end(interrupted);
     if report.outcome == report::Outcome::Done {
         prune(cx, &shop.opened, &mut state, &directory, &mut report).await;
@@ -192,7 +213,10 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     // Whoever stops us does not want to wait for it, and what it finds out is no part of the work.
     let all = options.flows.is_empty() && shop.opened.flows.iter().all(|flow| flow.source.is_ok());
     let looking = options.survey && !interrupted && all;
-    let survey = if looking { survey(cx, &shop.opened, &state).await.ok() } else { None };
+    let survey = match Verified::load(&directory) {
+        Ok(verified) if looking => survey(cx, &shop.opened, &verified).await.ok(),
+        _ => None,
+    };
     shop.opened.close().await;
     remember_run(&directory, options, &mut report);
     Ok(Ran { plan, report, survey })
@@ -201,7 +225,7 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
 /// Adds the run to the history. That it cannot be remembered does not make it fail.
 fn remember_run(directory: &Path, options: &RunOptions, report: &mut Report) {
     let verb = if options.replay.is_some() { "replay" } else { "run" };
-    let line = Line { verb: verb.to_owned(), flows: options.flows.clone(), report: report.clone() };
+    let line = Line { verb: verb.to_owned(), flows: options.flows.clone(), report: report.clone(), verified: None };
     if let Err(error) = history::append(directory, &line) {
         report.warnings.push(error.one_line());
     }

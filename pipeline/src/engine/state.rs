@@ -9,6 +9,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use super::prune::Applied;
+use super::verified::VerifiedSink;
 use crate::durable;
 use crate::error::{Error, Kind, Result};
 use crate::partition::Partition;
@@ -23,22 +24,11 @@ pub struct State {
     pub vaults: BTreeMap<String, String>,
     /// The `keep` of each sink when it was last pruned; `None` where it had none when it was last written to.
     pub kept: BTreeMap<String, Option<Applied>>,
-    /// When each sink was last verified.
+    /// When each sink was last verified, as versions before `verified.json` noted it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub verified: BTreeMap<String, VerifiedSink>,
     /// By flow.
     pub flows: BTreeMap<String, FlowState>,
-}
-
-/// A sink that was read again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct VerifiedSink {
-    /// When.
-    pub at: Timestamp,
-    /// So many percent of its generations were read.
-    pub percent: f64,
-    /// What was found and not repaired.
-    pub damage: u64,
 }
 
 /// What is remembered of a flow.

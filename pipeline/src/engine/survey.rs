@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::opened::{OpenFlow, OpenSink, Opened};
-use super::state::{State, VerifiedSink};
+use super::verified::{Damage, Verified, VerifiedSink};
 use crate::context::Context;
 use crate::error::{Kind, Result};
 use crate::partition::{Partition, Unit};
@@ -20,6 +20,8 @@ pub struct Survey {
     pub datasets: Vec<Dataset>,
     /// Each sink that a flow uses, in the order of the file.
     pub sinks: Vec<Place>,
+    /// What verifications found and is not mended.
+    pub damage: Vec<Damage>,
 }
 
 /// One dataset in one sink.
@@ -49,6 +51,8 @@ pub struct Dataset {
     pub behind_since: Option<Timestamp>,
     /// When the sink was last verified.
     pub verified: Option<VerifiedSink>,
+    /// What verifications found in it that is not mended.
+    pub damage: u64,
     /// Why the sink cannot be read.
     pub error: Option<String>,
 }
@@ -65,15 +69,17 @@ pub struct Place {
     pub free: Option<u64>,
     /// When it was last verified.
     pub verified: Option<VerifiedSink>,
+    /// What verifications found there that is not mended.
+    pub damage: u64,
     /// Why it cannot be used.
     pub error: Option<String>,
 }
 
 /// Looks at every sink. What cannot be read is an error in its place; only an interruption ends it.
-pub async fn survey(cx: &Context, opened: &Opened, state: &State) -> Result<Survey> {
+pub async fn survey(cx: &Context, opened: &Opened, verified: &Verified) -> Result<Survey> {
     let mut datasets = Vec::new();
     for flow in &opened.flows {
-        datasets.extend(of_flow(cx, opened, flow, state).await?);
+        datasets.extend(of_flow(cx, opened, flow, verified).await?);
     }
     let sinks = opened.sinks.iter().filter(|open| open.used).map(|open| {
         let free = open.sink.as_ref().ok().map(|sink| sink.free_space());
@@ -82,12 +88,15 @@ pub async fn survey(cx: &Context, opened: &Opened, state: &State) -> Result<Surv
             name: open.name.clone(),
             optional: open.optional,
             free: free.and_then(|free| free.ok().flatten()),
-            verified: state.verified.get(&open.name).cloned(),
+            verified: verified.sinks.get(&open.name).cloned(),
+            damage: verified.damage(&open.name),
             error: unreadable.or_else(|| open.sink.as_ref().err().map(|error| error.one_line())),
         }
     });
     let sinks = sinks.collect();
-    Ok(Survey { datasets, sinks })
+    let used = |damage: &&Damage| damage.sink.is_empty() || opened.sinks.iter().any(|open| open.name == damage.sink);
+    let damage = verified.open.iter().filter(used).cloned().collect();
+    Ok(Survey { datasets, sinks, damage })
 }
 
 /// What one sink holds of the flow in work, or why that cannot be known.
@@ -96,7 +105,7 @@ struct Found<'a> {
     held: Result<(BTreeMap<Partition, Held>, u64), String>,
 }
 
-async fn of_flow(cx: &Context, opened: &Opened, flow: &OpenFlow, state: &State) -> Result<Vec<Dataset>> {
+async fn of_flow(cx: &Context, opened: &Opened, flow: &OpenFlow, verified: &Verified) -> Result<Vec<Dataset>> {
     let mut found = Vec::new();
     for index in &opened.spec(flow).sinks {
         let open = &opened.sinks[*index];
@@ -121,6 +130,8 @@ async fn of_flow(cx: &Context, opened: &Opened, flow: &OpenFlow, state: &State) 
     }
     let mut datasets = Vec::new();
     for Found { open, held } in &found {
+        let of_flow = |damage: &&Damage| damage.unit.as_ref().is_some_and(|unit| unit.dataset == flow.name);
+        let damaged = verified.of(&open.name).filter(of_flow).count();
         let mut dataset = Dataset {
             name: flow.name.clone(),
             sink: open.name.clone(),
@@ -132,7 +143,8 @@ async fn of_flow(cx: &Context, opened: &Opened, flow: &OpenFlow, state: &State) 
             received: None,
             behind: 0,
             behind_since: None,
-            verified: state.verified.get(&open.name).cloned(),
+            verified: verified.sinks.get(&open.name).cloned(),
+            damage: damaged as u64,
             error: None,
         };
         match held {
