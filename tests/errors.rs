@@ -137,6 +137,127 @@ fn what_is_wrong_with_the_vault_is_told() {
     services::python::compare(&server, &site.vault(), false).unwrap();
 }
 
+/// A pipeline that saves a small tree, with these sinks.
+fn tree_site(sinks: &str, listed: &str) -> Site {
+    let site = Site::new("sqlite:none");
+    std::fs::create_dir(site.path("tree")).unwrap();
+    std::fs::write(site.path("tree/a"), "a").unwrap();
+    site.pipeline(&format!(
+        "name = \"tree\"\nstate = \"state\"\nmin-free = \"1MiB\"\n{sinks}\n[flow.tree]\nsource.files.path = \"tree\"\n\
+         sinks = [{listed}]\n"
+    ));
+    site
+}
+
+#[test]
+fn two_sinks_in_one_place_behind_a_link_are_told() {
+    let site = tree_site(
+        "[sink.first.local]\npath = \"vault\"\n[sink.second.local]\npath = \"link\"\noptional = true\n\
+         [sink.third.local]\npath = \"other-link/inside\"\n",
+        "\"first\", \"second\", \"third\"",
+    );
+    std::os::unix::fs::symlink(site.vault(), site.path("link")).unwrap();
+    std::os::unix::fs::symlink(site.vault(), site.path("other-link")).unwrap();
+    for verb in [&["run", "-n"][..], &["run"], &["validate", "--connect"]] {
+        let said = site.run(verb[0], &verb[1..]);
+        assert!(!matches!(said.status, 0 | 11), "{verb:?} {}", said.err);
+        for what in ["the sink `second` is the same place as the sink `first`", "`third` lies inside the sink `first`"]
+        {
+            assert!(said.err.contains(what), "{verb:?} {}", said.err);
+        }
+    }
+    assert!(site.vault().join(".cdrvault/manifests/tree").exists(), "the first is written all the same");
+}
+
+#[test]
+fn a_mirror_onto_its_own_vault_behind_a_link_is_told() {
+    let mirror = "[sink.vault.local]\npath = \"vault\"\n[sink.copy.KIND]\nmirror = \"vault\"\nto = \"HOME/link/x\"\n";
+    for kind in ["rsync", "rdiff"] {
+        let site = tree_site(mirror, "\"vault\", \"copy\"");
+        site.edit("KIND", kind);
+        site.edit("HOME", site.home.path().to_str().unwrap());
+        std::os::unix::fs::symlink(site.vault(), site.path("link")).unwrap();
+        let said = site.run("run", &[]);
+        assert_eq!(said.status, 3, "{}", said.err);
+        assert!(said.err.contains("the sink `copy` lies inside the sink `vault`"), "{}", said.err);
+        assert!(!site.vault().join("x").exists());
+    }
+}
+
+#[test]
+fn two_sinks_in_one_place_behind_a_mount_are_told() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root mounts directories");
+        return;
+    }
+    let site = tree_site(
+        "[sink.first.local]\npath = \"vault\"\n[sink.second.local]\npath = \"mount/vault\"\n",
+        "\"first\", \"second\"",
+    );
+    let mount = site.path("mount");
+    std::fs::create_dir(&mount).unwrap();
+    Mount::run("mount", &["--bind", site.home.path().to_str().unwrap(), mount.to_str().unwrap()]);
+    let _mount = Mount(&mount);
+    let said = site.run("run", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    assert!(said.err.contains("the sink `second` is the same place as the sink `first`"), "{}", said.err);
+}
+
+#[test]
+fn a_vault_is_not_pruned_by_the_rule_of_another_sink() {
+    let site = tree_site(
+        "[sink.first.local]\npath = \"vault\"\n[sink.second.local]\npath = \"link\"\nkeep = { last = 0 }\noptional = true\n",
+        "\"first\"",
+    );
+    for content in ["a", "b", "c"] {
+        std::fs::write(site.path("tree/a"), content).unwrap();
+        site.ok("run", &[]);
+    }
+    std::os::unix::fs::symlink(site.vault(), site.path("link")).unwrap();
+    site.edit("sinks = [\"first\"]", "sinks = [\"first\", \"second\"]");
+    let before = services::files(&site.vault().join(".cdrvault/manifests")).len();
+    for verb in [&["prune"][..], &["run"]] {
+        let said = site.run(verb[0], &verb[1..]);
+        assert!(!matches!(said.status, 0 | 11), "{verb:?} {}", said.err);
+        assert!(said.err.contains("is the same place as the sink `first`"), "{verb:?} {}", said.err);
+    }
+    assert_eq!(services::files(&site.vault().join(".cdrvault/manifests")).len(), before);
+}
+
+#[test]
+fn two_pipelines_do_not_share_a_state_directory() {
+    let site = tree_site("[sink.vault.local]\npath = \"vault\"\n", "\"vault\"");
+    site.ok("run", &[]);
+    site.edit("name = \"tree\"", "name = \"other\"");
+    site.edit("path = \"vault\"", "path = \"other\"");
+    // Also while the other one runs, which would be silent.
+    let lock = std::fs::File::options().write(true).open(site.path("state/lock")).unwrap();
+    lock.lock().unwrap();
+    fails(&site, &[], 1, &["is the state directory of pipeline `tree`", "set `state`"]);
+    let said = site.run("validate", &["--connect"]);
+    assert!(said.status != 0 && said.err.contains("is the state directory of pipeline `tree`"), "{}", said.err);
+    drop(lock);
+    site.ok("run", &["--adopt-vault"]);
+    site.ok("run", &[]);
+}
+
+#[test]
+fn two_databases_that_are_one_are_told() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(5, 2, 5).fill(&server);
+    let site = Site::on(&server);
+    let database =
+        format!("[database.again]\nurl = \"{}\"\npassword = {{ file = \"password\" }}\n\n[sink.vault", server.url());
+    site.edit("[sink.vault", &database);
+    site.edit("source.ar-source-cdr = { database = \"billing\" }", "source.ar-source-cdr = { database = \"again\" }");
+    let said = site.run("run", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    assert!(said.err.contains("the databases `billing` and `again` are one: mysql://"), "{}", said.err);
+    assert!(said.err.contains("name `billing` in all flows"), "{}", said.err);
+    let said = site.run("validate", &["--connect"]);
+    assert!(said.status != 0 && said.err.contains("are one: mysql://"), "{}", said.err);
+}
+
 #[test]
 fn a_vault_that_cannot_be_written_is_told() {
     let server = MariaDb::start(Engine::InnoDb);

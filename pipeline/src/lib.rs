@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod notice;
 pub mod partition;
 pub mod payload;
+pub mod place;
 pub mod plugin;
 pub mod progress;
 pub mod raw;

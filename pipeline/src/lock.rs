@@ -1,9 +1,11 @@
 //! Lock files, by the operating system's locks: they end with the process, however it ends.
 
 use std::fs::{File, TryLockError};
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -27,6 +29,15 @@ pub struct Holder {
     pub pid: u32,
     /// Since when.
     pub since: Timestamp,
+    /// Tells this run of a process from every other: in containers, all of them may have the same number.
+    #[serde(default)]
+    pub process: String,
+}
+
+/// What no other process has. Random, because `RandomState` is.
+fn this_process() -> &'static str {
+    static TOKEN: OnceLock<String> = OnceLock::new();
+    TOKEN.get_or_init(|| format!("{:016x}", std::hash::RandomState::new().build_hasher().finish()))
 }
 
 /// How often a lock that is waited for is tried.
@@ -49,7 +60,7 @@ pub async fn wait_for(cx: &Context, path: &Path, wait: Duration) -> Result<Guard
     }
 }
 
-/// Takes the lock, or [`Kind::Locked`].
+/// Takes the lock, or [`Kind::Locked`]; if we hold it ourselves, waiting would not help, and it is [`Kind::Refused`].
 pub fn acquire(path: &Path) -> Result<Guard> {
     let mut file = File::options()
         .read(true)
@@ -67,7 +78,7 @@ pub fn acquire(path: &Path) -> Result<Guard> {
         Err(TryLockError::Error(error)) => return Err(Error::io("lock", path, error)),
     }
     let failed = |error| Error::io("write the lock file", path, error);
-    let holder = Holder { pid: std::process::id(), since: Timestamp::now() };
+    let holder = Holder { pid: std::process::id(), since: Timestamp::now(), process: this_process().to_owned() };
     let text = serde_json::to_vec(&holder).map_err(|error| Error::failed("cannot write JSON").with_source(error))?;
     // Only for the message of others: it need not survive anything.
     file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text)).map_err(failed)?;
@@ -108,6 +119,11 @@ fn locked(path: &Path, file: &mut File) -> Error {
     let mut text = String::new();
     let holder = file.rewind().and_then(|()| file.read_to_string(&mut text)).ok();
     let holder: Option<Holder> = holder.and_then(|_| serde_json::from_str(&text).ok());
+    if holder.as_ref().is_some_and(|holder| holder.process == this_process()) {
+        let message = format!("this very run holds {} already: two places of the pipeline are one", path.display());
+        return Error::new(Kind::Refused, message)
+            .hint("give each sink a place of its own, and see which of them is a link or a mount of another");
+    }
     let made = Error::new(Kind::Locked, format!("another run holds {}", path.display()))
         .hint("wait for it to end, or use --wait-lock");
     match holder {
@@ -117,6 +133,7 @@ fn locked(path: &Path, file: &mut File) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests may write files as they like")]
 mod tests {
     use super::*;
 
@@ -125,13 +142,29 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("lock");
         let first = acquire(&path).unwrap();
-        let error = acquire(&path).unwrap_err();
-        assert_eq!(error.kind(), Kind::Locked);
-        assert!(error.one_line().contains(&format!("process {}", std::process::id())), "{}", error.one_line());
-        assert!(held_since(&error).is_some());
+        // As another process would have written it, also one that knew less.
+        for process in [r#","process":"0123""#, ""] {
+            let text = format!(r#"{{"pid":42,"since":"2026-01-01T00:00:00Z"{process}}}"#);
+            std::fs::write(&path, text).unwrap();
+            let error = acquire(&path).unwrap_err();
+            assert_eq!(error.kind(), Kind::Locked);
+            assert!(error.one_line().contains("process 42"), "{}", error.one_line());
+            assert!(held_since(&error).is_some());
+        }
         assert!(is_held(&path));
         drop(first);
         assert!(!is_held(&path));
         acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_we_hold_ourselves_is_no_other_run() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("lock");
+        let _first = acquire(&path).unwrap();
+        std::fs::hard_link(&path, home.path().join("link")).unwrap();
+        let error = acquire(&home.path().join("link")).unwrap_err();
+        assert_eq!((error.kind(), held_since(&error)), (Kind::Refused, None));
+        assert!(error.message().contains("this very run"), "{}", error.message());
     }
 }

@@ -1,5 +1,6 @@
 //! The registries: which kinds of databases, sources, transforms and sinks there are.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use crate::config::Section;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Manifest;
 use crate::payload::{Form, Shape};
+use crate::place::Place;
 use crate::sink::Sink;
 use crate::stage::{Session, Source, Transform};
 use crate::target::{Target, TargetOptions};
@@ -91,6 +93,11 @@ pub trait BuildSource: Send + Sync {
         self.database().is_some()
     }
 
+    /// Tells it of the directories of the pipeline's own vaults and state, which it does not save.
+    fn leave_out(&mut self, directories: &[PathBuf]) {
+        let _ = directories;
+    }
+
     /// The first day that is saved at all.
     fn since(&self) -> Option<jiff::civil::Date> {
         None
@@ -113,6 +120,11 @@ pub trait BuildSink: Send + Sync {
     /// Whether its vault lies in a directory of this machine, so that it can be mirrored.
     fn is_directory(&self) -> bool {
         false
+    }
+
+    /// Where it will be, by its name alone: no two vaults may be in one place, nor one inside the other.
+    fn place(&self) -> Option<Place> {
+        None
     }
 
     /// Whether the place keeps old versions by itself.

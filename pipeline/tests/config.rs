@@ -133,6 +133,7 @@ broken! {
     sinks_all_optional,
     sinks_are_no_table,
     sinks_empty,
+    sinks_in_one_place,
     sinks_missing,
     source_missing,
     source_twice,
@@ -243,6 +244,29 @@ fn what_nobody_uses_is_a_warning() {
     let more = "\n[database.spare]\nurl = \"sqlite:x\"\n\n[sink.nas.local]\npath = \"/nas\"\n";
     let pipeline = sound(&format!("{SOUND}{more}"));
     snapshot!("sound_file_with_warnings", pipeline.warnings.render(false));
+}
+
+#[test]
+fn a_vault_in_the_state_directory_is_a_warning() {
+    let pipeline = sound(&SOUND.replace("workers = 4", "state = \"/srv/pipelines\""));
+    let shown = pipeline.warnings.to_string();
+    assert!(shown.contains("the sink `vault` lies inside the state directory /srv/pipelines"), "{shown}");
+}
+
+#[test]
+fn the_state_directory_and_a_vault_are_not_in_each_others_way() {
+    let refused = |state: &str, path: &str| {
+        let text = SOUND.replace("workers = 4", &format!("state = \"{state}\"")).replace("path = \"vault\"", path);
+        let problems = config::load(Path::new("/srv/x.toml"), &text, &fake::registry()).expect_err("it is sound");
+        problems.to_string()
+    };
+    assert!(refused("vault", "path = \"vault/\"").contains("is the same place as the state directory"));
+    assert!(refused("/srv/vault/state", "path = \"vault\"").contains("lies around the state directory"));
+    assert!(refused("/srv/state", "path = \"state/spool/vault\"").contains("lies inside the state directory"));
+    // Where it is by itself.
+    let text = SOUND.replace("path = \"vault\"", "path = \"/var/lib/cdrvault/asterisell/\"");
+    let problems = config::load(Path::new("/srv/x.toml"), &text, &fake::registry()).expect_err("it is sound");
+    assert!(problems.to_string().contains("is the same place as the state directory"), "{problems}");
 }
 
 /// A file in a directory of its own, with a mode.

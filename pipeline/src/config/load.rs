@@ -15,7 +15,7 @@ use super::pipeline::{DatabaseSpec, Pipeline};
 use super::problem::{Problem, Problems, Severity};
 use super::section::{Body, Section};
 use super::table::{self, Entry};
-use super::{alerts, schema, sink, syntax, watch};
+use super::{alerts, places, schema, sink, syntax, watch};
 use crate::plugin::Registry;
 
 /// A text and where it comes from.
@@ -117,17 +117,24 @@ fn root<'a>(
             draft.report(problem.help(format!("add a table `{form}`")));
         }
     }
-    let warnings = unused(&databases, &sinks, &loaded);
-    let flow_specs: Vec<_> = loaded.into_iter().map(|flow| flow.spec).collect::<Option<_>>()?;
+    let mut warnings = unused(&databases, &sinks, &loaded);
+    let state = header.as_ref().map(|header| match &header.state {
+        Some(state) => state.to_path_buf(),
+        None => PathBuf::from(format!("/var/lib/cdrvault/{}", header.name.as_str())),
+    });
+    warnings.extend(state.iter().flat_map(|state| places::state(draft, &sinks, &sink_specs, state)));
+    let mut flow_specs: Vec<_> = loaded.into_iter().map(|flow| flow.spec).collect::<Option<_>>()?;
     let complete = database_specs.len() == databases.len() && sink_specs.len() == sinks.len();
     let header = header.filter(|_| complete)?;
     let name = header.name.into_inner();
+    let state = state?;
+    let mut own: Vec<_> = sink_specs.iter().filter_map(|sink| sink.build.place()?.path()).collect();
+    own.push(state.clone());
+    flow_specs.iter_mut().for_each(|flow| flow.source.leave_out(&own));
     let pipeline = Pipeline {
         path: input.path.to_owned(),
         timezone: header.timezone.map(|zone| zone.0),
-        state: header
-            .state
-            .map_or_else(|| PathBuf::from(format!("/var/lib/cdrvault/{name}")), super::FilePath::into_inner),
+        state,
         name,
         workers: header.workers.into(),
         min_free: header.min_free,

@@ -28,6 +28,7 @@ mod nearest;
 mod options;
 mod path;
 mod pipeline;
+pub(crate) mod places;
 mod problem;
 mod reference;
 mod resolve;

@@ -22,6 +22,10 @@ const LONGEST: usize = 64;
 const _: () = assert!("cdrvault//01234567//inbox".len() + 2 * LONGEST <= 200);
 
 impl Name {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     pub(super) fn into_inner(self) -> String {
         self.0
     }

@@ -11,6 +11,7 @@ use super::draft::Draft;
 use super::kind::Place;
 use super::nearest::did_you_mean;
 use super::pipeline::SinkSpec;
+use super::places;
 use super::problem::Problem;
 use super::section::{Body, Section};
 use super::table::{self, Entry};
@@ -45,6 +46,7 @@ pub(super) fn load(draft: &Draft<'_>, registry: &Registry, entries: &[Entry<'_>]
     let kinds: Vec<_> = registry.sinks.iter().map(|plugin| plugin.kind).collect();
     let sinks: Vec<_> = entries.iter().filter_map(|entry| one(draft, registry, &kinds, entry)).collect();
     mirrors(draft, entries, &sinks);
+    places::apart(draft, entries, &sinks);
     sinks
 }
 

@@ -8,11 +8,13 @@ use jiff::Timestamp;
 
 use super::retry::{Retrying, retry};
 use super::state::State;
+use crate::config::places::{APART, collision};
 use crate::config::{Keep, Pipeline};
 use crate::context::Context;
 use crate::error::{At as _, Error, Kind, Result};
 use crate::partition::DayRange;
 use crate::payload::Form;
+use crate::place::{Overlap, Place};
 use crate::plugin::Around;
 use crate::sink::{Expected, Identity, Sink};
 use crate::stage::{self, Ask, Detection, Session, Source};
@@ -43,6 +45,8 @@ pub struct OpenSink {
     pub mirrors: Option<usize>,
     /// Whether a flow that was asked for, and can be read, uses it.
     pub used: bool,
+    /// It is in the way of another one, and is not opened.
+    refused: bool,
     /// The sink, behind the decorator that tries again.
     pub sink: Result<Arc<dyn Sink>, SharedError>,
     /// Who its vault says it is.
@@ -98,6 +102,7 @@ impl Opened {
         let mut opened =
             Self { pipeline, sinks: Vec::new(), sessions: Vec::new(), flows: Vec::new(), warnings: Vec::new() };
         opened.build_flows(only)?;
+        opened.refuse_shared_databases();
         opened.open_sessions(cx, dry_run).await?;
         opened.check_sources(cx).await;
         // A vault that nothing can be written to now is left alone.
@@ -273,6 +278,26 @@ impl Opened {
         Ok(())
     }
 
+    /// Two sessions on one database would wait for each other's lock. Sources with sessions of their own may have another
+    /// account there.
+    fn refuse_shared_databases(&mut self) {
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
+        for (index, open) in self.sessions.iter_mut().enumerate() {
+            let Some(name) = open.database.clone() else { continue };
+            if open.session.is_err() || self.flows.iter().all(|flow| flow.session != index) {
+                continue;
+            }
+            let Some(other) = seen.insert(open.identity.clone(), name.clone()) else { continue };
+            let message = format!("the databases `{other}` and `{name}` are one: {}", open.identity);
+            let error = Error::new(Kind::Config, message).hint(format!("name `{other}` in all flows that read it"));
+            let error = Arc::new(error);
+            for flow in self.flows.iter_mut().filter(|flow| flow.session == index) {
+                flow.source = Err(Arc::clone(&error));
+            }
+            open.session = Err(error);
+        }
+    }
+
     async fn open_sessions(&mut self, cx: &Context, dry_run: bool) -> Result<()> {
         for (index, open) in self.sessions.iter_mut().enumerate() {
             let Ok((session, found)) = &mut open.session else { continue };
@@ -352,14 +377,19 @@ impl Opened {
                 keep: spec.keep,
                 mirrors: mirrored.and_then(|name| self.pipeline.sinks.iter().position(|s| s.name == name.name())),
                 used: used.contains(&index),
+                refused: false,
                 sink: Err(Arc::new(Error::failed(format!("sink `{}` is not used by these flows", spec.name)))),
                 identity: None,
             });
         }
+        self.refuse_shared_places();
         // A mirror is opened after what it mirrors.
         let mut order: Vec<usize> = (0..self.sinks.len()).filter(|index| self.sinks[*index].used).collect();
         order.sort_by_key(|index| self.sinks[*index].mirrors.is_some());
         for index in order {
+            if self.sinks[index].refused {
+                continue;
+            }
             let spec = &self.pipeline.sinks[index];
             let known = match state {
                 Some(state) => state.vaults.contains_key(&spec.name),
@@ -393,6 +423,11 @@ impl Opened {
             };
             match opening.await.at(format!("sink `{}`", spec.name)) {
                 Ok((sink, identity)) => {
+                    if let Some(error) = self.same_vault(index, &identity) {
+                        sink.close().await;
+                        self.refuse(index, error);
+                        continue;
+                    }
                     self.sinks[index].sink = Ok(sink);
                     self.sinks[index].identity = Some(identity);
                 }
@@ -401,6 +436,60 @@ impl Opened {
             }
         }
         Ok(())
+    }
+
+    /// What the names do not tell: a sink behind a link or a bind mount of another one's place. The first is used.
+    fn refuse_shared_places(&mut self) {
+        let pipeline = Arc::clone(&self.pipeline);
+        let used = pipeline.sinks.iter().zip(&self.sinks).enumerate().filter(|(_, (_, open))| open.used);
+        let placed: Vec<_> =
+            used.filter_map(|(index, (spec, _))| Some((index, spec, spec.build.place()?.resolved()))).collect();
+        for (at, (index, spec, place)) in placed.iter().enumerate() {
+            let collision = placed
+                .iter()
+                .take(at)
+                .find_map(|(_, other, there)| Some(collision(spec, place.overlap(there)?, other)));
+            let state = Place::directory(&pipeline.state).resolved();
+            let in_the_way = match place.overlap(&state) {
+                Some(overlap @ (Overlap::Same | Overlap::Around)) => {
+                    Some(format!("the sink `{}` {overlap} the state directory {}", spec.name, pipeline.state.display()))
+                }
+                _ => None,
+            };
+            if let Some(message) = collision.or(in_the_way) {
+                let error = Error::new(Kind::Refused, format!("{message}, behind a link or a mount")).hint(APART);
+                self.refuse(*index, error);
+            }
+        }
+    }
+
+    /// Two buckets with one vault are one bucket under two names. A directory has a lock, which tells for sure.
+    fn same_vault(&self, index: usize, identity: &Identity) -> Option<Error> {
+        let apart = |index: usize| {
+            let open = &self.sinks[index];
+            open.mirrors.is_none() && !self.pipeline.sinks[index].build.is_directory()
+        };
+        let same = |other: &usize| {
+            let known = self.sinks[*other].identity.as_ref();
+            *other != index && apart(*other) && known.is_some_and(|known| known.vault == identity.vault)
+        };
+        let other = (0..self.sinks.len()).filter(|_| apart(index)).find(same)?;
+        let message = format!(
+            "the sinks `{}` and `{}` hold one and the same vault, {}",
+            self.sinks[index].name, self.sinks[other].name, identity.vault
+        );
+        Some(Error::new(Kind::Refused, message).hint(
+            "give each sink a place of its own; if one is a copy of the other, remove its .cdrvault/vault.json and run once \
+             with --adopt-vault",
+        ))
+    }
+
+    /// A sink that is another one is wrong although it is optional: there is one copy less than was thought.
+    fn refuse(&mut self, index: usize, error: Error) {
+        let open = &mut self.sinks[index];
+        open.optional = false;
+        open.refused = true;
+        open.sink = Err(Arc::new(error));
     }
 
     async fn check_sources(&mut self, cx: &Context) {

@@ -35,6 +35,7 @@ pub(super) const CLOCK_TOLERANCE: i64 = 300;
 /// where only writing tells.
 pub async fn open(cx: &Context, pipeline: Arc<Pipeline>) -> Result<Opened> {
     let state = State::load(&pipeline.state)?;
+    check_owner(cx, state.as_ref(), &pipeline.state, false)?;
     Opened::open(cx, pipeline, &[], state.as_ref(), true, true, false).await
 }
 
@@ -115,10 +116,12 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     let loaded = State::load(&directory)?;
     let dry_run = options.dry_run;
     let (flows, state) = (&options.flows, loaded.as_ref());
+    check_owner(cx, state, &directory, options.adopt_vault)?;
     let opening = Opened::open(cx, Arc::clone(&pipeline), flows, state, dry_run, !dry_run, options.adopt_vault);
     let mut opened = opening.await?;
     let mut state = loaded.unwrap_or_default();
     if !options.dry_run {
+        state.pipeline = Some(cx.writer.pipeline.clone());
         for sink in &opened.sinks {
             if let (Some(identity), Ok(true)) = (&sink.identity, sink.sink.as_ref().map(|sink| sink.is_made())) {
                 state.vaults.insert(sink.name.clone(), identity.vault.clone());
@@ -252,7 +255,14 @@ async fn prune(cx: &Context, opened: &Opened, state: &mut State, directory: &Pat
     }
 }
 
+fn check_owner(cx: &Context, state: Option<&State>, directory: &Path, adopt: bool) -> Result<()> {
+    let state = state.filter(|_| !adopt);
+    state.map_or(Ok(()), |state| state.check_owner(directory, &cx.writer.pipeline))
+}
+
 async fn lock_state(cx: &Context, directory: &Path, options: &RunOptions) -> Result<lock::Guard> {
+    // Before the lock: while the other pipeline holds it, nobody would hear of it.
+    check_owner(cx, State::load(directory).unwrap_or_default().as_ref(), directory, options.adopt_vault)?;
     durable::create_dirs(directory, &How::private()).map_err(|error| {
         error
             .at("the state directory")

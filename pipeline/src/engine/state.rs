@@ -20,6 +20,8 @@ const FILE: &str = "state.json";
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct State {
+    /// The pipeline whose state it is.
+    pub pipeline: Option<String>,
     /// Sinks that were written to, with the ids of their vaults: one that is empty now is an unmounted disk.
     pub vaults: BTreeMap<String, String>,
     /// The `keep` of each sink when it was last pruned; `None` where it had none when it was last written to.
@@ -54,6 +56,18 @@ impl State {
                 .inspect_err(|error| tracing::warn!("{} is damaged and is made anew: {error}", path.display()))
                 .ok()),
             None => Ok(None),
+        }
+    }
+
+    /// Refuses the state of another pipeline: each would take the other's sinks and flows for its own.
+    pub fn check_owner(&self, directory: &Path, pipeline: &str) -> Result<()> {
+        match &self.pipeline {
+            Some(owner) if owner != pipeline => Err(Error::new(
+                Kind::Refused,
+                format!("{} is the state directory of pipeline `{owner}`, and this one is `{pipeline}`", directory.display()),
+            )
+            .hint("set `state` to a directory of its own; after a change of the pipeline's name, run once with --adopt-vault")),
+            _ => Ok(()),
         }
     }
 

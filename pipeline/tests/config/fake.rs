@@ -1,6 +1,7 @@
 //! Kinds that do nothing, with the options of real ones.
 #![allow(dead_code, reason = "options are there to be read from a file")]
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use cdrvault_pipeline::config::{
 };
 use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::payload::{Payload, Shape};
+use cdrvault_pipeline::place::Place;
 use cdrvault_pipeline::plugin::{Around, BuildDatabase, BuildSink, BuildSource, Plugin, Registry};
 use cdrvault_pipeline::sink::Sink;
 use cdrvault_pipeline::stage::{Detection, Session, Source, Transform, Work};
@@ -329,6 +331,13 @@ impl BuildSink for FakeSink {
 
     fn is_directory(&self) -> bool {
         self.mirrors.is_none()
+    }
+
+    fn place(&self) -> Option<Place> {
+        match self.seen.split_once("::") {
+            Some((account, path)) => Some(Place::by_ssh(account, None, path)),
+            None => Some(Place::directory(Path::new(self.seen.split(' ').next()?))),
+        }
     }
 
     fn build(&self, _: &Around) -> Result<Arc<dyn Sink>> {

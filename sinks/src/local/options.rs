@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cdrvault_pipeline::config::{FilePath, Mode, Section, schema_of};
 use cdrvault_pipeline::durable::How;
 use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::place::Place;
 use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
 use cdrvault_pipeline::sink::Sink;
 use schemars::JsonSchema;
@@ -63,6 +64,10 @@ impl BuildSink for BuildLocal {
 
     fn is_directory(&self) -> bool {
         true
+    }
+
+    fn place(&self) -> Option<Place> {
+        Some(Place::directory(&self.path))
     }
 
     fn build(&self, _around: &Around) -> Result<Arc<dyn Sink>> {

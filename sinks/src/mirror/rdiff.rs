@@ -11,6 +11,7 @@ use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::durable::{self, How};
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::layout;
+use cdrvault_pipeline::place::Place;
 use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
 use cdrvault_pipeline::sink::{Capabilities, Sink};
 use schemars::JsonSchema;
@@ -97,6 +98,13 @@ impl BuildSink for BuildRdiff {
 
     fn mirrors(&self) -> Option<&Reference> {
         Some(&self.mirror)
+    }
+
+    fn place(&self) -> Option<Place> {
+        Some(match self.to.split_once("::") {
+            Some((account, path)) => Place::by_ssh(account, self.ssh.port, path),
+            None => Place::directory(Path::new(&self.to)),
+        })
     }
 
     fn keeps_history(&self) -> bool {

@@ -55,7 +55,7 @@ fn five_minutes() -> Age {
 /// What [`Options`] say.
 #[derive(Debug, Clone)]
 pub(super) struct Ssh {
-    port: Option<u16>,
+    pub(super) port: Option<u16>,
     identity_file: Option<PathBuf>,
     known_hosts: Option<PathBuf>,
     connect_timeout: Duration,

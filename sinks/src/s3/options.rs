@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cdrvault_pipeline::config::{Age, ByteSize, FilePath, Problem, Secret, Section, schema_of};
 use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::place::Place;
 use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
 use cdrvault_pipeline::sink::Sink;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -250,6 +251,17 @@ impl BuildSink for BuildS3 {
             "" => format!("s3://{}", self.bucket),
             prefix => format!("s3://{}/{prefix}", self.bucket),
         }
+    }
+
+    fn place(&self) -> Option<Place> {
+        // By the server's name, not by the URL's form. All of AWS is one place: the name of a bucket is unique there.
+        let server = match self.options.endpoint.as_deref().and_then(|endpoint| Url::parse(endpoint).ok()) {
+            Some(url) if !url.host_str().is_some_and(|host| host.ends_with(".amazonaws.com")) => {
+                format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+            }
+            _ => "AWS".to_owned(),
+        };
+        Some(Place::elsewhere(format!("s3 {server} {}", self.bucket), self.prefix.as_ref()))
     }
 
     fn build(&self, _around: &Around) -> Result<Arc<dyn Sink>> {

@@ -12,6 +12,7 @@ use cdrvault_pipeline::config::{ByteSize, Problem, Reference, Secret, Section, s
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::durable::{self, How};
 use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::place::Place;
 use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
 use cdrvault_pipeline::scratch::Scratch;
 use cdrvault_pipeline::sink::{Capabilities, Sink};
@@ -115,6 +116,10 @@ impl BuildSink for BuildRsync {
 
     fn mirrors(&self) -> Option<&Reference> {
         Some(&self.mirror)
+    }
+
+    fn place(&self) -> Option<Place> {
+        Some(self.to.place(self.ssh.port))
     }
 
     fn build(&self, around: &Around) -> Result<Arc<dyn Sink>> {

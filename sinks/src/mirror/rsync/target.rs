@@ -1,5 +1,9 @@
 //! What `to` names.
 
+use std::path::Path;
+
+use cdrvault_pipeline::place::Place;
+
 use super::ssh;
 
 /// Where to.
@@ -46,6 +50,24 @@ impl Target {
             return Err("the path is missing, or begins with a `-` or a second `:`");
         }
         Ok(Self::Ssh(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// Where it is, by its name.
+    pub(super) fn place(&self, ssh_port: Option<u16>) -> Place {
+        match self {
+            Self::Directory(path) => Place::directory(Path::new(path)),
+            Self::Ssh(text) => {
+                let (account, path) = text.split_once(':').unwrap_or((text, ""));
+                Place::by_ssh(account, ssh_port, path)
+            }
+            Self::Daemon(text) => {
+                let rest = text.strip_prefix("rsync://").unwrap_or(text);
+                let (account, path) = rest.split_once('/').unwrap_or((rest, ""));
+                let host = account.rsplit_once('@').map_or(account, |(_, host)| host).to_ascii_lowercase();
+                let port = if host.contains(':') { "" } else { ":873" };
+                Place::elsewhere(format!("rsync {host}{port}"), path)
+            }
+        }
     }
 
     /// With a slash: what is in it.
