@@ -17,8 +17,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cdrvault_pipeline::config::{FilePath, Problem, Reference, Section, schema_of};
 use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::payload::{Form, Payload, Shape};
+use cdrvault_pipeline::place::{Overlap, Place};
 use cdrvault_pipeline::plugin::{BuildSource, Plugin};
 use cdrvault_pipeline::stage::{Ask, Candidate, Read, Session, Snapshot, Source};
 use schemars::JsonSchema;
@@ -34,7 +35,7 @@ pub(crate) fn plugin() -> Plugin<dyn BuildSource> {
         details: "Each run looks at every name and reads only files whose size, times or inode changed. Links are never \
                   followed. Sockets, pipes and devices are left out with a note. A file that keeps changing while it is \
                   read is saved as it was last read, with a warning; one that cannot be read makes the run partial, and \
-                  everything else is saved.\n\n\
+                  everything else is saved. The pipeline's own vaults and its state directory are left out.\n\n\
                   Patterns are those of `.gitignore`: without a `/` at its beginning or inside, a pattern matches a name at \
                   any depth; with one, it matches the path from the top of the tree on. A `/` at its end is for directories \
                   alone. `*` and `?` stand for any characters (`?` for one byte) but `/`, `[a-z]` for one of them, `{a,b}` for \
@@ -64,9 +65,25 @@ struct Options {
 
 fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSource>> {
     let options: Options = section.options()?;
+    let mut sound = true;
+    for (option, patterns) in [("include", &options.include), ("exclude", &options.exclude)] {
+        for (pattern, below) in patterns.iter().filter_map(|p| Some((p, p.begins_with(&options.path)?))) {
+            let message = format!("`{}` matches nothing: patterns are relative to `path`", pattern.written());
+            let help = match below.trim_end_matches('/') {
+                "" => "remove it: `path` is the top of the tree".to_owned(),
+                _ => format!("write `{below}`"),
+            };
+            section.problem(Problem::new(section.value(option), message).help(help));
+            sound = false;
+        }
+    }
+    if !sound {
+        return None;
+    }
     match Selection::new(&options.include, &options.exclude) {
         Ok(selection) => Some(Box::new(Tree {
             path: options.path.into_inner(),
+            leave_out: Vec::new(),
             selection: Arc::new(selection),
             one_file_system: options.one_file_system,
         })),
@@ -81,6 +98,8 @@ fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSource>> {
 #[derive(Debug, Clone)]
 struct Tree {
     path: PathBuf,
+    /// Our own directories.
+    leave_out: Vec<PathBuf>,
     selection: Arc<Selection>,
     one_file_system: bool,
 }
@@ -98,10 +117,33 @@ impl BuildSource for Tree {
         None
     }
 
+    fn leave_out(&mut self, directories: &[PathBuf]) {
+        self.leave_out = directories.to_vec();
+    }
+
     fn build(&self, _flow: &str, _session: Option<Arc<dyn Session>>) -> Result<(Arc<dyn Source>, Arc<dyn Session>)> {
         let session =
             Detached::new(self.describe(), "a directory tree announces no changes; every run looks through it");
         Ok((Arc::new(self.clone()), Arc::new(session)))
+    }
+}
+
+impl Tree {
+    /// A vault that saves itself would grow with each run.
+    fn check_place(&self) -> Result<()> {
+        let place = Place::directory(&self.path).resolved();
+        let inside = |own: &&PathBuf| {
+            let overlap = place.overlap(&Place::directory(own).resolved());
+            matches!(overlap, Some(Overlap::Same | Overlap::Inside))
+        };
+        match self.leave_out.iter().find(inside) {
+            Some(own) => Err(Error::new(
+                Kind::Config,
+                format!("{} lies in {}, where this pipeline itself writes", self.path.display(), own.display()),
+            )
+            .hint("correct `path`, or move the vault or the state directory out of the tree")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -120,8 +162,11 @@ impl Source for Tree {
     }
 
     async fn check(&self, cx: &Context) -> Result<Vec<String>> {
-        let path = self.path.clone();
-        let opened = tokio::task::spawn_blocking(move || walk::open_root(&path).map(|_| Vec::new()));
+        let tree = self.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            walk::open_root(&tree.path)?;
+            tree.check_place().map(|()| Vec::new())
+        });
         cx.unless_cancelled(async { opened.await.map_err(|died| Error::failed("a check stopped").with_source(died))? })
             .await
     }
@@ -133,6 +178,7 @@ impl Source for Tree {
     async fn read(&self, cx: &Context, _: &Arc<dyn Snapshot>, what: &Read) -> Result<Payload> {
         Ok(Payload::Objects(reader::objects(reader::Job {
             path: self.path.clone(),
+            leave_out: self.leave_out.clone(),
             selection: Arc::clone(&self.selection),
             one_file_system: self.one_file_system,
             previous: what.previous.clone(),

@@ -45,6 +45,7 @@ const IN_FLIGHT: usize = 4;
 /// What is to be read, and who hears of it.
 pub(super) struct Job {
     pub(super) path: PathBuf,
+    pub(super) leave_out: Vec<PathBuf>,
     pub(super) selection: Arc<Selection>,
     pub(super) one_file_system: bool,
     pub(super) previous: Option<Arc<Manifest>>,
@@ -63,10 +64,15 @@ fn read(job: &Job, outputs: &Outputs<Object>) -> Result<()> {
     let known = job.previous.as_deref().map(Known::new).unwrap_or_default();
     let mut reader = Reader { job, outputs, known, sent: false };
     let mut walk = Walk::new(root, &job.path, &job.selection, job.one_file_system, &job.notices)?;
+    walk.leave_out(&job.leave_out);
     while let Some(found) = walk.next()? {
         reader.save(&walk, found)?;
     }
     reader.check()?;
+    for idle in job.selection.idle(&job.path).into_iter().filter(|_| reader.sent) {
+        let message = format!("`{}` of `{}` matches nothing in {}", idle.pattern, idle.option, job.path.display());
+        if idle.odd { job.notices.warning(message) } else { job.notices.note(message) }
+    }
     if !reader.sent && !reader.known.is_empty() {
         job.notices.warning(format!(
             "{} is empty, and {} entries of it were saved before: is something not mounted?",

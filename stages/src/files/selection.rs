@@ -1,5 +1,8 @@
 //! Which names of a tree are saved.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use cdrvault_pipeline::config::{Explained, Glob};
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
@@ -13,6 +16,8 @@ use serde::Deserialize;
 pub(super) struct Pattern {
     /// Relative to the root, without `/` at its ends; from the root on where it is `anchored`.
     text: String,
+    /// As it was written.
+    written: String,
     anchored: bool,
     directories_only: bool,
 }
@@ -37,7 +42,7 @@ impl TryFrom<Glob> for Pattern {
         if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return wrong("can match no file", "write it relative to `path`, without empty parts, `.` and `..`");
         }
-        let pattern = Self { text: text.to_owned(), anchored, directories_only };
+        let pattern = Self { text: text.to_owned(), written: written.to_owned(), anchored, directories_only };
         match pattern.compile() {
             Ok(_) => Ok(pattern),
             Err(error) => wrong("is no pattern", &error.kind().to_string()),
@@ -48,6 +53,23 @@ impl TryFrom<Glob> for Pattern {
 impl Pattern {
     fn compile(&self) -> Result<globset::Glob, globset::Error> {
         if self.anchored { compile(&self.text) } else { compile(&format!("**/{}", self.text)) }
+    }
+
+    /// Whether it was meant to be counted from the root of the file system on; then, what to write instead.
+    pub(super) fn begins_with(&self, path: &Path) -> Option<String> {
+        let top = path.to_str()?.trim_end_matches('/');
+        let below = self.written.strip_prefix(top).filter(|_| !top.is_empty())?;
+        let inside = below.trim_end_matches('/').is_empty() || below.starts_with('/');
+        inside.then(|| below.to_owned())
+    }
+
+    pub(super) fn written(&self) -> &str {
+        &self.written
+    }
+
+    /// It names one path, and stands for nothing else.
+    fn is_path(&self) -> bool {
+        self.anchored && !self.text.contains(['*', '?', '[', '{'])
     }
 
     /// Patterns of the directories that must be entered to find what this one matches; `None` for all of them.
@@ -86,6 +108,23 @@ pub(super) struct Selection {
     /// Directories on the way to what `include` matches; `None` for all.
     way: Option<GlobSet>,
     everything: bool,
+    patterns: Patterns,
+}
+
+/// What was written, in the order of the matchers.
+#[derive(Debug)]
+struct Patterns {
+    include: Vec<Pattern>,
+    exclude: Vec<Pattern>,
+}
+
+/// A pattern that has matched nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Idle {
+    pub(super) option: &'static str,
+    pub(super) pattern: String,
+    /// It was hardly meant to match nothing.
+    pub(super) odd: bool,
 }
 
 impl Selection {
@@ -98,7 +137,36 @@ impl Selection {
             exclude: Matcher::new(exclude)?,
             way,
             everything: include.is_empty(),
+            patterns: Patterns { include: include.to_vec(), exclude: exclude.to_vec() },
         })
+    }
+
+    /// The patterns that have matched nothing so far. What is not to be saved and is not there is as well; what is to be
+    /// saved should be there, and a path that is written out, or that begins with the name of the tree, is one that
+    /// somebody thought of.
+    pub(super) fn idle(&self, tree: &Path) -> Vec<Idle> {
+        let name = tree.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let idle = |option, matcher: &Matcher, patterns: &[Pattern], odd: &dyn Fn(&Pattern) -> bool| {
+            let without = patterns.iter().zip(&matcher.seen).filter(|(_, seen)| !seen.load(Ordering::Relaxed));
+            // Nobody looks into what is excluded as a whole.
+            let without = without.filter(|(pattern, _)| !self.is_hidden(pattern));
+            without
+                .map(|(pattern, _)| Idle { option, pattern: pattern.written.clone(), odd: odd(pattern) })
+                .collect::<Vec<_>>()
+        };
+        let begins_with_name = |pattern: &Pattern| {
+            !name.is_empty() && pattern.text.strip_prefix(name).is_some_and(|below| below.starts_with('/'))
+        };
+        let mut all = idle("include", &self.include, &self.patterns.include, &|_| true);
+        all.extend(idle("exclude", &self.exclude, &self.patterns.exclude, &|pattern| {
+            pattern.is_path() || begins_with_name(pattern)
+        }));
+        all
+    }
+
+    fn is_hidden(&self, pattern: &Pattern) -> bool {
+        let ends = pattern.text.match_indices('/').map(|(end, _)| end);
+        pattern.anchored && ends.into_iter().any(|end| self.exclude.would_match(pattern.text[..end].as_bytes()))
     }
 
     /// Whether everything is included that is not excluded.
@@ -111,8 +179,10 @@ impl Selection {
         self.include.matches(path, directory)
     }
 
-    /// Whether `exclude` matches the path itself. Nobody asks for what lies below.
+    /// Whether `exclude` matches the path itself. Nobody asks for what lies below. Everything is asked for here, and so
+    /// it is seen here what `include` matches, too.
     pub(super) fn excludes(&self, path: &[u8], directory: bool) -> bool {
+        self.include.matches(path, directory);
         self.exclude.matches(path, directory)
     }
 
@@ -126,6 +196,10 @@ impl Selection {
 struct Matcher {
     any: GlobSet,
     directories: GlobSet,
+    /// Whether each pattern has matched something, in their order.
+    seen: Vec<AtomicBool>,
+    /// The indexes in `seen` of those in `any` and `directories`.
+    order: [Vec<usize>; 2],
 }
 
 impl Matcher {
@@ -133,12 +207,30 @@ impl Matcher {
         let part = |wanted: bool| {
             set(patterns.iter().filter(|pattern| pattern.directories_only == wanted).map(Pattern::compile))
         };
-        Ok(Self { any: part(false)?, directories: part(true)? })
+        let order = [false, true].map(|wanted| {
+            let all = patterns.iter().enumerate();
+            all.filter(|(_, pattern)| pattern.directories_only == wanted).map(|(index, _)| index).collect()
+        });
+        let seen = patterns.iter().map(|_| AtomicBool::new(false)).collect();
+        Ok(Self { any: part(false)?, directories: part(true)?, seen, order })
     }
 
     fn matches(&self, path: &[u8], directory: bool) -> bool {
         let candidate = Candidate::from_bytes(path);
-        self.any.is_match_candidate(&candidate) || (directory && self.directories.is_match_candidate(&candidate))
+        let any = self.any.matches_candidate(&candidate);
+        let directories = if directory { self.directories.matches_candidate(&candidate) } else { Vec::new() };
+        for (order, hits) in self.order.iter().zip([&any, &directories]) {
+            for seen in hits.iter().filter_map(|hit| self.seen.get(*order.get(*hit)?)) {
+                seen.store(true, Ordering::Relaxed);
+            }
+        }
+        !any.is_empty() || !directories.is_empty()
+    }
+
+    /// Whether a directory would match.
+    fn would_match(&self, path: &[u8]) -> bool {
+        let candidate = Candidate::from_bytes(path);
+        self.any.is_match_candidate(&candidate) || self.directories.is_match_candidate(&candidate)
     }
 }
 
@@ -210,6 +302,47 @@ mod tests {
             assert_eq!(pattern(text).is_err(), text != "a/", "{text}");
         }
         assert!(pattern("!keep").unwrap_err().contains("`exclude` always wins"));
+    }
+
+    #[test]
+    fn a_pattern_that_begins_with_the_top_of_the_tree_is_known() {
+        let table = [
+            ("/etc/shadow", "/etc", Some("/shadow")),
+            ("/etc/ssl/**", "/etc/", Some("/ssl/**")),
+            ("/etc", "/etc", Some("")),
+            ("/etc/", "/etc", Some("/")),
+            ("/etcetera", "/etc", None),
+            ("etc/shadow", "/etc", None),
+            ("/shadow", "/etc", None),
+            ("/etc/shadow", "/", None),
+        ];
+        for (text, path, instead) in table {
+            assert_eq!(pattern(text).unwrap().begins_with(Path::new(path)).as_deref(), instead, "{text} in {path}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_matched_nothing_are_named() {
+        let idle = |include: &[&str], exclude: &[&str], paths: &[(&str, bool)]| {
+            let selection = selection(include, exclude);
+            for (path, directory) in paths {
+                selection.excludes(path.as_bytes(), false);
+                selection.excludes(path.as_bytes(), *directory);
+            }
+            let mark = |idle: Idle| format!("{}{} {}", if idle.odd { "!" } else { "" }, idle.option, idle.pattern);
+            selection.idle(Path::new("/etc")).into_iter().map(mark).collect::<Vec<_>>()
+        };
+        let paths = [("ssl", true), ("passwd", false), ("x.conf", false)];
+        assert_eq!(idle(&["*.conf", "ssl/"], &["passwd"], &paths), [""; 0]);
+        assert_eq!(
+            idle(&["*.ini"], &["*.bak", "/shadow", "passwd/"], &paths),
+            ["!include *.ini", "exclude *.bak", "!exclude /shadow", "exclude passwd/"]
+        );
+        assert_eq!(idle(&[], &["etc/shadow*"], &paths), ["!exclude etc/shadow*"]);
+        // Nobody looks there.
+        assert_eq!(idle(&[], &["ssl", "ssl/private/key"], &paths), [""; 0]);
+        // What lies below an included directory counts as well.
+        assert_eq!(idle(&["ssl", "*.conf"], &[], &[("ssl", true), ("ssl/x.conf", false)]), [""; 0]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cdrvault_pipeline::entry::RawPath;
 use cdrvault_pipeline::error::{Error, Kind, Result};
@@ -42,6 +42,8 @@ pub(super) struct Walk<'a> {
     root: &'a Path,
     /// Where to stay, if so asked.
     device: Option<(u32, u32)>,
+    /// Directories that are not saved, by device and inode.
+    left_out: BTreeSet<((u32, u32), u64)>,
     levels: Vec<Level>,
     /// Directories of `levels` below this one are open.
     closed_below: usize,
@@ -96,7 +98,22 @@ impl<'a> Walk<'a> {
             included: selection.includes_everything(),
         };
         let device = one_file_system.then_some(stat.device);
-        Ok(Self { selection, notices, root: path, device, levels: vec![level], closed_below: 0 })
+        Ok(Self {
+            selection,
+            notices,
+            root: path,
+            device,
+            left_out: BTreeSet::new(),
+            levels: vec![level],
+            closed_below: 0,
+        })
+    }
+
+    /// Leaves these directories out wherever they come into sight; those that are not there cannot.
+    pub(super) fn leave_out(&mut self, directories: &[PathBuf]) {
+        let opened = directories.iter().filter_map(|path| openat(CWD, path, DIRECTORY, Mode::empty()).ok());
+        let stats = opened.filter_map(|directory| Stat::of_open(&directory).ok());
+        self.left_out = stats.map(|stat| (stat.device, stat.inode)).collect();
     }
 
     /// The next thing to be saved, which is a name in [`Walk::directory`] until the next call.
@@ -165,6 +182,10 @@ impl<'a> Walk<'a> {
         let included = included || self.selection.includes(&path, directory);
         let wanted = included || (directory && self.selection.leads_on(&path));
         if !wanted || (directory && self.selection.excludes(&path, true)) {
+            return Ok(None);
+        }
+        if directory && self.left_out.contains(&(stat.device, stat.inode)) {
+            self.notices.note(format!("{} is written by this pipeline itself, and is not saved", self.place(&path)));
             return Ok(None);
         }
         if directory

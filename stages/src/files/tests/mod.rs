@@ -55,6 +55,7 @@ impl Trial {
         let tree = Tree {
             selection: Arc::new(Selection::new(&options.include, &options.exclude).unwrap()),
             one_file_system: options.one_file_system,
+            leave_out: Vec::new(),
             path,
         };
         Self { directory, tree, cx: context(), notices: Notices::default() }
