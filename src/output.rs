@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use cdrvault_pipeline::config::{Age, Problems};
 use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::printable;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format::debug_fn;
 
 use crate::cli::{Color, Globals, LogFormat};
 
@@ -34,7 +37,17 @@ pub(crate) fn start_logging(globals: &Globals) {
         .with_target(false)
         .with_ansi(colors(globals));
     match globals.log_format {
-        LogFormat::Text => builder.without_time().init(),
+        LogFormat::Text => {
+            // A line is one event, whoever wrote what is in it.
+            let fields = debug_fn(|out, field, value| {
+                let value = format!("{value:?}");
+                match field.name() {
+                    "message" => write!(out, "{}", printable::line(&value)),
+                    name => write!(out, "{name}={}", printable::line(&value)),
+                }
+            });
+            builder.fmt_fields(fields.delimited(" ")).without_time().init();
+        }
         LogFormat::Json => builder.json().init(),
     }
 }
@@ -78,9 +91,9 @@ pub(crate) fn on_terminal() -> bool {
 /// An error, and what to do about it.
 pub(crate) fn error(globals: &Globals, message: &str, hint: Option<&str>) {
     let (red, off) = if colors(globals) { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
-    say(&format!("{red}error:{off} {message}\n"));
+    say(&format!("{red}error:{off} {}\n", printable::lines(message)));
     if let Some(hint) = hint {
-        say(&format!("  {hint}\n"));
+        say(&format!("  {}\n", printable::lines(hint)));
     }
 }
 
@@ -88,13 +101,13 @@ pub(crate) fn error(globals: &Globals, message: &str, hint: Option<&str>) {
 pub(crate) fn warning(globals: &Globals, message: &str) {
     if !globals.quiet {
         let (yellow, off) = if colors(globals) { ("\u{1b}[1;33m", "\u{1b}[0m") } else { ("", "") };
-        say(&format!("{yellow}warning:{off} {message}\n"));
+        say(&format!("{yellow}warning:{off} {}\n", printable::lines(message)));
     }
 }
 
 /// A line on standard error, for those who look on.
 pub(crate) fn note(message: &str) {
-    say(&format!("{message}\n"));
+    say(&format!("{}\n", printable::lines(message)));
 }
 
 /// Everything that is wrong in a pipeline file.
@@ -102,15 +115,20 @@ pub(crate) fn problems(globals: &Globals, problems: &Problems) {
     say(&problems.render(colors(globals)));
 }
 
-/// Text on standard output. Whoever closed it does not want the rest.
+/// Text on standard output, on a terminal perhaps.
 pub(crate) fn text(text: &str) {
+    write(&printable::lines(text));
+}
+
+/// Whoever closed standard output does not want the rest.
+fn write(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// A value as JSON on standard output, with the version of its schema.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<()> {
-    text(&(serde_json::to_string_pretty(&Versioned::of(value)).map_err(no_json)? + "\n"));
+    write(&(serde_json::to_string_pretty(&Versioned::of(value)).map_err(no_json)? + "\n"));
     Ok(())
 }
 
@@ -122,7 +140,7 @@ pub(crate) fn event<T: Serialize>(name: &str, value: &T) -> Result<()> {
         #[serde(flatten)]
         value: &'a T,
     }
-    text(&(json_line(&Event { event: name, value })? + "\n"));
+    write(&(json_line(&Event { event: name, value })? + "\n"));
     Ok(())
 }
 
@@ -154,7 +172,7 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]) 
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(header.to_vec());
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| printable::line(cell)));
     }
     for number in numbers {
         if let Some(column) = table.column_mut(*number) {

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::printable;
+
 /// The result of everything that can fail in the pipeline.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -43,7 +45,8 @@ impl Kind {
     }
 }
 
-/// An error: what went wrong, why, and what to do about it.
+/// An error: what went wrong, why, and what to do about it. Each is a text of one line, whatever others wrote that is in
+/// it: see [`printable::line`].
 pub struct Error {
     inner: Box<Inner>,
 }
@@ -58,7 +61,7 @@ struct Inner {
 impl Error {
     /// A new error with a message that says what and where.
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { inner: Box::new(Inner { kind, message: message.into(), hint: None, source: None }) }
+        Self { inner: Box::new(Inner { kind, message: one_line(message.into()), hint: None, source: None }) }
     }
 
     /// [`Kind::Failed`] with a message.
@@ -100,14 +103,14 @@ impl Error {
     /// Adds what to do next, as an order to the reader.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
-        self.inner.hint = Some(hint.into());
+        self.inner.hint = Some(one_line(hint.into()));
         self
     }
 
     /// Puts where it happened before the message.
     #[must_use]
     pub fn at(mut self, place: impl fmt::Display) -> Self {
-        self.inner.message = format!("{place}: {}", self.inner.message).into();
+        self.inner.message = one_line(format!("{place}: {}", self.inner.message).into());
         self
     }
 
@@ -131,14 +134,22 @@ impl Error {
         let mut line = self.inner.message.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
-            let text = error.to_string();
-            if !line.contains(&text) {
+            let text = error.to_string().trim().replace('\n', "; ");
+            let text = printable::line(&text);
+            if !line.contains(text.as_ref()) {
                 line.push_str(": ");
                 line.push_str(&text);
             }
             cause = error.source();
         }
         line
+    }
+}
+
+fn one_line(text: Cow<'static, str>) -> Cow<'static, str> {
+    match printable::line(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(escaped) => Cow::Owned(escaped),
     }
 }
 
@@ -173,5 +184,22 @@ pub trait At<T> {
 impl<T> At<T> for Result<T> {
     fn at(self, place: impl fmt::Display) -> Result<T> {
         self.map_err(|error| error.at(place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_stays_on_the_line_of_its_error() {
+        let error = Error::new(Kind::Failed, "the server says: \u{1b}[31mno\nerror: all is lost")
+            .with_source(std::io::Error::other("\u{1b}]0;title\u{7}"))
+            .hint("ask\rit")
+            .at("table `a\nb`");
+        let expected = "table `a\\nb`: the server says: \\u{1b}[31mno\\nerror: all is lost";
+        assert_eq!(error.message(), expected);
+        assert_eq!(error.one_line(), format!("{expected}: \\u{{1b}}]0;title\\u{{7}}"));
+        assert_eq!(error.hint_text(), Some("ask\\rit"));
     }
 }

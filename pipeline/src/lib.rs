@@ -23,6 +23,7 @@ pub mod partition;
 pub mod payload;
 pub mod place;
 pub mod plugin;
+pub mod printable;
 pub mod progress;
 pub mod raw;
 pub mod recovery;
