@@ -100,7 +100,7 @@ impl<S: Tables> Source for TableSource<S> {
     }
 
     async fn check(&self, cx: &Context) -> Result<Vec<String>> {
-        self.table(cx).await.map(|_| Vec::new())
+        self.table(cx).await.map(|table| table.remarks.clone())
     }
 
     async fn discover(&self, cx: &Context, ask: &Ask) -> Result<Vec<Candidate>> {

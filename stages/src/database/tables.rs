@@ -7,10 +7,10 @@ use arrow_array::RecordBatch;
 use arrow_schema::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::Result;
+use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::manifest::{ColumnInfo, TableInfo};
 use cdrvault_pipeline::partition::{DayRange, Partition};
-use cdrvault_pipeline::raw::raw_field;
+use cdrvault_pipeline::raw::{RAW_COLUMN, raw_field};
 use cdrvault_pipeline::stage::{Session, Snapshot};
 use cdrvault_pipeline::tripwire::Tripwire;
 use futures::stream::BoxStream;
@@ -57,6 +57,19 @@ pub(crate) struct Table<R> {
     pub(crate) key: Vec<String>,
     /// The columns and `__raw`.
     pub(crate) schema: SchemaRef,
+    /// What people should know of it on every run.
+    pub(crate) remarks: Vec<String>,
+}
+
+/// An error where a column has the name of the one that we add.
+pub(crate) fn check_names<R>(table: &str, columns: &[Column<R>]) -> Result<()> {
+    if columns.iter().any(|column| column.field.name() == RAW_COLUMN) {
+        let message =
+            format!("table `{table}` has a column `{RAW_COLUMN}`: files keep what fits no column under this name");
+        return Err(Error::new(Kind::Config, message)
+            .hint("rename the column, or save the table by a flow with `source.dump`, which takes it as it is"));
+    }
+    Ok(())
 }
 
 /// A column of a table.
@@ -83,7 +96,15 @@ impl<R> Table<R> {
         }
         let fields = columns.iter().map(|column| column.field.clone()).chain([raw_field()]);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Self { name: name.to_owned(), date_column: date_column.to_owned(), date_nullable, columns, key, schema }
+        Self {
+            name: name.to_owned(),
+            date_column: date_column.to_owned(),
+            date_nullable,
+            columns,
+            key,
+            schema,
+            remarks: Vec::new(),
+        }
     }
 
     pub(crate) fn info(&self) -> TableInfo {

@@ -8,7 +8,7 @@ use cdrvault_pipeline::tripwire::{Sum, TRIPWIRE_KEY};
 
 use super::connect::{literal, query, quoted, text};
 use super::wire::Connection;
-use crate::database::tables::{Column, Table};
+use crate::database::tables::{Column, Table, check_names};
 
 /// How a value is selected and decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +59,11 @@ pub(crate) enum Decoding {
     Time,
     /// Text that should be UTF-8.
     Text,
+    /// The same of the charset `ascii`, which is no promise: a server stores bytes above 0x7F in it.
+    Ascii,
+    /// The same of a charset whose letters have this many bytes, and may be halves of a pair of UTF-16 (ucs2, utf32): these
+    /// come as UTF-8 would have them, if it had them.
+    Wide(usize),
     /// ENUM: its labels, by number from 1.
     Label,
     /// SET: a number that must be read with the labels.
@@ -117,8 +122,37 @@ pub(crate) async fn describe(connection: &mut Connection, table: &str, date_colu
     let Some(date_nullable) = date_nullable else {
         return Err(Error::new(Kind::Config, format!("table `{table}` has no column `{date_column}`")));
     };
+    check_names(table, &columns)?;
     let key = primary_key(connection, table).await?;
-    Ok(Table::new(table, date_column, date_nullable, columns, key))
+    let mut described = Table::new(table, date_column, date_nullable, columns, key);
+    described.remarks.extend(inconsistent(connection, table).await?);
+    Ok(described)
+}
+
+/// What a snapshot does not do for a table.
+async fn inconsistent(connection: &mut Connection, table: &str) -> Result<Option<String>> {
+    let sql = format!(
+        "SELECT t.TABLE_TYPE, t.ENGINE, e.TRANSACTIONS FROM information_schema.TABLES t \
+         LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
+         WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_NAME = {}",
+        literal(table)
+    );
+    let rows = query(connection, &sql).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(match (text(row, 0).as_deref(), text(row, 1), text(row, 2).as_deref()) {
+        (_, _, Some("YES")) => None,
+        (Some("VIEW"), ..) => Some(format!(
+            "`{table}` is a view: its rows are as of one moment only where all of its tables have transactions, and a restore \
+             needs a table of this name"
+        )),
+        (_, Some(engine), _) => Some(format!(
+            "table `{table}` is of the engine {engine}, which has no transactions: what is written while a day is read may be \
+             saved in part; the next run takes the rest if the day is announced or its sums changed \
+             (`ALTER TABLE {} ENGINE = InnoDB` ends this)",
+            quoted(table)
+        )),
+        _ => None,
+    })
 }
 
 async fn primary_key(connection: &mut Connection, table: &str) -> Result<Vec<String>> {
@@ -170,7 +204,13 @@ impl Catalogued {
             "timestamp" => (DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), Decoding::DateTime),
             "time" => (DataType::Int64, Decoding::Time),
             "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "json" | "inet4" | "inet6" => {
-                (DataType::Utf8, Decoding::Text)
+                let decoding = match self.charset.as_deref() {
+                    Some("ascii") => Decoding::Ascii,
+                    Some("ucs2") => Decoding::Wide(2),
+                    Some("utf32") => Decoding::Wide(4),
+                    _ => Decoding::Text,
+                };
+                (DataType::Utf8, decoding)
             }
             "enum" => (DataType::Utf8, Decoding::Label),
             "set" => (DataType::Utf8, Decoding::Labels),
@@ -189,7 +229,7 @@ impl Catalogued {
         let (select, beside) = self.expressions(&decoding);
         let sum = match decoding {
             Decoding::Int => Some(Sum::Values),
-            Decoding::Text | Decoding::Bytes => Some(Sum::Lengths),
+            Decoding::Text | Decoding::Ascii | Decoding::Wide(_) | Decoding::Bytes => Some(Sum::Lengths),
             _ => None,
         };
         // A typed column is nullable even where the table's is not: what does not fit it goes to `__raw`.
@@ -208,9 +248,9 @@ impl Catalogued {
                 let number = format!("CAST({column} AS UNSIGNED)");
                 (format!("CONVERT({column} USING utf8mb4)"), Some(Beside::Number(number)))
             }
-            Decoding::Text => match self.charset.as_deref() {
+            Decoding::Text | Decoding::Wide(_) => match self.charset.as_deref() {
                 // Our results keep their charset, so these arrive as they are stored.
-                None | Some("utf8mb4" | "utf8mb3" | "utf8" | "ascii" | "binary") => (column, None),
+                None | Some("utf8mb4" | "utf8mb3" | "utf8" | "binary") => (column, None),
                 Some(charset) => {
                     let converted = format!("CONVERT({column} USING utf8mb4)");
                     let stored = format!(

@@ -59,6 +59,19 @@ impl BatchDecoder {
         first.chain(second).collect::<Vec<_>>().join(", ")
     }
 
+    /// The expression for what the values of variable width in a row come to.
+    pub(super) fn length(table: &Table<Reading>) -> String {
+        let of = |select: &str| format!("COALESCE(OCTET_LENGTH({select}), 0)");
+        let lengths = table.columns.iter().filter(|column| {
+            matches!(column.reading.decoding, Decoding::Text | Decoding::Ascii | Decoding::Wide(_) | Decoding::Bytes)
+        });
+        let lengths = lengths.flat_map(|column| {
+            let beside = column.reading.beside.as_ref().map(|beside| of(beside.select()));
+            [of(&column.reading.select)].into_iter().chain(beside)
+        });
+        format!("({})", ["0".to_owned()].into_iter().chain(lengths).collect::<Vec<_>>().join(" + "))
+    }
+
     /// Adds a row; gives a batch when there is enough for one.
     pub(super) fn push(&mut self, row: &BinaryRow<'_>) -> Result<Option<RecordBatch>> {
         for (index, column) in self.table.columns.iter().enumerate() {
@@ -111,7 +124,9 @@ impl BatchDecoder {
         for builder in &mut self.builders {
             let array = builder.finish().map_err(cannot)?;
             // The next batch will be much like this one: growing step by step would copy it as often.
-            *builder = Builder::new(array.data_type(), Room { rows, bytes: bytes_in(&array) });
+            // But not for one with a long value.
+            let bytes = bytes_in(&array).min(BATCH_BYTES);
+            *builder = Builder::new(array.data_type(), Room { rows, bytes });
             arrays.push(array);
         }
         arrays.push(Arc::new(self.raw.finish()));

@@ -1,5 +1,7 @@
 //! Values as SQL literals that give every byte back, whatever the session's character set.
 
+use std::borrow::Cow;
+
 use cdrvault_pipeline::error::{Error, Kind, Result};
 
 use super::columns::Decoding;
@@ -32,6 +34,8 @@ pub(crate) fn push(out: &mut String, cell: Cell<'_>, decoding: &Decoding) {
             push_datetime(out, micros);
             out.push('\'');
         }
+        // A strict server takes letters that are not in the charset for mistakes, but not bytes.
+        Cell::Text(text) if *decoding == Decoding::Ascii && !text.is_ascii() => push_bytes(out, text.as_bytes()),
         Cell::Text(text) => push_text(out, text),
         Cell::Bytes(bytes) if *decoding == Decoding::Uuid => push_text(out, &uuid(bytes)),
         Cell::Bytes(bytes) => push_bytes(out, bytes),
@@ -56,10 +60,50 @@ pub(crate) fn push_raw(out: &mut String, bytes: &[u8], decoding: &Decoding) -> R
             out.push_str(itoa::Buffer::new().format(mask));
         }
         // A binary literal is stored as it is, whatever the column's character set.
-        Decoding::Text | Decoding::Label => push_bytes(out, bytes),
+        Decoding::Text | Decoding::Ascii | Decoding::Wide(_) | Decoding::Label => {
+            push_bytes(out, &stored(bytes, decoding))
+        }
         _ => return Err(unknown()),
     }
     Ok(true)
+}
+
+/// The bytes that a server stores, of those that it sent.
+pub(crate) fn stored<'b>(sent: &'b [u8], decoding: &Decoding) -> Cow<'b, [u8]> {
+    let letters = match decoding {
+        Decoding::Wide(width) => letters(sent).map(|letters| (letters, *width)),
+        _ => None,
+    };
+    let Some((letters, width)) = letters else { return Cow::Borrowed(sent) };
+    // Where a server did not convert them, they were sent as they are stored.
+    let is_half = |letter: &u32| (0xd800..0xe000).contains(letter);
+    if !letters.iter().any(is_half) || letters.iter().any(|letter| width == 2 && *letter > 0xffff) {
+        return Cow::Borrowed(sent);
+    }
+    Cow::Owned(letters.iter().flat_map(|letter| letter.to_be_bytes().into_iter().skip(4 - width)).collect())
+}
+
+/// The numbers of letters in UTF-8, or in what would be UTF-8 if it had halves of pairs: `None` for anything else.
+fn letters(mut bytes: &[u8]) -> Option<Vec<u32>> {
+    let mut letters = Vec::with_capacity(bytes.len() / 2);
+    while let [first, rest @ ..] = bytes {
+        let (more, least, high) = match first {
+            0..=0x7f => (0, 0, u32::from(*first)),
+            0xc2..=0xdf => (1, 0x80, u32::from(first & 0x1f)),
+            0xe0..=0xef => (2, 0x800, u32::from(first & 0x0f)),
+            0xf0..=0xf4 => (3, 0x1_0000, u32::from(first & 0x07)),
+            _ => return None,
+        };
+        let (own, next) = rest.split_at_checked(more)?;
+        let is_whole = own.iter().all(|byte| byte & 0xc0 == 0x80);
+        let letter = own.iter().fold(high, |letter, byte| letter << 6 | u32::from(byte & 0x3f));
+        if !is_whole || letter < least || letter > 0x10_ffff {
+            return None;
+        }
+        letters.push(letter);
+        bytes = next;
+    }
+    Some(letters)
 }
 
 fn unknown() -> Error {
@@ -111,6 +155,19 @@ mod tests {
         assert_eq!(of(Cell::Text("it's \\ \0 x")), "'it''s \\\\ \\0 x'");
         assert_eq!(of(Cell::Text("")), "''");
         assert_eq!(of(Cell::Bytes(b"\xff\0")), "X'FF00'");
+    }
+
+    #[test]
+    fn halves_of_pairs_are_stored_as_they_were() {
+        let of = |sent: &[u8], width| hex::encode(stored(sent, &Decoding::Wide(width)));
+        assert_eq!(of(b"\xed\xa0\x80A", 2), "d8000041");
+        assert_eq!(of(b"\xed\xbf\xbf\xc3\xa9", 4), "0000dfff000000e9");
+        assert_eq!(of(b"\xf0\x9f\x98\x80\xed\xa0\x80", 4), "0001f6000000d800");
+        // As they are stored, or nothing that a server sends.
+        for sent in [&b"\xd8\x00\x00A"[..], b"\xed\xa0", b"\xe0\x80\x80\xed\xa0\x80", b"plain", b"\xff\xed\xa0\x80"] {
+            assert_eq!(of(sent, 4), hex::encode(sent));
+        }
+        assert_eq!(stored(b"\xed\xa0\x80", &Decoding::Text).as_ref(), b"\xed\xa0\x80");
     }
 
     #[test]

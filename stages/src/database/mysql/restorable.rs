@@ -76,7 +76,7 @@ pub(super) async fn check_staging(connection: &mut Connection, table: &str) -> R
     match Staging::temporary(connection, table).await? {
         Some(staging) => staging.drop(connection).await.map(|()| None),
         None => Ok(Some(format!(
-            "the engine of `{table}` has no temporary tables: its days are staged in a table `{PREFIX}...`, which is dropped again"
+            "no temporary table can stand in for `{table}`, whose engine may have none: its days are staged in a table `{PREFIX}...`, which is dropped again"
         ))),
     }
 }

@@ -5,7 +5,7 @@ use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
 use cdrvault_pipeline::raw::RAW_COLUMN;
 use sha2::{Digest as _, Sha256};
 
-use super::columns::Reading;
+use super::columns::{Decoding, Reading};
 use super::connect::{execute, integer, query, query_integer, quoted, text};
 use super::error::explain;
 use super::literal;
@@ -56,7 +56,7 @@ impl Staging {
         made
     }
 
-    /// `None` where the engine has no temporary tables.
+    /// `None` where the engine has no temporary tables, or none of this form.
     pub(super) async fn temporary(connection: &mut Connection, table: &str) -> Result<Option<Self>> {
         let name = name_of(table);
         let (like, quoted_name) = (quoted(table), quoted(&name));
@@ -66,7 +66,11 @@ impl Staging {
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Transient) => {
                 Err(error).at("staging needs the right to CREATE TEMPORARY TABLES")
             }
-            Err(_) => Ok(None),
+            // No temporary table has partitions, and what is staged needs none.
+            Err(_) => match without_partitions(connection, table, &quoted_name).await? {
+                Some(create) if execute(connection, &create).await.is_ok() => Ok(Some(Self { name, temporary: true })),
+                _ => Ok(None),
+            },
         }
     }
 
@@ -79,6 +83,22 @@ impl Staging {
         let temporary = if self.temporary { "TEMPORARY " } else { "" };
         execute(connection, &format!("DROP {temporary}TABLE IF EXISTS {}", quoted(&self.name))).await.map(drop)
     }
+}
+
+/// The statement that makes a partitioned table as a temporary one; `None` for a table without partitions.
+async fn without_partitions(connection: &mut Connection, table: &str, as_name: &str) -> Result<Option<String>> {
+    let rows = query(connection, &format!("SHOW CREATE TABLE {}", quoted(table))).await?;
+    let create = rows.first().and_then(|row| text(row, 1)).unwrap_or_default();
+    Ok(temporary_form(&create, table, as_name))
+}
+
+/// Partitions begin a line of their own behind the table's options, in MySQL within a comment. No text within quotes
+/// begins a line: line ends in it are escaped.
+fn temporary_form(create: &str, table: &str, as_name: &str) -> Option<String> {
+    let at = create.rfind("\n PARTITION BY ").or_else(|| create.rfind("\n/*!50100 PARTITION BY "))?;
+    let head = format!("CREATE TABLE {} ", quoted(table));
+    let form = create.get(..at)?.strip_prefix(&head)?;
+    Some(format!("CREATE TEMPORARY TABLE {as_name} {form}"))
 }
 
 /// A long name is cut, and told from others by its hash.
@@ -129,6 +149,8 @@ struct Long {
     statement: String,
     bound: Vec<Bound>,
     strict: bool,
+    /// Which row it is, for people.
+    key: String,
 }
 
 impl<'a> Loading<'a> {
@@ -179,12 +201,13 @@ impl<'a> Loading<'a> {
                 values.push(if values.is_empty() { '(' } else { ',' });
                 let decoding = &column.reading.decoding;
                 let cell = cells.get(row);
-                // Half of a statement, were it a literal.
-                let is_long = |length: usize| length >= self.limit / 4;
+                // A literal may be twice as long as its value, and many that are nearly long make a long row too.
+                let (longest, room) = (self.limit / 4, self.limit.saturating_sub(values.len()));
+                let is_long = |length: usize| length >= longest || 2 * length > room;
                 match (cell, raw.get(column.field.name().as_str())) {
                     (Cell::Null, Some(bytes)) if is_long(bytes.len()) => {
                         values.push('?');
-                        bound.push(Bound::Bytes(bytes.to_vec()));
+                        bound.push(Bound::Bytes(literal::stored(bytes, decoding).into_owned()));
                     }
                     (Cell::Null, Some(bytes)) => {
                         strict &= literal::push_raw(&mut values, bytes, decoding)
@@ -192,7 +215,11 @@ impl<'a> Loading<'a> {
                     }
                     (Cell::Text(text), _) if is_long(text.len()) => {
                         values.push('?');
-                        bound.push(Bound::Text(text.to_owned()));
+                        bound.push(if *decoding == Decoding::Ascii && !text.is_ascii() {
+                            Bound::Bytes(text.as_bytes().to_vec())
+                        } else {
+                            Bound::Text(text.to_owned())
+                        });
                     }
                     (Cell::Bytes(bytes), _) if is_long(bytes.len()) => {
                         values.push('?');
@@ -203,7 +230,8 @@ impl<'a> Loading<'a> {
             }
             values.push(')');
             if !bound.is_empty() {
-                self.long = Some(Long { statement: format!("{}{values}", self.head), bound, strict });
+                let key = self.key(&rows, row);
+                self.long = Some(Long { statement: format!("{}{values}", self.head), bound, strict, key });
                 return Ok(row + 1);
             }
             let into = if strict { &mut self.statement } else { &mut self.odd };
@@ -214,6 +242,18 @@ impl<'a> Loading<'a> {
             }
         }
         Ok(batch.num_rows())
+    }
+
+    /// The key of a row, as `id = 7`.
+    fn key(&self, rows: &Rows<'_>, row: usize) -> String {
+        let named = self.table.columns.iter().zip(rows.columns());
+        let named = named.filter(|(column, _)| self.table.key.contains(column.field.name()));
+        let parts = named.map(|(column, cells)| {
+            let mut text = format!("{} = ", column.field.name());
+            literal::push(&mut text, cells.get(row), &column.reading.decoding);
+            text.chars().take(120).collect::<String>()
+        });
+        parts.collect::<Vec<_>>().join(", ")
     }
 
     async fn send(&mut self, connection: &mut Connection) -> Result<()> {
@@ -242,8 +282,14 @@ impl<'a> Loading<'a> {
         let length: usize = long.bound.iter().map(Bound::len).sum();
         // What else is in the packet: types and lengths.
         if length + long.bound.len() * 16 + 64 > self.packet {
-            let message = format!("a row of {length} bytes is longer than `max_allowed_packet`, {} bytes", self.packet);
-            return Err(Error::new(Kind::Refused, message).hint("raise `max_allowed_packet` of the server"));
+            let message = format!(
+                "the row with {} has {length} bytes, more than `max_allowed_packet` of the server, {} bytes",
+                long.key, self.packet
+            );
+            let mebibytes = (length >> 20) + 2;
+            return Err(Error::new(Kind::Refused, message).hint(format!(
+                "`SET GLOBAL max_allowed_packet = {mebibytes} << 20` on the server (at most 1 GiB), and restore again"
+            )));
         }
         if !long.strict {
             self.any_odd = true;
@@ -266,6 +312,17 @@ impl<'a> Loading<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partitioned_table_is_staged_without_its_partitions() {
+        let mariadb = "CREATE TABLE `a``b` (\n  `d` date COMMENT '\\n PARTITION BY x'\n) ENGINE=InnoDB\n PARTITION BY RANGE (`d`)\n(PARTITION `p` VALUES LESS THAN MAXVALUE ENGINE = InnoDB)";
+        let expected = "CREATE TEMPORARY TABLE `s` (\n  `d` date COMMENT '\\n PARTITION BY x'\n) ENGINE=InnoDB";
+        assert_eq!(temporary_form(mariadb, "a`b", "`s`").as_deref(), Some(expected));
+        let mysql = "CREATE TABLE `t` (\n  `d` date\n) ENGINE=InnoDB\n/*!50100 PARTITION BY KEY (d) */";
+        let expected = "CREATE TEMPORARY TABLE `s` (\n  `d` date\n) ENGINE=InnoDB";
+        assert_eq!(temporary_form(mysql, "t", "`s`").as_deref(), Some(expected));
+        assert_eq!(temporary_form("CREATE TABLE `t` (\n  `d` date\n) ENGINE=InnoDB", "t", "`s`"), None);
+    }
 
     #[test]
     fn long_names_stay_different_and_short_enough() {

@@ -9,7 +9,7 @@ use cdrvault_pipeline::tripwire::{Sum, TRIPWIRE_KEY};
 use sqlx::SqliteConnection;
 
 use super::connect::{integer, literal, query, text};
-use crate::database::tables::{Column, Table};
+use crate::database::tables::{Column, Table, check_names};
 
 /// Nothing beyond the Arrow type is needed to read a value.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,7 @@ pub(super) async fn describe(
     let Some(date_nullable) = date_nullable else {
         return Err(Error::new(Kind::Config, format!("table `{table}` has no column `{date_column}`")));
     };
+    check_names(table, &columns)?;
     key.sort();
     let key = key.into_iter().map(|(_, name)| name).collect();
     Ok(Table::new(table, date_column, date_nullable, columns, key))
