@@ -317,3 +317,236 @@ fn every_cell_of_two_hundred_random_tables_comes_back() {
         server.app("DELETE FROM ar_daily_status_job");
     }
 }
+
+/// The pipeline with the one flow whose table a test makes as it likes.
+fn site_of_source(server: &MariaDb) -> Site {
+    let site = Site::on(server);
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    let (from, to) = (text.find("[flow.ar_cdr]").unwrap(), text.find("[flow.ar_source_cdr]").unwrap());
+    site.pipeline(&format!("{}{}", &text[..from], &text[to..]));
+    site
+}
+
+/// The target of a restore by an account that may do what restores need, and no more.
+fn least(server: &MariaDb, site: &Site) -> Vec<String> {
+    server.app(
+        "CREATE OR REPLACE USER least@'127.0.0.1' IDENTIFIED BY 'least-secret';
+         GRANT SELECT, INSERT, DELETE, CREATE TEMPORARY TABLES ON asterisell.* TO least@'127.0.0.1'",
+    );
+    site.secret("least", "least-secret");
+    let url = format!("mysql://least@127.0.0.1:{}/asterisell", server.port());
+    let password = site.path("least").display().to_string();
+    ["--from-sink", "vault", "--into", &url, "--password-file", &password].map(str::to_owned).to_vec()
+}
+
+fn restored(site: &Site, target: &[String]) -> services::home::Said {
+    site.run("restore", &target.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+const FIXED: &str = "ar_cdr_provider_id INT, ar_physical_format_id INT, is_hacked TINYINT, PRIMARY KEY (calldate, id)";
+
+#[test]
+fn text_of_every_character_set_comes_back_byte_by_byte() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let sets = server.app("SELECT CHARACTER_SET_NAME FROM information_schema.CHARACTER_SETS ORDER BY 1");
+    let sets: Vec<&str> = sets.lines().filter(|set| *set != "binary").collect();
+    assert!(sets.len() > 35, "{sets:?}");
+    let columns: String = sets.iter().map(|set| format!("c_{set} VARCHAR(8) CHARACTER SET {set}, ")).collect();
+    let long = ["ascii", "latin1", "ucs2"];
+    let longs: String = long.iter().map(|set| format!("l_{set} LONGTEXT CHARACTER SET {set}, ")).collect();
+    // What a set refuses is cut off by a server that is not strict; whatever it stored then is what has to come back.
+    let mut sql = format!(
+        "SET SESSION sql_mode = ''; DROP TABLE ar_source_cdr; CREATE TABLE ar_source_cdr (calldate DATETIME NOT NULL, \
+         id INT NOT NULL, content VARCHAR(100), {columns}{longs}{FIXED});"
+    );
+    for family in 0..4_u16 {
+        for byte in 0..=255_u8 {
+            let value = |set: &&str| match (*set, family) {
+                ("utf32", _) => format!("0000{:02X}{byte:02X}", 0xd8 + family),
+                ("ucs2" | "utf16" | "utf16le", 0) => format!("{byte:02X}{byte:02X}"),
+                ("ucs2" | "utf16" | "utf16le", 1) => format!("D8{byte:02X}0041"),
+                ("ucs2" | "utf16" | "utf16le", 2) => format!("{byte:02X}DC"),
+                ("ucs2" | "utf16" | "utf16le", _) => format!("D8{byte:02X}DC{byte:02X}"),
+                (_, 0) => format!("{byte:02X}41"),
+                (_, 1) => format!("{byte:02X}"),
+                (_, 2) => format!("{byte:02X}A9"),
+                // Letters of UTF-8, wherever they are.
+                _ => format!("C3{byte:02X}E282AC"),
+            };
+            let values: String = sets.iter().map(|set| format!(", X'{}'", value(set))).collect();
+            let id = family * 256 + u16::from(byte);
+            let long = if id == 0 {
+                ", REPEAT(X'C3A9', 600000), REPEAT(X'E9FF81', 400000), REPEAT(X'D8000041', 300000)"
+            } else {
+                ", NULL, NULL, NULL"
+            };
+            sql += &format!(
+                "INSERT INTO ar_source_cdr VALUES ('2026-01-0{} 10:00:00', {id}, NULL{values}{long}, 1, 1, 0);",
+                1 + family
+            );
+        }
+    }
+    server.app(&sql);
+    let shown: Vec<String> = sets.iter().map(|set| format!("HEX(c_{set})")).collect();
+    let shown = format!("{}, MD5(l_ascii), MD5(l_latin1), MD5(HEX(l_ucs2))", shown.join(", "));
+    let content = || server.app(&format!("SELECT id, {shown} FROM ar_source_cdr ORDER BY id"));
+    let before = content();
+    assert_eq!(before.lines().count(), 1024);
+    // The server took odd bytes where it always does.
+    for (set, bytes) in [("ascii", "FF41"), ("ascii", "C3A9"), ("ucs2", "D8410041"), ("utf32", "0000D841")] {
+        let there = server.app(&format!("SELECT COUNT(*) FROM ar_source_cdr WHERE HEX(c_{set}) LIKE '{bytes}%'"));
+        assert_ne!(there.trim(), "0", "{set} {bytes}");
+    }
+    let site = site_of_source(&server);
+    site.ok("run", &[]);
+    site.ok("verify", &["--against-source"]);
+    let target = least(&server, &site);
+    // Once into an empty day, and once in place of other rows.
+    for change in ["DELETE FROM ar_source_cdr", "UPDATE ar_source_cdr SET is_hacked = 1, c_ascii = 'x'"] {
+        server.app(change);
+        let said = restored(&site, &target);
+        assert_eq!(said.status, 0, "{change}: {}", said.err);
+        let after = content();
+        if let Some((was, is)) = before.lines().zip(after.lines()).find(|(was, is)| was != is) {
+            let differs = was.split('\t').zip(is.split('\t')).position(|(was, is)| was != is);
+            panic!("{change}: column {differs:?}\n{was}\n{is}");
+        }
+        assert_eq!(after, before);
+    }
+}
+
+#[test]
+fn a_long_row_is_saved_and_restored_or_refused_by_its_key() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let packet = |bytes: &str| server.app(&format!("SET GLOBAL max_allowed_packet = {bytes}"));
+    packet("64 << 20");
+    server.app(&format!(
+        "DROP TABLE ar_source_cdr; CREATE TABLE ar_source_cdr (calldate DATETIME NOT NULL, id INT NOT NULL, \
+         content LONGTEXT CHARACTER SET latin1, {FIXED});
+         INSERT INTO ar_source_cdr VALUES ('2026-01-05 10:00:00', 41, 'short', 1, 1, 0),
+           ('2026-01-05 11:00:00', 42, REPEAT(_latin1 X'E962', 10 << 20), 1, 1, 0),
+           ('2026-01-06 10:00:00', 43, 'short', 1, 1, 0)"
+    ));
+    let content = || server.app("SELECT calldate, id, LENGTH(content), MD5(content) FROM ar_source_cdr ORDER BY id");
+    let before = content();
+    assert!(before.contains("20971520"), "{before}");
+    // What a server takes does not bound what it sends.
+    packet("1 << 20");
+    let site = site_of_source(&server);
+    site.edit("[database.billing]", "[database.billing]\nmax-row = \"16MiB\"");
+    let said = site.run("run", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    for part in
+        ["2026-01-05", "longer than `max-row`, 16777216 bytes: calldate = 2026-01-05 11:00:00, id = 42", "\"31MiB\""]
+    {
+        assert!(said.err.contains(part), "`{part}` is not in {}", said.err);
+    }
+    assert!(!said.err.contains("id = 41"), "{}", said.err);
+    assert_eq!(site.live().len(), 1, "the other day is saved");
+    site.edit("16MiB", "32MiB");
+    site.ok("run", &[]);
+    site.ok("verify", &["--against-source"]);
+
+    // Nothing is changed by a restore that the server cannot take.
+    let target = least(&server, &site);
+    for change in ["DELETE FROM ar_source_cdr WHERE id = 42", "DELETE FROM ar_source_cdr WHERE calldate < '2026-01-06'"]
+    {
+        server.app(change);
+        let there = content();
+        let said = restored(&site, &target);
+        assert_ne!(said.status, 0, "{}", said.err);
+        for part in ["calldate = '2026-01-05 11:00:00', id = 42", "more than `max_allowed_packet`", "SET GLOBAL"] {
+            assert!(said.err.contains(part), "`{part}` is not in {}", said.err);
+        }
+        assert!(!said.err.contains("trying again"), "{}", said.err);
+        assert_eq!(content(), there);
+    }
+    packet("64 << 20");
+    let said = restored(&site, &target);
+    assert_eq!(said.status, 0, "{}", said.err);
+    assert_eq!(content(), before);
+}
+
+#[test]
+fn a_row_of_many_values_that_are_nearly_long_is_restored() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let columns: String = (0..40).map(|number| format!("c{number} MEDIUMBLOB, ")).collect();
+    let values: String = (0..40).map(|number| format!("REPEAT(CHAR({number}), 20000), ")).collect();
+    server.app(&format!(
+        "SET GLOBAL max_allowed_packet = 1 << 20; DROP TABLE ar_source_cdr; CREATE TABLE ar_source_cdr \
+         (calldate DATETIME NOT NULL, id INT NOT NULL, content VARCHAR(9), {columns}{FIXED});
+         INSERT INTO ar_source_cdr VALUES ('2026-01-05 10:00:00', 1, 'x', {values}1, 1, 0)"
+    ));
+    let content = || server.app("SELECT MD5(CONCAT(c0, c1, c20, c39)) FROM ar_source_cdr");
+    let before = content();
+    let site = site_of_source(&server);
+    site.ok("run", &[]);
+    server.app("DELETE FROM ar_source_cdr");
+    let said = restored(&site, &least(&server, &site));
+    assert_eq!(said.status, 0, "{}", said.err);
+    assert_eq!(content(), before);
+}
+
+#[test]
+fn a_day_of_a_partitioned_table_is_replaced_without_a_table_that_others_see() {
+    let server = MariaDb::start(Engine::InnoDb);
+    server.app(&format!(
+        "DROP TABLE ar_source_cdr; CREATE TABLE ar_source_cdr (calldate DATETIME NOT NULL, id INT NOT NULL, \
+         content VARCHAR(100) COMMENT 'a\\n PARTITION BY b', {FIXED}) ROW_FORMAT=DYNAMIC PARTITION BY RANGE (YEAR(calldate)) \
+         (PARTITION before2026 VALUES LESS THAN (2026), PARTITION later VALUES LESS THAN MAXVALUE);
+         INSERT INTO ar_source_cdr VALUES ('2025-12-31 10:00:00', 1, 'a', 1, 1, 0), ('2026-01-05 11:00:00', 2, 'b', 1, 1, 0)"
+    ));
+    let content = || server.app("SELECT * FROM ar_source_cdr ORDER BY id");
+    let before = content();
+    let site = site_of_source(&server);
+    site.ok("run", &[]);
+    server.app("UPDATE ar_source_cdr SET content = 'other'");
+    let target = least(&server, &site);
+    let said = restored(&site, &target);
+    assert_eq!(said.status, 0, "{}", said.err);
+    assert!(!said.err.contains("staged") && !said.out.contains("staged"), "{}{}", said.out, said.err);
+    assert_eq!(content(), before);
+}
+
+#[test]
+fn the_name_of_our_own_column_is_refused_and_other_odd_names_stay_on_their_line() {
+    let server = MariaDb::start(Engine::InnoDb);
+    server.app("ALTER TABLE ar_source_cdr ADD `__raw` INT");
+    let site = site_of_source(&server);
+    let said = site.run("run", &[]);
+    assert_ne!(said.status, 0);
+    assert!(said.err.contains("has a column `__raw`") && said.err.contains("rename the column"), "{}", said.err);
+
+    server.app(
+        "ALTER TABLE ar_source_cdr CHANGE `__raw` `a\u{1b}[31m\nerror: b` INT;
+         INSERT INTO ar_source_cdr VALUES ('2026-01-05 11:00:00', 2, 1, 1, 'b', 0, 7)",
+    );
+    site.ok("run", &[]);
+    server.app("ALTER TABLE ar_source_cdr DROP `a\u{1b}[31m\nerror: b`; UPDATE ar_source_cdr SET content = 'c'");
+    let said = restored(&site, &least(&server, &site));
+    assert_ne!(said.status, 0);
+    assert!(said.err.contains("`a\\u{1b}[31m\\nerror: b` (int(11)) is missing in the table"), "{}", said.err);
+    assert!(!said.err.contains('\u{1b}'), "{}", said.err);
+}
+
+#[test]
+fn tables_without_transactions_and_views_are_saved_with_a_word_about_it() {
+    let server = MariaDb::start(Engine::InnoDb);
+    server.app("INSERT INTO ar_source_cdr VALUES ('2026-01-05 11:00:00', 2, 1, 1, 'b', 0)");
+    let site = site_of_source(&server);
+    let has = |part: &str| {
+        for (verb, more) in [("run", &[][..]), ("validate", &["--connect"][..])] {
+            let said = site.ok(verb, more);
+            let all = format!("{}{}", said.out, said.err);
+            assert_eq!(all.contains("transactions"), !part.is_empty(), "{verb}: {all}");
+            assert!(all.contains(part), "{verb}: {all}");
+        }
+    };
+    has("");
+    for engine in ["MyISAM", "Aria"] {
+        server.app(&format!("ALTER TABLE ar_source_cdr ENGINE = {engine}"));
+        has(&format!("table `ar_source_cdr` is of the engine {engine}, which has no transactions"));
+    }
+    server.app("RENAME TABLE ar_source_cdr TO calls; CREATE VIEW ar_source_cdr AS SELECT * FROM calls");
+    has("`ar_source_cdr` is a view");
+}

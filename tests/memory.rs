@@ -96,3 +96,31 @@ fn a_day_of_calls_with_ten_thousand_characters_needs_less_than_300_mb() {
         assert!(group.total_byte_size() <= 260 << 20, "{} MiB", group.total_byte_size() >> 20);
     }
 }
+
+/// A row is held whole: ten times `max-row` is what a run needs at most.
+#[test]
+fn a_row_of_60_mb_needs_less_than_700_mb() {
+    let server = MariaDb::start(Engine::InnoDb);
+    server.app("SET GLOBAL max_allowed_packet = 128 << 20; ALTER TABLE ar_source_cdr MODIFY content LONGTEXT");
+    server.app("DROP TRIGGER IF EXISTS fixture_source_cdr_kind");
+    // Nothing that compresses.
+    server.app(
+        "SET SESSION group_concat_max_len = 64 << 20;
+         INSERT INTO ar_source_cdr SELECT '2026-01-05', 1, 1, 1, GROUP_CONCAT(SHA2(seq, 512) SEPARATOR ''), 0 FROM seq_1_to_470000",
+    );
+    let sum = "SELECT id, LENGTH(content), MD5(content) FROM ar_source_cdr";
+    let before = server.app(sum);
+    assert!(before.contains("60160000"), "{before}");
+    let site = Site::on(&server);
+    let peak = peak_kib(&site, "run", &["--flow", "ar_source_cdr"]);
+    server.app("DELETE FROM ar_source_cdr");
+    let into = format!("mysql://root@localhost/asterisell?socket={}", server.socket().display());
+    let restoring = peak_kib(&site, "restore", &["--from-sink", "vault", "--into", &into]);
+    assert!(
+        peak.max(restoring) < 700 * 1024,
+        "the run needed {} MiB, the restore {} MiB",
+        peak / 1024,
+        restoring / 1024
+    );
+    assert_eq!(server.app(sum), before);
+}

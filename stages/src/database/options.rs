@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdrvault_pipeline::config::{Age, FilePath, Problem, Secret, Section, schema_of, secret_in_url};
+use cdrvault_pipeline::config::{Age, ByteSize, FilePath, Problem, Secret, Section, schema_of, secret_in_url};
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::plugin::{BuildDatabase, Plugin};
 use cdrvault_pipeline::stage::Session;
@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::mysql::{MySqlSession, MySqlTarget, Place, Server, Target, Tls};
+use super::mysql::{LONGEST_ROW, MySqlSession, MySqlTarget, Place, Server, Target, Tls};
 use super::sqlite::SqliteSession;
 
 /// The kinds of databases, by the scheme of their URL.
@@ -59,15 +59,19 @@ struct MySqlOptions {
     /// The server's Unix socket; then the host of `url` is not used.
     #[serde(default)]
     socket: Option<FilePath>,
-    /// Encryption of the connection.
+    /// Encryption of the connection: `verify-identity` for a server on another host, `preferred` for one on this host, unless
+    /// another is written here.
     #[serde(default)]
-    tls: Tls,
+    tls: Option<Tls>,
     /// PEM file of the authority that signed the server's certificate, for `verify-ca` and `verify-identity`.
     #[serde(default)]
     tls_ca: Option<FilePath>,
     /// How long to wait for the server to answer.
     #[serde(default = "ten_seconds")]
     connect_timeout: Age,
+    /// The longest row that is read, as it comes from the server. While it is saved it is held in memory about ten times.
+    #[serde(default = "longest_row")]
+    max_row: ByteSize,
     /// How long one snapshot may stay open: while it is, the server delays ALTER TABLE.
     #[serde(default = "one_hour")]
     snapshot_limit: Age,
@@ -85,6 +89,10 @@ fn ten_seconds() -> Age {
     Age::seconds(10)
 }
 
+fn longest_row() -> ByteSize {
+    ByteSize::bytes(LONGEST_ROW as u64)
+}
+
 fn one_hour() -> Age {
     Age::hours(1)
 }
@@ -96,6 +104,7 @@ struct MySqlDatabase {
     password: Option<Secret>,
     connect_timeout: Duration,
     snapshot_limit: Duration,
+    longest_row: usize,
 }
 
 fn parse_mysql(section: &mut Section<'_>) -> Option<Box<dyn BuildDatabase>> {
@@ -107,6 +116,7 @@ fn parse_mysql(section: &mut Section<'_>) -> Option<Box<dyn BuildDatabase>> {
             password: options.password,
             connect_timeout: options.connect_timeout.to_duration(),
             snapshot_limit: options.snapshot_limit.to_duration(),
+            longest_row: options.max_row.as_usize(),
         })),
         Err(problem) => {
             let problem = Problem::new(section.value("url"), format!("`url`: {problem}"))
@@ -146,7 +156,8 @@ fn mysql_server(options: &MySqlOptions) -> Result<(Server, String), String> {
     };
     let identity = format!("mysql://{shown}/{database}");
     let tls_ca = options.tls_ca.clone().map(FilePath::into_inner);
-    Ok((Server { place, user, password: None, database, tls: options.tls, tls_ca }, identity))
+    let tls = options.tls.unwrap_or_else(|| Tls::default_for(&place));
+    Ok((Server { place, user, password: None, database, tls, tls_ca }, identity))
 }
 
 impl BuildDatabase for MySqlDatabase {
@@ -176,16 +187,19 @@ impl MySqlDatabase {
             return Err(Error::new(Kind::Config, format!("the password for {} has a NUL byte", self.identity)));
         }
         let server = Server { password: password.cloned(), ..self.server.clone() };
-        Ok(Target { server, identity: self.identity.clone(), timeout: self.connect_timeout })
+        Ok(Target {
+            server,
+            identity: self.identity.clone(),
+            timeout: self.connect_timeout,
+            longest_row: self.longest_row,
+        })
     }
 }
 
-/// A database that a command line names: `mysql://USER@HOST[:PORT]/DATABASE[?socket=PATH]`.
+/// A database that a command line names: `mysql://USER@HOST[:PORT]/DATABASE`, and after a `?` the options `socket=PATH`,
+/// `tls=HOW` and `tls-ca=PATH`, with a `&` between them.
 pub(crate) fn target(text: &str, options: &TargetOptions) -> Result<Arc<dyn RestoreTarget>> {
-    let (url, socket) = match text.split_once("?socket=") {
-        Some((url, socket)) => (url, Some(FilePath::from(PathBuf::from(socket)))),
-        None => (text, None),
-    };
+    let (url, connection) = text.split_once('?').unwrap_or((text, ""));
     let wrong = |why: String| {
         Error::new(Kind::Config, format!("the target is no database: {why}"))
             .hint("write it as mysql://USER@HOST:PORT/DATABASE, and the password into a file for --password-file")
@@ -193,15 +207,29 @@ pub(crate) fn target(text: &str, options: &TargetOptions) -> Result<Arc<dyn Rest
     if secret_in_url(url).is_some() {
         return Err(wrong("a password stands in it".to_owned()));
     }
-    let section = MySqlOptions {
+    let mut section = MySqlOptions {
         url: url.to_owned(),
         password: None,
-        socket,
-        tls: Tls::default(),
+        socket: None,
+        tls: None,
         tls_ca: None,
         connect_timeout: ten_seconds(),
         snapshot_limit: one_hour(),
+        max_row: longest_row(),
     };
+    for option in connection.split('&').filter(|option| !option.is_empty()) {
+        let path = |path: &str| Some(FilePath::from(PathBuf::from(path)));
+        match option.split_once('=') {
+            Some(("socket", socket)) => section.socket = path(socket),
+            Some(("tls", how)) => section.tls = Some(how.parse().map_err(|why| wrong(format!("`tls`: {why}")))?),
+            Some(("tls-ca", authority)) => section.tls_ca = path(authority),
+            // Without its value, which may be a password.
+            _ => {
+                let name = option.split('=').next().unwrap_or_default();
+                return Err(wrong(format!("`{name}` is not one of `socket`, `tls` and `tls-ca`")));
+            }
+        }
+    }
     let (server, identity) = mysql_server(&section).map_err(wrong)?;
     let database = MySqlDatabase {
         server,
@@ -209,6 +237,7 @@ pub(crate) fn target(text: &str, options: &TargetOptions) -> Result<Arc<dyn Rest
         password: None,
         connect_timeout: section.connect_timeout.to_duration(),
         snapshot_limit: section.snapshot_limit.to_duration(),
+        longest_row: LONGEST_ROW,
     };
     database.target(options)
 }

@@ -27,6 +27,8 @@ const PAGE_ROWS: usize = 200_000;
 
 /// Encodings are chosen from so many cuts.
 const SAMPLE_CUTS: usize = 2;
+/// ... or from one, if it is longer than this. A cut of short rows is half as long.
+const SAMPLE_BYTES: u64 = 16 << 20;
 /// A row group ends at this size, whatever its rows.
 const ROW_GROUP_BYTES: usize = 64 << 20;
 /// ... and at this one before it is encoded: what compresses well must fit into a reader's memory too.
@@ -105,8 +107,10 @@ impl Encoder<'_> {
             self.group_bytes = if began { bytes } else { self.group_bytes + bytes };
             return Ok(());
         }
+        // Of long rows, two would take too much memory, and one cut tells as much.
+        let is_long = self.cuts.size(&cut) > SAMPLE_BYTES;
         self.sample.push(cut);
-        if self.sample.len() == SAMPLE_CUTS { self.open() } else { Ok(()) }
+        if self.sample.len() == SAMPLE_CUTS || is_long { self.open() } else { Ok(()) }
     }
 
     /// Chooses the encodings and writes what was held back.
@@ -115,8 +119,11 @@ impl Encoder<'_> {
             return Ok(());
         }
         let Writer::Waiting(out) = std::mem::replace(&mut self.writer, Writer::Gone) else { return Ok(()) };
-        let sample = concat_batches(&self.schema, &self.sample)
-            .map_err(|error| Error::failed("cannot join batches").with_source(error))?;
+        let sample = match self.sample.as_slice() {
+            [only] => only.clone(),
+            several => concat_batches(&self.schema, several)
+                .map_err(|error| Error::failed("cannot join batches").with_source(error))?,
+        };
         let options = ArrowWriterOptions::new().with_properties(self.properties(&encoding::choose(&sample))?);
         let writer = ArrowWriter::try_new_with_options(out, Arc::clone(&self.schema), options).map_err(explain)?;
         self.writer = Writer::Open(Box::new(writer));

@@ -14,6 +14,8 @@ pub(crate) struct Target {
     pub(crate) server: Server,
     pub(crate) identity: String,
     pub(crate) timeout: Duration,
+    /// The longest row that is read.
+    pub(crate) longest_row: usize,
 }
 
 /// How long a statement may take that a server at work answers at once, lock waits included.
@@ -40,6 +42,7 @@ impl Target {
         // A large future: boxed, so that those of all who connect stay small.
         let connecting = Box::pin(async {
             let mut connection = Connection::open(&self.server).await.map_err(|error| explain(&doing, error))?;
+            connection.take_rows_up_to(self.longest_row);
             execute(&mut connection, SETTINGS).await?;
             for setting in SETTINGS_OF_SOME {
                 let _ = execute(&mut connection, setting).await;

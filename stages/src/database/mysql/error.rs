@@ -11,10 +11,25 @@ pub(crate) fn explain(doing: &str, failure: Failure) -> Error {
         Failure::Server { number, message: said } => from_server(&message, number, &said),
         Failure::Io(io) => from_io(&message, &io),
         Failure::Tls(cause) => Error::new(Kind::Config, format!("{message}: TLS failed: {cause}"))
-            .hint("set `tls` and `tls-ca` of the database to what the server offers"),
+            .hint(
+                "name the authority that signed the server's certificate in `tls-ca` of the database; \
+                 `tls = \"required\"` takes any certificate and `tls = \"preferred\"` needs none, so that anybody on the way can read \
+                 and change what is said: only for a network that you trust",
+            ),
         Failure::Login(why) => Error::new(Kind::Config, format!("{message}: {why}")).hint(
             "give it another plugin: `mysql_native_password` or `ed25519` of MariaDB, `caching_sha2_password` of MySQL",
         ),
+        Failure::Unproved(plugin) => Error::new(
+            Kind::Refused,
+            format!("{message}: the server asks for the password itself (`{plugin}`), and has not proved which server it is"),
+        )
+        .hint(
+            "set `tls = \"verify-identity\"`, with the authority of its certificate in `tls-ca`, or use its `socket`",
+        ),
+        Failure::TooLong { limit } => {
+            Error::new(Kind::Refused, format!("{message}: the server sends more than {limit} bytes at once"))
+                .hint("rows are read up to `max-row` of the database; anything else of this length does not come from a sound server")
+        }
         Failure::Protocol(cause) => Error::new(Kind::Transient, format!("{message}: protocol error: {cause}")),
     }
 }

@@ -23,4 +23,4 @@ mod wire;
 pub(crate) use connect::Target;
 pub(crate) use restore::MySqlTarget;
 pub(crate) use session::MySqlSession;
-pub(crate) use wire::{Place, Server, Tls};
+pub(crate) use wire::{LONGEST_ROW, Place, Server, Tls};

@@ -50,6 +50,9 @@ pub(crate) struct MySqlTarget {
     replacing: RwLock<()>,
 }
 
+/// The longest row that any server sends.
+const LONGEST_RESTORED: usize = 1 << 30;
+
 /// What keeps two cores of a server busy while we decode, compare, and begin the next day.
 const DAYS_AT_ONCE: usize = 3;
 
@@ -99,6 +102,8 @@ impl MySqlTarget {
 
     async fn connect(&self, cx: &Context) -> Result<Connection> {
         let mut connection = self.target.connect(cx).await?;
+        // What was saved is read again, however long its rows are.
+        connection.take_rows_up_to(LONGEST_RESTORED);
         execute(&mut connection, STRICT).await?;
         if self.options.allow_triggers {
             execute(&mut connection, "SET SESSION foreign_key_checks = 0").await?;

@@ -218,7 +218,7 @@ impl Session for MySqlSession {
             Ok(())
         };
         match within(cx, 2 * ANSWER, "open a snapshot", fencing).await {
-            Ok(()) => Ok(Arc::new(MySqlSnapshot::open(cx, connection, self.snapshot_limit).await?)),
+            Ok(()) => Ok(Arc::new(MySqlSnapshot::open(cx, &self.target, connection, self.snapshot_limit).await?)),
             Err(error) => {
                 hang_up(connection).await;
                 Err(error)

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::columns::Reading;
-use super::connect::{ANSWER, execute, hang_up, query_integer, quoted, within};
+use super::connect::{ANSWER, Target, execute, hang_up, integer, query, query_integer, quoted, text, within};
 use super::decode::BatchDecoder;
 use super::error::explain;
 use super::walk::condition;
@@ -27,6 +27,8 @@ const STALL: Duration = Duration::from_mins(10);
 /// An open transaction. One partition is read at a time, since they share its connection.
 pub(super) struct MySqlSnapshot {
     connection: Arc<Mutex<Option<Connection>>>,
+    /// For a connection to the same server.
+    target: Target,
     opened: Timestamp,
     /// A snapshot blocks ALTER TABLE, so it must end.
     deadline: Instant,
@@ -39,7 +41,12 @@ impl Snapshot for MySqlSnapshot {
 }
 
 impl MySqlSnapshot {
-    pub(super) async fn open(cx: &Context, mut connection: Connection, limit: Duration) -> Result<Self> {
+    pub(super) async fn open(
+        cx: &Context,
+        target: &Target,
+        mut connection: Connection,
+        limit: Duration,
+    ) -> Result<Self> {
         let opening = async {
             execute(&mut connection, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
             execute(&mut connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await
@@ -47,6 +54,7 @@ impl MySqlSnapshot {
         within(cx, ANSWER, "open a snapshot", opening).await?;
         Ok(Self {
             connection: Arc::new(Mutex::new(Some(connection))),
+            target: target.clone(),
             opened: Timestamp::now(),
             deadline: Instant::now() + limit,
         })
@@ -72,7 +80,8 @@ impl MySqlSnapshot {
             quoted(&table.name),
             order.join(", ")
         );
-        let reader = Reader { cx: cx.clone(), connection, shared, table, select, doing, deadline: self.deadline };
+        let (target, deadline) = (self.target.clone(), self.deadline);
+        let reader = Reader { cx: cx.clone(), target, connection, shared, table, condition, select, doing, deadline };
         Ok(read_ahead(|batches| reader.run(batches)))
     }
 }
@@ -91,14 +100,19 @@ impl Drop for MySqlSnapshot {
 /// Reads one partition into a channel.
 struct Reader {
     cx: Context,
+    target: Target,
     connection: Connection,
     /// Where the connection goes when all was read.
     shared: OwnedMutexGuard<Option<Connection>>,
     table: Arc<Table<Reading>>,
+    condition: String,
     select: String,
     doing: String,
     deadline: Instant,
 }
+
+/// So many rows that are too long are named.
+const NAMED: usize = 3;
 
 impl Reader {
     async fn run(mut self, batches: Batches) -> Result<()> {
@@ -106,7 +120,16 @@ impl Reader {
         {
             let selecting = BatchesOf::select(&mut self.connection, &self.table, &self.select);
             let mut found = in_time(&self.cx, self.deadline, &self.doing, selecting).await?;
-            while let Some(batch) = in_time(&self.cx, self.deadline, &self.doing, found.next()).await? {
+            loop {
+                let next = in_time(&self.cx, self.deadline, &self.doing, found.next()).await;
+                let Some(batch) = (match next {
+                    Err(error) if error.kind() == Kind::Refused => {
+                        return Err(self.long_rows().await.unwrap_or(error));
+                    }
+                    next => next?,
+                }) else {
+                    break;
+                };
                 read += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
                 if batches.send(Ok(batch)).await.is_err() {
                     return Ok(());
@@ -124,6 +147,44 @@ impl Reader {
         }
         *self.shared = Some(self.connection);
         Ok(())
+    }
+
+    /// Which rows are longer than we read. Another connection asks for them: on ours, the row still comes in.
+    async fn long_rows(&self) -> Option<Error> {
+        let limit = self.target.longest_row;
+        let keys = self.table.key.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        let length = BatchDecoder::length(&self.table);
+        let sql = format!(
+            "SELECT {length}, {keys} FROM {} WHERE ({}) AND {length} > {} LIMIT {}",
+            quoted(&self.table.name),
+            self.condition,
+            // What each value, and the row, has beside its bytes.
+            limit.saturating_sub(self.table.columns.len() * 20 + 64),
+            NAMED + 1
+        );
+        let asking = async {
+            let mut connection = self.target.connect(&self.cx).await?;
+            let rows = query(&mut connection, &sql).await?;
+            hang_up(connection).await;
+            Ok(rows)
+        };
+        let rows = within(&self.cx, STALL, &self.doing, asking).await.ok()?;
+        let longest = rows.iter().filter_map(|row| integer(row, 0)).max()?;
+        let named = rows.iter().take(NAMED).map(|row| {
+            let names = self.table.key.iter().enumerate();
+            let parts = names.map(|(at, name)| format!("{name} = {}", text(row, at + 1).unwrap_or("NULL".to_owned())));
+            parts.collect::<Vec<_>>().join(", ")
+        });
+        let named = named.collect::<Vec<_>>().join("; ");
+        let more = if rows.len() > NAMED { "; and more" } else { "" };
+        let error = Error::new(
+            Kind::Refused,
+            format!("table `{}` has rows longer than `max-row`, {limit} bytes: {named}{more}", self.table.name),
+        );
+        let mebibytes = (u64::try_from(longest).unwrap_or(0) >> 20) + 1;
+        Some(error.hint(format!(
+            "set `max-row = \"{mebibytes}MiB\"` of the database or higher, where there is ten times as much memory"
+        )))
     }
 }
 

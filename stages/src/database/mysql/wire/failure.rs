@@ -15,6 +15,12 @@ pub(crate) enum Failure {
     Tls(String),
     /// The server and we have no way in common to prove who we are.
     Login(String),
+    /// The server asks for the password itself, by this plugin, and has not proved which server it is.
+    Unproved(&'static str),
+    /// A packet is longer than we take.
+    TooLong {
+        limit: usize,
+    },
     /// What came is not what should come.
     Protocol(Cow<'static, str>),
 }

@@ -67,10 +67,17 @@ pub(super) async fn log_in(server: &Server) -> Result<Packets, Failure> {
         packets = Packets::new(tls::encrypt(stream, server).await?, number);
     }
     let password = server.password.as_ref().map(|password| password.expose_secret().as_bytes());
-    let mut proof = Proof { password: password.unwrap_or_default(), nonce: greeting.nonce(), is_local, is_encrypted };
+    let mut proof = Proof {
+        password: password.unwrap_or_default(),
+        nonce: greeting.nonce(),
+        is_local,
+        is_encrypted,
+        is_proved: is_local || (is_encrypted && is_proved(server)),
+    };
     // An account may want another way than the one that the server proposes; it says so in its answer to this.
-    let proposed = greeting.auth_plugin().filter(is_known).unwrap_or(AuthPlugin::MysqlNativePassword);
-    let mut procedure = begin(&proposed)?;
+    let acceptable = |plugin: &AuthPlugin<'_>| is_known(plugin) && proof.may_begin(plugin);
+    let proposed = greeting.auth_plugin().filter(acceptable).unwrap_or(AuthPlugin::MysqlNativePassword);
+    let mut procedure = proof.begin(&proposed)?;
     let response = HandshakeResponse::new(
         proof.answer(&mut procedure, None)?,
         greeting.server_version_parsed().unwrap_or((5, 5, 3)),
@@ -91,11 +98,14 @@ pub(super) async fn log_in(server: &Server) -> Result<Packets, Failure> {
             [END] => return Err(refused(&AuthPlugin::MysqlOldPassword)),
             said @ [END, ..] => {
                 let switch: AuthSwitchRequest<'_> = ParseBuf(said).parse(())?;
-                procedure = begin(&switch.auth_plugin())?;
+                procedure = proof.begin(&switch.auth_plugin())?;
                 proof.nonce = switch.plugin_data().to_vec();
                 Some(proof.answer(&mut procedure, None)?.unwrap_or_default())
             }
-            [MORE, challenge @ ..] => proof.answer(&mut procedure, Some(challenge))?,
+            [MORE, challenge @ ..] => {
+                proof.keep_password(&procedure, challenge)?;
+                proof.answer(&mut procedure, Some(challenge))?
+            }
             _ => return Err(Failure::protocol("an answer to a login that is none")),
         };
         if let Some(answer) = answer {
@@ -115,13 +125,18 @@ fn is_known(plugin: &AuthPlugin<'_>) -> bool {
     !matches!(plugin, AuthPlugin::Other(_) | AuthPlugin::MysqlOldPassword | AuthPlugin::MysqlClearPassword)
 }
 
-fn begin(plugin: &AuthPlugin<'_>) -> Result<AuthProc, Failure> {
-    let procedure = if is_known(plugin) { plugin.init().ok() } else { None };
-    procedure.ok_or_else(|| refused(plugin))
-}
-
 fn refused(plugin: &AuthPlugin<'_>) -> Failure {
     Failure::Login(format!("the account logs in with `{}`", String::from_utf8_lossy(plugin.as_bytes())))
+}
+
+/// Whether a server that is encrypted by these options has proved to be the one that is meant. An authority of the
+/// system's signs for everybody, so that its certificate alone proves nothing.
+fn is_proved(server: &Server) -> bool {
+    match server.tls {
+        Tls::Disabled | Tls::Preferred | Tls::Required => false,
+        Tls::VerifyCa => server.tls_ca.is_some(),
+        Tls::VerifyIdentity => true,
+    }
 }
 
 /// What a way to log in may need.
@@ -130,9 +145,32 @@ struct Proof<'s> {
     nonce: Vec<u8>,
     is_local: bool,
     is_encrypted: bool,
+    /// Whether the other side may learn the password: what it asks us to encrypt it with is its own key.
+    is_proved: bool,
 }
 
 impl Proof<'_> {
+    fn may_begin(&self, plugin: &AuthPlugin<'_>) -> bool {
+        // Its first answer is the password, or a request for the key to encrypt it with.
+        self.is_proved || self.password.is_empty() || *plugin != AuthPlugin::Sha256Password
+    }
+
+    fn begin(&self, plugin: &AuthPlugin<'_>) -> Result<AuthProc, Failure> {
+        if !self.may_begin(plugin) {
+            return Err(Failure::Unproved("sha256_password"));
+        }
+        let procedure = if is_known(plugin) { plugin.init().ok() } else { None };
+        procedure.ok_or_else(|| refused(plugin))
+    }
+
+    /// An error where a challenge asks for the password of a server that anybody may have started.
+    fn keep_password(&self, procedure: &AuthProc, challenge: &[u8]) -> Result<(), Failure> {
+        // Of `caching_sha2_password`; all else that it says leads to no answer.
+        const NOT_CACHED: &[u8] = &[0x04];
+        let asks = matches!(procedure, AuthProc::CachingSha2Password(_)) && challenge == NOT_CACHED;
+        if asks && !self.is_proved { Err(Failure::Unproved("caching_sha2_password")) } else { Ok(()) }
+    }
+
     /// The answer to a challenge, if there is one to give; the first challenge is the nonce.
     fn answer(&self, procedure: &mut AuthProc, challenge: Option<&[u8]>) -> Result<Option<Vec<u8>>, Failure> {
         let response = procedure.run(self, challenge.unwrap_or(&self.nonce));

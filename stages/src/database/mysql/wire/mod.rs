@@ -11,6 +11,7 @@ mod packets;
 mod rows;
 mod tls;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use mysql_common::io::ParseBuf;
@@ -58,6 +59,19 @@ pub(crate) enum Place {
     Socket(PathBuf),
 }
 
+impl Place {
+    /// Whether what is said stays on this machine.
+    pub(crate) fn is_here(&self) -> bool {
+        match self {
+            Self::Socket(_) => true,
+            Self::Tcp { host, .. } => {
+                host.eq_ignore_ascii_case("localhost")
+                    || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+            }
+        }
+    }
+}
+
 /// A value that is sent beside its statement.
 #[derive(Debug)]
 pub(crate) enum Bound {
@@ -70,16 +84,25 @@ pub(crate) struct Connection {
     packets: Packets,
     /// A statement was begun and its answer was not read to its end: what comes next belongs to it.
     under_way: bool,
+    longest_row: usize,
 }
+
+/// The longest row that is read unless more is asked for, and all that an answer by [`Connection::query`] may come to.
+pub(crate) const LONGEST_ROW: usize = 64 << 20;
 
 impl Connection {
     pub(crate) async fn open(server: &Server) -> Result<Self> {
-        Ok(Self { packets: login::log_in(server).await?, under_way: false })
+        Ok(Self { packets: login::log_in(server).await?, under_way: false, longest_row: LONGEST_ROW })
     }
 
     /// On a stream whose other end takes us for logged in.
     pub(crate) fn on(stream: impl Stream + 'static) -> Self {
-        Self { packets: Packets::new(Box::new(stream), 0), under_way: false }
+        Self { packets: Packets::new(Box::new(stream), 0), under_way: false, longest_row: LONGEST_ROW }
+    }
+
+    /// From now on rows may be so long, and no longer: a row is held in memory as a whole.
+    pub(crate) fn take_rows_up_to(&mut self, bytes: usize) {
+        self.longest_row = bytes;
     }
 
     /// Runs a statement by the text protocol; tells how many rows it touched.
@@ -101,8 +124,14 @@ impl Connection {
         let mut rows = Vec::new();
         if let Answer::Columns(count) = self.answer().await? {
             self.skip_columns(count).await?;
+            let mut bytes = 0;
             while let Some(at) = self.row().await? {
-                rows.push(Row::parse(self.packets.bytes(at), count)?);
+                let packet = self.packets.bytes(at);
+                bytes += packet.len();
+                if bytes > self.longest_row.max(LONGEST_ROW) {
+                    return Err(Failure::TooLong { limit: self.longest_row.max(LONGEST_ROW) });
+                }
+                rows.push(Row::parse(packet, count)?);
             }
         }
         Ok(rows)
@@ -200,7 +229,7 @@ impl Connection {
 
     /// Where the next row of a result lies; `None` after the last one.
     async fn row(&mut self) -> Result<Option<packets::At>> {
-        let at = self.packets.next().await?;
+        let at = self.packets.next_up_to(self.longest_row).await?;
         let packet = self.packets.bytes(at);
         match packet.first() {
             // A text of 16 MiB and more begins with the same byte.
@@ -317,6 +346,20 @@ mod tests {
 
     /// The packet in which a server tells that it closes the connection, which it begins to count with.
     const KILLED: &[u8] = b"\x1e\0\0\0\xff\x87\x07#70100Connection was killed";
+
+    #[test]
+    fn only_a_server_on_this_machine_needs_no_certificate() {
+        let of = |host: &str| Tls::default_for(&Place::Tcp { host: host.to_owned(), port: 3306 });
+        for host in ["127.0.0.1", "127.8.9.1", "localhost", "LocalHost", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(of(host), Tls::Preferred, "{host}");
+        }
+        for host in ["db", "db.example.net", "10.0.0.1", "localhost.example.net", "::2", "127.0.0.1.example.net"] {
+            assert_eq!(of(host), Tls::VerifyIdentity, "{host}");
+        }
+        assert_eq!(Tls::default_for(&Place::Socket("/run/mysqld/mysqld.sock".into())), Tls::Preferred);
+        assert_eq!("verify-ca".parse(), Ok(Tls::VerifyCa));
+        assert!("verified".parse::<Tls>().unwrap_err().contains("verify-identity"));
+    }
 
     #[tokio::test]
     async fn a_server_that_gave_up_is_heard() {

@@ -14,6 +14,9 @@ const HEADER: usize = 4;
 /// So much is read at a time, if it is there.
 const BUFFER: usize = 128 << 10;
 
+/// What a server may say at once that is not a row: a greeting, an error, the description of a column.
+pub(super) const WORDS: usize = 1 << 20;
+
 /// A buffer that grew beyond this for one packet does not stay so.
 const GROWN: usize = 4 << 20;
 
@@ -33,11 +36,13 @@ pub(super) struct Packets {
     unread: Range<usize>,
     /// The number of the next packet, in either direction.
     number: u8,
+    /// The longest packet that is taken: the other side alone decides how far one goes on.
+    limit: usize,
 }
 
 impl Packets {
     pub(super) fn new(stream: Box<dyn Stream>, number: u8) -> Self {
-        Self { stream, buffer: vec![0; BUFFER], unread: 0..0, number }
+        Self { stream, buffer: vec![0; BUFFER], unread: 0..0, number, limit: WORDS }
     }
 
     /// Gives the stream away, so that it can be encrypted, and the number of the next packet.
@@ -54,6 +59,14 @@ impl Packets {
         &self.buffer[from..to]
     }
 
+    /// The same for a packet that may be longer than [`WORDS`].
+    pub(super) async fn next_up_to(&mut self, limit: usize) -> Result<At, Failure> {
+        self.limit = limit.max(WORDS);
+        let at = self.next().await;
+        self.limit = WORDS;
+        at
+    }
+
     /// Waits for a packet, unless it is there already.
     pub(super) async fn next(&mut self) -> Result<At, Failure> {
         loop {
@@ -68,11 +81,17 @@ impl Packets {
     fn arrived(&mut self) -> Result<Option<At>, Failure> {
         let mut lengths = Vec::new();
         let (mut at, mut number) = (self.unread.start, self.number);
+        let mut whole = 0;
         loop {
             let Some(&[a, b, c, found]) = self.buffer[at..self.unread.end].first_chunk::<HEADER>() else {
                 return Ok(None);
             };
             let length = u32::from_le_bytes([a, b, c, 0]) as usize;
+            // Known before its bytes are, which therefore need no room.
+            whole += length;
+            if whole > self.limit {
+                return Err(Failure::TooLong { limit: self.limit });
+            }
             let body = &self.buffer[at + HEADER..self.unread.end];
             // A server that gives up says why when it likes, and counts from where it likes.
             let may_give_up = lengths.is_empty() && length > 0 && body.first().is_none_or(|first| *first == ERROR);
@@ -222,12 +241,14 @@ mod tests {
             let (mut ours, theirs) = pair();
             let mut server = Packets::new(Box::new(theirs), 0);
             ours.command(3, &body).await.unwrap();
-            let received = read(&mut server).await.unwrap();
+            let at = server.next_up_to(3 * LONGEST).await.unwrap();
+            let received = server.bytes(at).to_vec();
             assert!(received[0] == 3 && received[1..] == body, "{length}");
             // The answer goes on counting; whatever follows is not taken for a part of it.
             server.send(&[&body]).await.unwrap();
             server.send(&[b"next"]).await.unwrap();
-            assert!(read(&mut ours).await.unwrap() == body, "{length}");
+            let at = ours.next_up_to(3 * LONGEST).await.unwrap();
+            assert!(ours.bytes(at) == body, "{length}");
             assert_eq!(read(&mut ours).await.unwrap(), b"next");
             server.send(&[b"last"]).await.unwrap();
             assert_eq!(read(&mut ours).await.unwrap(), b"last");
@@ -248,5 +269,28 @@ mod tests {
         server.write_all(&[framed(0, b"greeting"), framed(1, b"from somebody in between")].concat()).await.unwrap();
         assert_eq!(read(&mut packets).await.unwrap(), b"greeting");
         assert!(matches!(packets.into_stream(), Err(Failure::Protocol(_))));
+    }
+
+    #[tokio::test]
+    async fn a_packet_that_never_ends_is_given_up_before_it_has_room() {
+        let (mut packets, mut server) = pair();
+        let serving = tokio::spawn(async move {
+            let part = vec![7; LONGEST];
+            for number in 0_u8.. {
+                if server.write_all(&framed(number, &part)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let limit = 2 * LONGEST;
+        assert!(matches!(packets.next_up_to(limit).await, Err(Failure::TooLong { limit: given }) if given == limit));
+        assert!(packets.buffer.len() <= 2 * limit, "{} bytes", packets.buffer.len());
+        drop(packets);
+        serving.await.unwrap();
+
+        // Of one that is not a row, not even the first part is waited for.
+        let (mut packets, mut server) = pair();
+        server.write_all(&[0xff, 0xff, 0xff, 0]).await.unwrap();
+        assert!(matches!(read(&mut packets).await, Err(Failure::TooLong { limit: WORDS })));
     }
 }

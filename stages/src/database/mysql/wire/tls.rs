@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use schemars::JsonSchema;
+use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsConnector;
 
@@ -16,13 +17,12 @@ use super::packets::Stream;
 use super::{Failure, Place, Server};
 
 /// How the connection to the server is encrypted.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Tls {
     /// Never.
     Disabled,
-    /// If the server offers it; never through a Unix socket.
-    #[default]
+    /// If the server offers it, with any certificate; never through a Unix socket.
     Preferred,
     /// Always, with any certificate.
     Required,
@@ -30,6 +30,23 @@ pub(crate) enum Tls {
     VerifyCa,
     /// As `verify-ca`, and the certificate must name the host.
     VerifyIdentity,
+}
+
+impl Tls {
+    /// What a server gets for which nothing is written down. On the way to another host anybody may answer in its place,
+    /// and only a certificate tells them apart.
+    pub(crate) fn default_for(place: &Place) -> Self {
+        if place.is_here() { Self::Preferred } else { Self::VerifyIdentity }
+    }
+}
+
+impl std::str::FromStr for Tls {
+    type Err = String;
+
+    /// By the names that pipeline files have.
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::deserialize(name.into_deserializer()).map_err(|error: serde::de::value::Error| error.to_string())
+    }
 }
 
 /// Encrypts a stream.
