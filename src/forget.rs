@@ -102,10 +102,14 @@ async fn forget(cx: &Context, pipeline: &Pipeline, args: &Args) -> Result<Vec<St
     Ok(rows)
 }
 
-/// `cdrvault/PIPELINE/WRITER/FLOW/inbox`, and the same with `debt`.
+/// `cdrvault/PIPELINE/WRITER/FLOW/inbox`, and the same with `debt`; where all of a writer's go, its `.../WRITER/mark` as well.
 fn meant(name: &str, cx: &Context, args: &Args) -> bool {
     let parts: Vec<&str> = name.split('/').collect();
-    let ["cdrvault", pipeline, writer, flow, "inbox" | "debt"] = parts[..] else { return false };
+    let (pipeline, writer, flow) = match parts[..] {
+        ["cdrvault", pipeline, writer, flow, "inbox" | "debt"] => (pipeline, writer, Some(flow)),
+        ["cdrvault", pipeline, writer, "mark"] => (pipeline, writer, None),
+        _ => return false,
+    };
     let wanted = args.writer.as_deref().unwrap_or(&cx.writer.id);
-    pipeline == cx.writer.pipeline && writer == wanted && args.flow.as_ref().is_none_or(|name| name == flow)
+    pipeline == cx.writer.pipeline && writer == wanted && args.flow.as_deref().is_none_or(|name| flow == Some(name))
 }

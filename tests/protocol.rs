@@ -5,13 +5,14 @@
 
 mod services;
 
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use services::Random;
 use services::home::{Site, all_whole};
-use services::mariadb::{Engine, MariaDb};
+use services::mariadb::{Engine, MariaDb, Server};
 use services::python;
 use services::rating::{Rating, owed};
 use services::wait_for;
@@ -312,4 +313,179 @@ fn the_lock_of_a_killed_run_is_waited_for() {
     });
     site.ok("run", &[]);
     python::compare(&server, &site.vault(), true).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+/// Puts back what a server had.
+fn put_back(server: &mut MariaDb, copy_of_it: &Path) {
+    server.end(true);
+    std::fs::remove_dir_all(server.data()).unwrap();
+    copy(copy_of_it, &server.data());
+    server.start_again();
+}
+
+/// For an hour after a registration every sweep is a full one; a lost state would make the next one so, too.
+fn long_registered(site: &Site) {
+    let path = site.path("state/state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for flow in ["ar_cdr", "ar_source_cdr"] {
+        state["flows"][flow]["full-until"] = serde_json::Value::Null;
+        state["flows"][flow]["swept"] = jiff::Timestamp::now().to_string().into();
+    }
+    std::fs::write(&path, state.to_string()).unwrap();
+}
+
+const NOT_AS_LEFT: &str = "is not as the last run left it";
+
+/// A run that ends at a step, as if it was killed there.
+fn cut_off(site: &Site, step: &str) {
+    assert_ne!(site.with_failpoint("run", &format!("{step}=abort")).status, 0);
+}
+
+#[test]
+fn what_a_database_lost_when_it_was_put_back_is_not_published_from_the_spool() {
+    let mut server = MariaDb::start(Engine::InnoDb);
+    let mut rating = Rating::new(91, 3, 30);
+    rating.fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    long_registered(&site);
+    rating_changes_everything(&server, &mut rating);
+    cut_off(&site, "after-claim");
+    assert!(owed(&server) > 0);
+    server.end(true);
+    copy(&server.data(), &site.path("earlier"));
+    server.start_again();
+    rating_changes_everything(&server, &mut rating);
+    // Sealed with what is lost below; the debt is older, and stands.
+    cut_off(&site, "after-seal");
+    put_back(&mut server, &site.path("earlier"));
+    let said = site.ok("run", &[]);
+    python::compare(&server, &site.vault(), true).unwrap();
+    assert_eq!(said.err.matches(NOT_AS_LEFT).count(), 1, "{}", said.err);
+    let again = site.ok("run", &["--json"]);
+    assert!(!again.out.contains(NOT_AS_LEFT), "said once: {}", again.out);
+    assert_eq!(again.report()["units"].as_array().unwrap().len(), 0, "{}", again.out);
+}
+
+/// Sums cannot tell: the texts are as long as before. And what the database has no calls of any more stays saved.
+#[test]
+fn every_day_of_a_database_that_was_put_back_is_read_again() {
+    let mut server = MariaDb::start(Engine::InnoDb);
+    let mut rating = Rating::new(92, 3, 30);
+    rating.fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    long_registered(&site);
+    server.end(true);
+    copy(&server.data(), &site.path("earlier"));
+    server.start_again();
+    let changed = "UPDATE ar_cdr SET imported_info = REVERSE(imported_info) WHERE calldate < '2026-01-02';";
+    let new = rating.rated("2026-01-04", 20, 1);
+    server.app(&services::rating::transaction(&format!("{changed}{new}"), &["2026-01-01", "2026-01-04"]));
+    site.ok("run", &[]);
+    put_back(&mut server, &site.path("earlier"));
+    let plan = site.ok("run", &["-n"]);
+    assert!(plan.err.contains(NOT_AS_LEFT) && plan.out.contains(NOT_AS_LEFT), "{}{}", plan.err, plan.out);
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains(NOT_AS_LEFT) && said.err.contains("no longer in the database"), "{}", said.err);
+    let lost = site.live().into_iter().find(|path| path.to_string_lossy().contains("2026-01-04")).expect("it stays");
+    std::fs::remove_file(lost).unwrap();
+    python::compare(&server, &site.vault(), true).unwrap();
+}
+
+/// What a power cut leaves with `innodb_flush_log_at_trx_commit = 0`: everything up to some commit, and nothing after it.
+#[test]
+fn a_change_that_a_server_lost_in_a_crash_is_not_kept_as_if_it_were_there() {
+    let server = Server::new(Engine::InnoDb).option("--innodb-flush-log-at-trx-commit=0");
+    let mut server = server.start();
+    let mut rating = Rating::new(93, 2, 30);
+    rating.fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    long_registered(&site);
+    server.end(true);
+    copy(&server.data(), &site.path("on disk"));
+    server.start_again();
+    let changed = "UPDATE ar_cdr SET imported_info = REVERSE(imported_info) WHERE calldate < '2026-01-02';";
+    server.app(&services::rating::transaction(changed, &["2026-01-01"]));
+    assert_eq!(site.published(), ["ar_cdr 2026-01-01"]);
+    server.end(false);
+    std::fs::remove_dir_all(server.data()).unwrap();
+    copy(&site.path("on disk"), &server.data());
+    server.start_again();
+    let said = site.ok("run", &[]);
+    assert!(said.err.contains(NOT_AS_LEFT), "{}", said.err);
+    python::compare(&server, &site.vault(), true).unwrap();
+}
+
+/// The same machine-id, host name and path: both take the announcements from the same rows.
+#[test]
+fn of_two_clones_of_a_host_each_gets_every_change() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let mut rating = Rating::new(94, 3, 30);
+    rating.fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    long_registered(&site);
+    let parts = ["state", "vault"];
+    let switch = |from: &str, to: &str| {
+        for part in parts {
+            std::fs::rename(site.path(part), site.path(&format!("{part} of {from}"))).unwrap();
+            std::fs::rename(site.path(&format!("{part} of {to}")), site.path(part)).unwrap();
+        }
+    };
+    for part in parts {
+        copy(&site.path(part), &site.path(&format!("{part} of the clone")));
+    }
+    let changed = "UPDATE ar_cdr SET imported_info = REVERSE(imported_info) WHERE calldate < '2026-01-02';";
+    server.app(&services::rating::transaction(changed, &["2026-01-01"]));
+    site.ok("run", &[]);
+    switch("the host", "the clone");
+    let said = site.ok("run", &[]);
+    python::compare(&server, &site.vault(), true).expect("the clone has it");
+    assert!(said.err.contains(NOT_AS_LEFT), "{}", said.err);
+    rating_changes_everything(&server, &mut rating);
+    site.ok("run", &[]);
+    python::compare(&server, &site.vault(), true).unwrap();
+    switch("the clone", "the host");
+    let said = site.ok("run", &[]);
+    python::compare(&server, &site.vault(), true).expect("the host has it");
+    assert!(said.err.contains(NOT_AS_LEFT), "{}", said.err);
+}
+
+/// A server that was started anew in order is looked at, and not talked about.
+#[test]
+fn a_server_that_was_started_anew_is_swept_in_full_without_a_word() {
+    let mut server = MariaDb::start(Engine::InnoDb);
+    Rating::new(95, 2, 30).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    long_registered(&site);
+    server.app("UPDATE ar_cdr SET cost = cost + 1 WHERE calldate < '2026-01-02'");
+    assert_eq!(site.published(), Vec::<String>::new(), "no sweep is due");
+    server.end(true);
+    server.start_again();
+    assert_eq!(site.ok("run", &["-n"]).err.matches("warning").count(), 0);
+    assert_eq!(site.published(), ["ar_cdr 2026-01-01"]);
+}
+
+/// The application announces to every job in its list: what it announces to that of the mark goes with the next mark.
+#[test]
+fn what_is_announced_to_the_job_of_the_mark_does_not_pile_up() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let mut rating = Rating::new(96, 3, 30);
+    rating.fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let rows = || server.app("SELECT COUNT(*) FROM ar_daily_status_change");
+    assert_eq!(rows().trim(), "2");
+    rating_changes_everything(&server, &mut rating);
+    site.ok("run", &[]);
+    assert_eq!(rows().trim(), "2");
+    assert_eq!(server.app("SELECT COUNT(*) FROM ar_daily_status_job WHERE name LIKE '%/mark'").trim(), "1");
 }

@@ -164,6 +164,32 @@ fn a_reader_of_sqlite_that_stays_makes_days_wait_and_breaks_nothing() {
     assert_eq!(site.published(), ["ar_cdr 2026-01-01", "ar_cdr 2026-01-02"]);
 }
 
+#[test]
+fn an_older_copy_of_a_sqlite_file_is_noticed() {
+    let site = Site::new("sqlite:billing.sqlite");
+    let mut file = File::make(&site);
+    file.calls(&["'2026-01-01 10:00:00'", "'2026-01-02 10:00:00'"]);
+    site.ok("run", &[]);
+    let announce = "INSERT OR IGNORE INTO ar_daily_status_change SELECT '2026-01-01', id FROM ar_daily_status_job";
+    file.sql("UPDATE ar_cdr SET cached_external_telephone_number = '0123' WHERE calldate < '2026-01-02'");
+    file.sql(announce);
+    site.ok("run", &[]);
+    let earlier = site.path("earlier.sqlite");
+    std::fs::copy(site.path("billing.sqlite"), &earlier).unwrap();
+    file.sql("UPDATE ar_cdr SET cached_external_telephone_number = '9999' WHERE calldate < '2026-01-02'");
+    file.sql(announce);
+    site.ok("run", &[]);
+    drop(file);
+    std::fs::copy(&earlier, site.path("billing.sqlite")).unwrap();
+    let said = site.ok("run", &["--json"]);
+    let report = said.report();
+    assert_eq!(report["warnings"].to_string().matches("is not as the last run left it").count(), 1, "{report}");
+    let units = report["units"].as_array().unwrap();
+    let published: Vec<_> = units.iter().filter(|unit| unit["result"] == "published").collect();
+    assert!(published.len() == 1 && published[0]["partition"] == "2026-01-01", "{units:?}");
+    assert!(!site.ok("run", &[]).err.contains("is not as the last run left it"));
+}
+
 /// A server whose process is stopped: its connections stand, and nothing answers.
 struct Frozen(String);
 

@@ -8,7 +8,7 @@ use services::files;
 use services::home::{Site, filled, open_to_all, readable_by_others};
 use services::mariadb::{Engine, MariaDb};
 use services::python;
-use services::rating::{Rating, transaction};
+use services::rating::{Rating, owed, transaction};
 
 fn notes(site: &Site, dataset: &str, day: &str) -> serde_json::Value {
     let path = site.vault().join(format!(".cdrvault/verified/{dataset}/{day}.json"));
@@ -171,7 +171,7 @@ fn a_new_sink_is_filled_and_a_lagging_one_catches_up() {
     std::fs::rename(site.path("away"), site.path("second")).unwrap();
     site.ok("run", &[]);
     python::compare(&server, &site.path("second"), false).unwrap();
-    assert_eq!(server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim(), "0");
+    assert_eq!(owed(&server), 0);
     // Generation N is one byte sequence in every sink.
     for path in site.live() {
         let other = site.path("second").join(path.strip_prefix(site.vault()).unwrap());
@@ -228,7 +228,7 @@ fn a_shrunk_day_reaches_the_sinks_where_its_predecessor_can_be_pinned() {
     assert_eq!(said.status, 3, "{}", said.err);
     python::compare(&server, &site.vault(), false).unwrap();
     assert!(python::compare(&server, &site.path("second"), false).is_err(), "nothing replaced what cannot be pinned");
-    assert_eq!(server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim(), "1", "the debt stays");
+    assert_eq!(owed(&server), 1, "the debt stays");
     std::fs::remove_file(notes.join("ar_cdr")).unwrap();
     site.ok("run", &[]);
     python::compare(&server, &site.path("second"), false).unwrap();
@@ -238,7 +238,7 @@ fn a_shrunk_day_reaches_the_sinks_where_its_predecessor_can_be_pinned() {
     };
     assert_eq!(pins("vault")[0]["generation"], 1);
     assert_eq!(pins("second")[0]["generation"], 1, "what must stay in one must stay in the other");
-    assert_eq!(server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim(), "0");
+    assert_eq!(owed(&server), 0);
 }
 
 #[test]
@@ -364,7 +364,10 @@ fn a_vault_that_is_away_makes_no_day_a_debt() {
     server.app(&transaction("UPDATE ar_cdr SET income = 5 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
     assert_eq!(site.run("run", &[]).status, 1);
     // The application itself announces to both rows of a flow.
-    assert_eq!(server.app("SELECT DISTINCT day FROM ar_daily_status_change").trim(), "2026-01-01");
+    assert_eq!(
+        server.app("SELECT DISTINCT day FROM ar_daily_status_change WHERE day < '4000-01-01'").trim(),
+        "2026-01-01"
+    );
     std::fs::rename(site.path("away"), site.vault()).unwrap();
     assert_eq!(site.published(), ["ar_cdr 2026-01-01"]);
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::error::Result;
@@ -151,6 +152,13 @@ pub trait Session: Any + Send + Sync {
     /// An error unless we still hold the lock. Asked right before each commit point.
     async fn fence(&self, cx: &Context) -> Result<()>;
 
+    /// Replaces the mark by which the next run knows the database again; see [`Opened::marks`]. Only where that is not
+    /// `None`.
+    async fn mark(&self, cx: &Context, mark: u64) -> Result<()> {
+        let _ = (cx, mark);
+        Ok(())
+    }
+
     /// The units are delivered everywhere they must be: the debt goes.
     async fn settle(&self, cx: &Context, units: &[Unit]) -> Result<()>;
 
@@ -182,6 +190,23 @@ pub struct Opened {
     pub without_events: Option<String>,
     /// How far the server's clock is from ours, in seconds; positive when the server is ahead.
     pub clock_offset: Option<i64>,
+    /// The marks of ours that the database bears, usually one; `None` where it cannot be marked.
+    pub marks: Option<BTreeSet<u64>>,
+    /// Which server it is, where there is one that tells.
+    pub server: Option<Server>,
+}
+
+/// A mark has so many bits: what a session can keep in the application's own tables.
+pub const MARK_BITS: u32 = 40;
+
+/// A server of databases, as it was at one time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Server {
+    /// What tells it from others: its host, its port, where its data lie.
+    pub name: String,
+    /// When it was started, in seconds since 1970 by its own clock.
+    pub started: Option<i64>,
 }
 
 /// What happens to one flow's payload between source and sink.

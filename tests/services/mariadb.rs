@@ -140,6 +140,21 @@ impl MariaDb {
         );
     }
 
+    /// Ends it: in order, or as a power cut would.
+    pub(crate) fn end(&mut self, in_order: bool) {
+        if in_order {
+            leftovers::stop(self.process.id(), || matches!(self.process.try_wait(), Ok(Some(_)) | Err(_)));
+        } else {
+            self.process.kill().expect("it runs");
+        }
+        self.process.wait().expect("it ends");
+    }
+
+    /// Where its data lie.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
     /// The application's database with its tables, empty, and our account.
     fn make_application(&self, engine: Engine) {
         self.sql("", "CREATE DATABASE asterisell");

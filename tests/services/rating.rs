@@ -127,9 +127,11 @@ pub fn rate_again(server: &MariaDb, day: &str) {
     server.app(&transaction(&sql, &[day]));
 }
 
-/// How many days are owed.
+/// How many days are owed. The mark of the last run is no day.
 pub fn owed(server: &MariaDb) -> u64 {
-    server.app("SELECT COUNT(*) FROM ar_daily_status_change").trim().parse().unwrap()
+    let sql = "SELECT COUNT(*) FROM ar_daily_status_change WHERE ar_daily_status_job_id NOT IN
+               (SELECT id FROM ar_daily_status_job WHERE name LIKE 'cdrvault/%/mark')";
+    server.app(sql).trim().parse().unwrap()
 }
 
 /// What a server has of a day of calls as received, as a few numbers to be compared.

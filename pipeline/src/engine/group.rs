@@ -158,10 +158,10 @@ impl Shop {
     }
 
     /// What an earlier run sealed, if nothing was announced since (the claim would have removed it) and nobody
-    /// published in between. Only events can say that: without them the day is read again. So it is where a sweep found
-    /// a change that was not announced.
+    /// published in between. Only events can say that: without them the day is read again. So it is where they began in
+    /// this very run, and where a sweep found a change that was not announced.
     fn sealed_before(&self, flow: &OpenFlow, unit: &Unit, member: &Member, live: &[Before<'_>]) -> Option<Sealed> {
-        if !flow.events || self.replay.is_some() {
+        if !flow.events || flow.registered_now || self.replay.is_some() {
             return None;
         }
         let sealed = self.spool.find(unit)?;

@@ -6,6 +6,7 @@
 //! | `opened` | a pipeline whose databases and sinks are connected |
 //! | `plan`, `planning` | which units are exported, and why, as a value |
 //! | `sweep`, `state` | which days are looked at besides those announced |
+//! | `marks` | whether a database is as the last run left it |
 //! | `group` | one day of one database: claim, snapshot, read, deliver, settle |
 //! | `seal`, `spool` | a payload becomes a checked local object |
 //! | `deliver`, `catch_up`, `mirroring` | a sealed generation reaches the sinks |
@@ -19,6 +20,7 @@ pub mod catch_up;
 mod deliver;
 mod group;
 pub mod history;
+mod marks;
 mod mirroring;
 pub mod opened;
 pub mod options;

@@ -536,6 +536,8 @@ impl Opened {
                         // A transaction that was open at this moment announced nothing to us: look again later.
                         state.flow(&flow.name).full_until = Some(Timestamp::now() + std::time::Duration::from_hours(1));
                         state.flow(&flow.name).swept = None;
+                        // Every day is a debt now, which is to be read in any case.
+                        state.flow(&flow.name).again = false;
                     }
                     Err(error) => flow.source = Err(Arc::clone(error)),
                 }

@@ -127,8 +127,14 @@ async fn plan_flow(
         add_vanished(&mut candidates, &holdings, opened.spec(flow).source.since());
         swept.days = candidates.iter().filter(|c| has_sums(c)).filter_map(|c| c.partition.day()).collect();
     }
+    let again = swept.is_some() && own.is_some_and(|own| own.again);
     for candidate in &candidates {
         judge(cx, opened, flow, &holdings, candidate, &mut planned.plan).await?;
+        // Equal sums prove nothing here. What has no rows any more is kept, as after any other loss.
+        if again && has_rows(candidate) {
+            let unit = Unit::new(&flow.name, candidate.partition);
+            planned.plan.want(unit, "its database is not as the last run left it".to_owned(), None, None);
+        }
     }
     if let Some(swept) = swept {
         planned.sweeps.insert(flow.name.clone(), swept);
@@ -182,6 +188,10 @@ fn verdict(transforms: &[Arc<dyn Transform>], candidate: &Candidate, live: Optio
 
 fn has_sums(candidate: &Candidate) -> bool {
     candidate.evidence.iter().any(|evidence| matches!(evidence, Evidence::Tripwire { .. }))
+}
+
+fn has_rows(candidate: &Candidate) -> bool {
+    candidate.evidence.iter().any(|evidence| matches!(evidence, Evidence::Tripwire { now, .. } if now.rows > 0))
 }
 
 /// What is saved and not found in the database has no rows there.

@@ -19,7 +19,7 @@ use super::spool::Spool;
 use super::state::State;
 use super::survey::{Survey, survey};
 use super::verified::{self, Verified};
-use super::{catch_up, prune, report};
+use super::{catch_up, marks, prune, report};
 use crate::config::Pipeline;
 use crate::context::Context;
 use crate::durable::{self, How};
@@ -120,6 +120,7 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     let opening = Opened::open(cx, Arc::clone(&pipeline), flows, state, dry_run, !dry_run, options.adopt_vault);
     let mut opened = opening.await?;
     let mut state = loaded.unwrap_or_default();
+    report.warnings.extend(marks::recognise(&opened, &mut state)?);
     if !options.dry_run {
         state.pipeline = Some(cx.writer.pipeline.clone());
         for sink in &opened.sinks {
@@ -151,10 +152,15 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     }
 
     cx.progress.planned(&by_dataset(plan.tasks.iter().map(|task| &task.unit)));
-    let spool = Spool::open(opened.spool_root(&directory), pipeline.min_free.as_u64())?;
+    let mut spool = Spool::open(opened.spool_root(&directory), pipeline.min_free.as_u64())?;
+    spool.eras = eras(&pipeline, &state);
     let planned_units: BTreeSet<Unit> = plan.tasks.iter().map(|task| task.unit.clone()).collect();
     spool.tidy(|unit| planned_units.contains(unit))?;
     owe(&opened, &plan, &mut state, &directory)?;
+    // Before anything is claimed: what a run takes of an earlier or another database must not look like the last one's.
+    if !plan.tasks.is_empty() || marks::is_due(&opened, &state) {
+        mark(cx, &opened, &mut state, &directory).await;
+    }
 
     let groups = groups(&opened, &plan);
     let shop = Arc::new(Shop { cx: cx.clone(), opened, spool, replay: options.replay });
@@ -205,6 +211,10 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     remember(&mut state, &shop.opened, &report, &settled, sweeps, interrupted);
     if let Err(error) = state.save(&directory) {
         report.warnings.push(format!("{}; the next run sweeps in full", error.one_line()));
+    }
+    // After everything was read: what the database loses from here on, this mark goes with.
+    if !plan.tasks.is_empty() && !interrupted {
+        mark(cx, &shop.opened, &mut state, &directory).await;
     }
     if let Err(error) = verified::settle(cx, &shop.opened, &report, &directory).await {
         report.warnings.push(format!("what `verify` found stays noted: {}", error.one_line()));
@@ -328,6 +338,21 @@ fn owe(opened: &Opened, plan: &Plan, state: &mut State, directory: &Path) -> Res
     if changed { state.save(directory) } else { Ok(()) }
 }
 
+/// A mark that cannot be set costs no more than that the next run may not notice what became of the database.
+async fn mark(cx: &Context, opened: &Opened, state: &mut State, directory: &Path) {
+    if let Err(error) = marks::renew(cx, opened, state, directory).await {
+        tracing::info!("the database could not be marked for the next run to know it again: {}", error.one_line());
+    }
+}
+
+fn eras(pipeline: &Pipeline, state: &State) -> BTreeMap<String, u64> {
+    let era = |flow: &crate::config::FlowSpec| {
+        let database = flow.source.database()?;
+        Some((flow.name.clone(), state.databases.get(database.name())?.era))
+    };
+    pipeline.flows.iter().filter_map(era).collect()
+}
+
 /// Days that the database lost without a word: noted once, in every sink that holds them.
 async fn note_gone(shop: &Shop, plan: &Plan, report: &mut Report) {
     for unit in &plan.gone {
@@ -415,6 +440,9 @@ fn remember(
             if own.full_until.is_some_and(|until| until < swept.started) {
                 own.full_until = None;
             }
+            // A day that failed before it was claimed is owed nowhere.
+            let failed = |unit: &UnitReport| matches!(unit.result, UnitResult::Failed { .. });
+            own.again &= report.units.iter().any(|unit| unit.unit.dataset == flow.name && failed(unit));
         } else if flow.registered_now {
             own.swept = None;
         }

@@ -1,6 +1,7 @@
 //! Where payloads become local files before any sink sees them: one directory for each unit, which a `sealed.json`
 //! makes complete. It lies in the first local vault's file system, so that publishing there needs no copy.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -25,6 +26,9 @@ pub struct Spool {
     root: PathBuf,
     /// So much room is left free.
     pub min_free: u64,
+    /// The [`super::state::DatabaseState::era`] of each dataset: what was sealed in another one may hold what its
+    /// database has lost since.
+    pub eras: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,14 +36,16 @@ pub struct Spool {
 struct Seal {
     manifest: Manifest,
     /// File names by SHA-256.
-    bodies: std::collections::BTreeMap<String, String>,
+    bodies: BTreeMap<String, String>,
+    #[serde(default)]
+    era: u64,
 }
 
 impl Spool {
     /// The spool in this directory, which is made.
     pub fn open(root: PathBuf, min_free: u64) -> Result<Self> {
         durable::create_dirs(&root, &How::default())?;
-        Ok(Self { root, min_free })
+        Ok(Self { root, min_free, eras: BTreeMap::new() })
     }
 
     /// The directory of a unit, empty: what an earlier run left in it is removed.
@@ -60,7 +66,8 @@ impl Spool {
         let directory = self.path(&sealed.manifest.unit);
         let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
         let bodies = sealed.bodies.iter().filter_map(|(sha256, path)| Some((sha256.clone(), name(path)?))).collect();
-        let seal = serde_json::to_vec(&Seal { manifest: sealed.manifest.clone(), bodies })
+        let era = self.era(&sealed.manifest.unit);
+        let seal = serde_json::to_vec(&Seal { manifest: sealed.manifest.clone(), bodies, era })
             .map_err(|error| Error::new(Kind::Failed, "cannot write a seal as JSON").with_source(error))?;
         durable::replace(&directory.join(SEAL), &How::default(), |file| file.write_all(&seal))
     }
@@ -70,10 +77,10 @@ impl Spool {
         let directory = self.path(unit);
         let text = durable::read(&directory.join(SEAL)).ok()??;
         let seal: Seal = serde_json::from_slice(&text).ok()?;
-        if seal.manifest.unit != *unit {
+        if seal.manifest.unit != *unit || seal.era != self.era(unit) {
             return None;
         }
-        let mut bodies = std::collections::BTreeMap::new();
+        let mut bodies = BTreeMap::new();
         for (sha256, name) in seal.bodies {
             let path = directory.join(Path::new(&name).file_name()?);
             let whole = super::seal::hash_file(&path, u64::MAX).ok()?.whole;
@@ -130,6 +137,10 @@ impl Spool {
     /// Where it is.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    fn era(&self, unit: &Unit) -> u64 {
+        self.eras.get(&unit.dataset).copied().unwrap_or_default()
     }
 
     fn path(&self, unit: &Unit) -> PathBuf {

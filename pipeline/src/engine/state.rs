@@ -13,6 +13,7 @@ use super::verified::VerifiedSink;
 use crate::durable;
 use crate::error::{Error, Kind, Result};
 use crate::partition::Partition;
+use crate::stage::Server;
 
 const FILE: &str = "state.json";
 
@@ -31,6 +32,8 @@ pub struct State {
     pub verified: BTreeMap<String, VerifiedSink>,
     /// By flow.
     pub flows: BTreeMap<String, FlowState>,
+    /// By database: how the last run left it.
+    pub databases: BTreeMap<String, DatabaseState>,
 }
 
 /// What is remembered of a flow.
@@ -45,6 +48,20 @@ pub struct FlowState {
     pub checked: BTreeMap<Date, Date>,
     /// Claimed, and not delivered everywhere: the debt of flows without event tables.
     pub owed: BTreeSet<Partition>,
+    /// The database is not as the last run left it: every day is to be read again, whatever its sums say.
+    pub again: bool,
+}
+
+/// How the last run left a database.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct DatabaseState {
+    /// Its mark; two while it is not known whether the second was written.
+    pub marks: BTreeSet<u64>,
+    /// The server.
+    pub server: Option<Server>,
+    /// Another number since each time that the database was not as it was left: what was sealed before is not used.
+    pub era: u64,
 }
 
 impl State {

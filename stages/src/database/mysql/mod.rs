@@ -14,6 +14,7 @@ mod queue;
 mod restorable;
 mod restore;
 pub(crate) mod rights;
+mod server;
 mod session;
 mod snapshot;
 pub(crate) mod staging;

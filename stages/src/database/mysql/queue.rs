@@ -6,11 +6,14 @@ use cdrvault_pipeline::context::Writer;
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::stage::OnAnnounced;
+use jiff::civil::Date;
 
 use super::connect::{literal, text};
 use super::decode::{parts_in_text, valid_date};
 use super::holder::Holder;
-use crate::database::jobs::{JOBS, JobIds, JobNames, QUEUE, delete_names, select_names};
+use crate::database::jobs::{
+    JOBS, JobIds, JobNames, QUEUE, days_of_mark, delete_names, mark_name, marks_in, select_names,
+};
 use crate::database::tables::Queued;
 
 /// The stand-in, in the queue's `day` column, for all rows without a real date.
@@ -150,6 +153,60 @@ pub(super) async fn claim(
     };
     let done = work.await;
     end(k, done).await
+}
+
+/// The marks that the database bears, and all days that stand in the queue of that job.
+pub(super) async fn marks(k: &mut Holder, writer: &Writer) -> Result<(BTreeSet<u64>, Vec<String>)> {
+    let rows = k
+        .query(&format!(
+            "SELECT day FROM {QUEUE} WHERE ar_daily_status_job_id IN (SELECT id FROM {JOBS} WHERE name = {})",
+            literal(&mark_name(writer))
+        ))
+        .await?;
+    let queued: Vec<String> = rows.iter().filter_map(|row| text(row, 0)).collect();
+    let days: Vec<Date> = queued.iter().filter_map(|day| parts_in_text(day).and_then(valid_date)).collect();
+    Ok((marks_in(&days), queued))
+}
+
+/// See [`cdrvault_pipeline::stage::Session::mark`].
+pub(super) async fn mark(k: &mut Holder, writer: &Writer, mark: u64) -> Result<()> {
+    let name = literal(&mark_name(writer));
+    k.execute(&format!(
+        "INSERT INTO {JOBS} (name) SELECT {name} FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM {JOBS} WHERE name = {name})"
+    ))
+    .await?;
+    let job = k.query_integer(&format!("SELECT id FROM {JOBS} WHERE name = {name}")).await?;
+    let job = job.ok_or_else(|| Error::failed(format!("the row of our mark in {JOBS} did not appear")))?;
+    let (marks, queued) = marks(k, writer).await?;
+    let text = |mark: &u64| days_of_mark(*mark).map(|day| day.to_string());
+    let new = text(&mark);
+    let old: BTreeSet<String> = marks.iter().flat_map(text).filter(|day| !new.contains(day)).collect();
+    let announced: Vec<&String> = queued.iter().filter(|day| !old.contains(*day) && !new.contains(day)).collect();
+    k.execute("START TRANSACTION").await?;
+    let work = async {
+        for day in &new {
+            let sql = format!("INSERT IGNORE INTO {QUEUE} (day, ar_daily_status_job_id) VALUES ('{day}', {job})");
+            k.execute(&sql).await?;
+        }
+        for day in &old {
+            k.execute(&delete_queued(day, job)).await?;
+        }
+        Ok(())
+    };
+    let done = work.await;
+    end(k, done).await?;
+    // One at a time: the application, which may hold one of these rows, must never wait for another one.
+    for day in announced {
+        match k.execute(&delete_queued(day, job)).await {
+            Err(error) if error.kind() == Kind::Busy => break,
+            done => drop(done?),
+        }
+    }
+    Ok(())
+}
+
+fn delete_queued(day: &str, job: i64) -> String {
+    format!("DELETE FROM {QUEUE} WHERE day = {} AND ar_daily_status_job_id = {job}", literal(day))
 }
 
 /// Deletes the units' debts.

@@ -21,7 +21,7 @@ use super::connect::{ANSWER, Target, hang_up, literal, query_integer, within};
 use super::holder::{Holder, lost_lock};
 use super::snapshot::MySqlSnapshot;
 use super::wire::Connection;
-use super::{queue, walk};
+use super::{queue, server, walk};
 use crate::database::jobs::JobIds;
 use crate::database::tables::{Found, Queued, Table, Tables};
 
@@ -164,7 +164,11 @@ impl Session for MySqlSession {
         if !flows.is_empty() {
             opened.without_events = queue::obstacle(&mut locked.k).await?;
         }
+        opened.server = server::of(&mut locked.k).await?;
         if opened.without_events.is_none() {
+            if !flows.is_empty() {
+                opened.marks = Some(queue::marks(&mut locked.k, &cx.writer).await?.0);
+            }
             for flow in flows {
                 if let Some(jobs) = queue::find_jobs(&mut locked.k, &cx.writer, flow).await? {
                     locked.jobs.insert(flow.clone(), jobs);
@@ -238,6 +242,12 @@ impl Session for MySqlSession {
         self.on_k(cx, async |locked| queue::settle(&mut locked.k, &locked.jobs, units, &locked.odd).await)
             .await
             .at("settling")
+    }
+
+    async fn mark(&self, cx: &Context, mark: u64) -> Result<()> {
+        self.on_k(cx, async |locked| queue::mark(&mut locked.k, &cx.writer, mark).await)
+            .await
+            .at("marking the database")
     }
 
     async fn job_names(&self, cx: &Context) -> Result<Vec<String>> {

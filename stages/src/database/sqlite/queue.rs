@@ -6,11 +6,14 @@ use cdrvault_pipeline::context::Writer;
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::stage::OnAnnounced;
+use jiff::civil::Date;
 use sqlx::SqliteConnection;
 
 use super::connect::{execute, integer, literal, query, text};
 use super::decode::date;
-use crate::database::jobs::{JOBS, JobIds, JobNames, QUEUE, delete_names, select_names};
+use crate::database::jobs::{
+    JOBS, JobIds, JobNames, QUEUE, days_of_mark, delete_names, mark_name, marks_in, select_names,
+};
 use crate::database::tables::Queued;
 
 /// The stand-in, in the queue's `day` column, for all rows without a real date.
@@ -130,6 +133,36 @@ pub(super) async fn claim(
             if delete(connection, unit.partition, jobs.inbox, odd).await? > 0 {
                 on_announced(unit)?;
             }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The marks that the database bears.
+pub(super) async fn marks(connection: &mut SqliteConnection, writer: &Writer) -> Result<BTreeSet<u64>> {
+    let sql = format!(
+        "SELECT day FROM {QUEUE} WHERE ar_daily_status_job_id IN (SELECT id FROM {JOBS} WHERE name = {})",
+        literal(&mark_name(writer))
+    );
+    let rows = query(connection, &sql).await?;
+    let days: Vec<Date> = rows.iter().filter_map(|row| date(text(row, 0)?.as_bytes())).collect();
+    Ok(marks_in(&days))
+}
+
+/// See [`cdrvault_pipeline::stage::Session::mark`]. What the application announced to this job goes with the old mark.
+pub(super) async fn mark(connection: &mut SqliteConnection, writer: &Writer, mark: u64) -> Result<()> {
+    let name = literal(&mark_name(writer));
+    let job = format!("(SELECT id FROM {JOBS} WHERE name = {name})");
+    let [high, low] = days_of_mark(mark);
+    let statements = [
+        format!("INSERT INTO {JOBS} (name) SELECT {name} WHERE NOT EXISTS (SELECT 1 FROM {JOBS} WHERE name = {name})"),
+        format!("DELETE FROM {QUEUE} WHERE ar_daily_status_job_id = {job}"),
+        format!("INSERT INTO {QUEUE} (day, ar_daily_status_job_id) VALUES ('{high}', {job}), ('{low}', {job})"),
+    ];
+    transaction(connection, async |connection| {
+        for statement in statements {
+            execute(connection, &statement).await?;
         }
         Ok(())
     })

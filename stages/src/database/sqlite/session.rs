@@ -63,6 +63,10 @@ impl SqliteSession {
         if self.on_open(async |open| Ok(units.iter().all(|unit| !open.jobs.contains_key(&unit.dataset)))).await? {
             return Ok(());
         }
+        self.in_turn(cx, work).await
+    }
+
+    async fn in_turn(&self, cx: &Context, work: impl AsyncFnOnce(&mut Open) -> Result<()>) -> Result<()> {
         let mut turn = None;
         if self.takes_turns.load(Ordering::Relaxed) {
             turn = Some(cx.unless_cancelled(async { Ok(self.turns.write().await) }).await?);
@@ -104,6 +108,9 @@ impl Session for SqliteSession {
             opened.without_events = queue::obstacle(&mut connection, may_write).await?;
         }
         if opened.without_events.is_none() {
+            if !flows.is_empty() {
+                opened.marks = Some(queue::marks(&mut connection, &cx.writer).await?);
+            }
             for flow in flows {
                 if let Some(ids) = queue::find_jobs(&mut connection, &cx.writer, flow).await? {
                     jobs.insert(flow.clone(), ids);
@@ -150,6 +157,11 @@ impl Session for SqliteSession {
     async fn settle(&self, cx: &Context, units: &[Unit]) -> Result<()> {
         let settling = async |open: &mut Open| queue::settle(&mut open.connection, &open.jobs, units, &open.odd).await;
         self.on_queue(cx, units, settling).await.at("settling")
+    }
+
+    async fn mark(&self, cx: &Context, mark: u64) -> Result<()> {
+        let marking = async |open: &mut Open| queue::mark(&mut open.connection, &cx.writer, mark).await;
+        self.in_turn(cx, marking).await.at("marking the database")
     }
 
     async fn job_names(&self, _cx: &Context) -> Result<Vec<String>> {
