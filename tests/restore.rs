@@ -321,6 +321,233 @@ fn files_come_back_as_they_were_and_never_elsewhere() {
     std::fs::set_permissions(site.path("back/tree/a"), std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
+/// A pipeline that saves the directory `tree` alone.
+fn site_of_a_tree() -> Site {
+    let site = Site::new("sqlite:none.sqlite");
+    std::fs::create_dir(site.path("tree")).unwrap();
+    site.pipeline(
+        "name = \"test\"\nstate = \"state\"\nmin-free = \"1MiB\"\n[sink.vault.local]\npath = \"vault\"\n[flow.tree]\nsource.files = { path = \"tree\" }\n\
+         transforms = [\"incremental\", \"compress\"]\nsinks = [\"vault\"]\n",
+    );
+    site
+}
+
+fn into(directory: &Path) -> Vec<String> {
+    vec!["--into".to_owned(), format!("dir:{}", directory.display())]
+}
+
+/// Makes `depth` directories of 60 bytes, one in the other, with a file `file` in each, and gives the last of them.
+fn dig(top: &Path, depth: usize) -> rustix::fd::OwnedFd {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let name = "d".repeat(60);
+    let mut at = openat(CWD, top, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    for level in 0..depth {
+        let file = openat(&at, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR | Mode::WUSR).unwrap();
+        rustix::io::write(&file, level.to_string().as_bytes()).unwrap();
+        mkdirat(&at, name.as_str(), Mode::RWXU).unwrap();
+        at = openat(&at, name.as_str(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    at
+}
+
+#[test]
+fn a_tree_whose_paths_are_longer_than_the_system_takes_comes_back_and_goes_on_after_a_kill() {
+    use rustix::fs::{CWD, Mode, OFlags, mknodat, openat, symlinkat};
+    const DEPTH: usize = 200;
+    let site = site_of_a_tree();
+    let bottom = dig(&site.path("tree"), DEPTH);
+    symlinkat("/etc/passwd", &bottom, "link").unwrap();
+    mknodat(&bottom, "pipe", rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let flow =
+        "[flow.tree2]\nsource.files = { path = \"tree2\" }\ntransforms = [\"incremental\"]\nsinks = [\"vault\"]\n";
+    site.pipeline(&(std::fs::read_to_string(site.path("pipeline.toml")).unwrap() + flow));
+    std::fs::create_dir(site.path("tree2")).unwrap();
+    std::fs::write(site.path("tree2/last"), "x").unwrap();
+    site.ok("run", &[]);
+    site.ok("verify", &[]);
+    let back = site.path("back");
+    // Killed when the tree is there: it is compared, and not made anew.
+    let target = into(&back);
+    let words: Vec<&str> = target.iter().map(String::as_str).chain(FROM_VAULT).collect();
+    let killed = site.command("restore", &words).env("CDRVAULT_FAILPOINT", "before-restore:2=abort").output().unwrap();
+    assert!(!killed.status.success());
+    let said = restored(&site, &target, &FROM_VAULT);
+    assert!(said.contains("1 were there already"), "{said}");
+    let same = |root: &Path| {
+        let mut at = openat(CWD, root, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        for level in 0..DEPTH {
+            let file = openat(&at, "file", OFlags::RDONLY, Mode::empty()).unwrap();
+            let mut text = vec![0; 8];
+            let count = rustix::io::read(&file, text.as_mut_slice()).unwrap();
+            assert_eq!(String::from_utf8_lossy(&text[..count]), level.to_string());
+            at = openat(&at, "d".repeat(60).as_str(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        let link = rustix::fs::readlinkat(&at, "link", Vec::new()).unwrap();
+        assert_eq!(link.as_bytes(), b"/etc/passwd");
+        assert!(rustix::fs::statat(&at, "pipe", rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_err());
+    };
+    same(&back.join("tree"));
+}
+
+/// What `getfattr` and `getfacl` say of everything below a directory.
+fn attributes(root: &Path) -> String {
+    let run = |program: &str, args: &[&str]| {
+        let done = std::process::Command::new(program).args(args).arg(".").current_dir(root).output().unwrap();
+        assert!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    run("getfattr", &["-R", "-h", "-d", "-m", "^(user|trusted|security.capability)", "-e", "hex"])
+        + &run("getfacl", &["-R", "-P", "-n", "-s", "--omit-header"])
+}
+
+/// Runs a program that must go well.
+fn sh(directory: &Path, script: &str) {
+    let done = std::process::Command::new("sh").args(["-ec", script]).current_dir(directory).output().unwrap();
+    assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn attributes_access_lists_names_and_holes_of_files_come_back() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: trusted attributes and capabilities need root");
+        return;
+    }
+    let site = site_of_a_tree();
+    let tree = site.path("tree");
+    sh(
+        &tree,
+        "mkdir dir; printf secret > dir/shared; chmod 640 dir/shared; chown 12:34 dir/shared; setfacl -m u:33:rwx,g:44:r dir/shared
+         setfacl -m d:u:33:rx,d:g:44:rwx dir; setfattr -n user.of-dir -v there dir
+         printf x > tool; chown 5:6 tool; chmod 4755 tool; setcap cap_net_raw+ep tool
+         setfattr -n user.bytes -v 0x00ff0a tool; setfattr -n trusted.mark -v root tool; setfattr -n user.empty tool
+         ln -s nowhere link; setfattr -h -n trusted.of-link -v l link
+         printf one > first; ln first second; ln first dir/third; printf one > other
+         truncate -s 64M sparse; printf middle | dd of=sparse bs=1 seek=20000001 conv=notrunc 2> /dev/null
+         dd if=/dev/zero of=zeros bs=1M count=2 2> /dev/null; truncate -s 1M hollow",
+    );
+    site.ok("run", &[]);
+    site.ok("verify", &[]);
+    restored(&site, &into(&site.path("back")), &FROM_VAULT);
+    let back = site.path("back/tree");
+    // The top of a tree is not part of it.
+    sh(&tree, "chmod 700 .");
+    assert_eq!(attributes(&back), attributes(&tree));
+    let found = |name: &str| back.join(name).metadata().unwrap();
+    assert_eq!((found("first").ino(), found("first").ino()), (found("second").ino(), found("dir/third").ino()));
+    assert_eq!((found("first").nlink(), found("other").nlink()), (3, 1));
+    assert_eq!((found("tool").mode() & 0o7777, found("tool").uid()), (0o4755, 5));
+    assert!(std::fs::read(back.join("sparse")).unwrap() == std::fs::read(tree.join("sparse")).unwrap());
+    assert!(found("sparse").blocks() * 512 < 1 << 20, "{} blocks", found("sparse").blocks());
+    assert_eq!((found("hollow").len(), found("hollow").blocks()), (1 << 20, 0));
+    assert!(found("zeros").blocks() * 512 >= 2 << 20, "what was allocated stays so");
+
+    // Nothing changed: no new generation. A change of one list alone is one.
+    let generations = || std::fs::read_dir(site.vault().join(".cdrvault/manifests/tree/snapshot")).unwrap().count();
+    site.ok("run", &[]);
+    assert_eq!(generations(), 1);
+    sh(&tree, "setfacl -m u:34:r dir/shared");
+    site.ok("run", &[]);
+    assert_eq!(generations(), 2);
+    sh(&tree, "setfattr -n user.new -v 1 dir");
+    site.ok("run", &[]);
+    assert_eq!(generations(), 3);
+    site.ok("verify", &[]);
+    python::reader("check_vault.py", &[site.vault().to_str().unwrap()]);
+}
+
+#[test]
+fn a_list_that_the_target_hands_down_opens_nothing_of_what_is_restored() {
+    let site = site_of_a_tree();
+    sh(&site.path("tree"), "mkdir d; printf x > d/secret; chmod 640 d/secret");
+    site.ok("run", &[]);
+    std::fs::create_dir(site.path("back")).unwrap();
+    sh(&site.path("back"), "setfacl -m d:u:33:rwx,u:33:rwx .");
+    restored(&site, &into(&site.path("back")), &FROM_VAULT);
+    let listed = attributes(&site.path("back/tree"));
+    assert!(!listed.contains("user:33"), "{listed}");
+}
+
+#[test]
+fn what_a_file_system_cannot_keep_is_named_and_the_rest_is_restored() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: mounting a file system needs root");
+        return;
+    }
+    let site = site_of_a_tree();
+    sh(
+        &site.path("tree"),
+        "printf x > listed; chmod 600 listed; setfacl -m u:33:rwx,m:rwx listed; printf y > marked; setfattr -n user.x -v 1 marked; printf z > plain",
+    );
+    site.ok("run", &[]);
+    let bare = site.path("bare");
+    std::fs::create_dir(&bare).unwrap();
+    // It knows neither attributes nor lists.
+    sh(site.home.path(), "mount -t ramfs ramfs bare");
+    let done = restore(&site, &into(&bare), &FROM_VAULT);
+    let mode = std::fs::metadata(bare.join("tree/listed")).map(|found| found.permissions().mode() & 0o7777);
+    let there = ["listed", "marked", "plain"].map(|name| std::fs::read_to_string(bare.join("tree").join(name)).ok());
+    sh(site.home.path(), "umount bare");
+    assert_eq!(done.status, 3, "{}\n{}", done.out, done.err);
+    for text in ["system.posix_acl_access", "bare/tree/listed", "user.x", "bare/tree/marked"] {
+        assert!(done.err.contains(text), "`{text}` is not in {}", done.err);
+    }
+    assert!(!done.err.contains("plain"), "{}", done.err);
+    assert_eq!(there, ["x", "y", "z"].map(|text| Some(text.to_owned())));
+    // The list gave the group nothing; its mask would have been read as the group's rights.
+    assert_eq!(mode.unwrap(), 0o600);
+}
+
+#[test]
+fn an_entry_that_cannot_be_made_as_it_was_is_named_and_the_others_come_back() {
+    use std::os::unix::fs::MetadataExt as _;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: giving files away needs root");
+        return;
+    }
+    let site = site_of_a_tree();
+    sh(
+        &site.path("tree"),
+        "printf a > a; mkdir d; printf b > d/b; printf c > d/foreign; chown 12:34 d/foreign; chmod 6755 d/foreign; printf e > e",
+    );
+    site.ok("run", &[]);
+    // Here only the owner 0 is known.
+    let command = site.command("restore", &["--from-sink", "vault", &into(&site.path("back")).join("=")]);
+    let mut inside = std::process::Command::new("unshare");
+    inside.args(["--user", "--map-root-user"]).arg(command.get_program()).args(command.get_args()).current_dir("/");
+    let done = said(inside.output().unwrap());
+    assert_eq!(done.status, 3, "{}\n{}", done.out, done.err);
+    assert!(done.err.contains("cannot set the owner of") && done.err.contains("back/tree/d/foreign"), "{}", done.err);
+    let there = ["a", "d/b", "e"].map(|name| std::fs::read_to_string(site.path("back/tree").join(name)).ok());
+    assert_eq!(there, ["a", "b", "e"].map(|text| Some(text.to_owned())));
+    // Run again where all owners are known, it is made anew.
+    restored(&site, &into(&site.path("back")), &FROM_VAULT);
+    let found = site.path("back/tree/d/foreign").metadata().unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o7777), (12, 0o6755));
+    assert!(!site.path("back/.cdrvault-unfinished").exists());
+}
+
+#[test]
+fn flags_that_are_not_kept_are_named() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: chattr needs root");
+        return;
+    }
+    let site = site_of_a_tree();
+    sh(
+        &site.path("tree"),
+        "printf x > fixed; printf y > fixed2; printf z > log; chattr +i fixed fixed2; chattr +a log",
+    );
+    let done = site.run("run", &["-v"]);
+    sh(&site.path("tree"), "chattr -i fixed fixed2; chattr -a log");
+    assert_eq!(done.status, 0, "{}\n{}", done.out, done.err);
+    for text in ["the flag `immutable` of", "tree/fixed, and of 1 more is not saved", "the flag `append only` of"] {
+        assert!(done.err.contains(text), "`{text}` is not in {}", done.err);
+    }
+    restored(&site, &into(&site.path("back")), &FROM_VAULT);
+}
+
 /// A receipt whose checksum is right again, as a forger would have it.
 fn sealed_again(receipt: &str) -> String {
     use sha2::{Digest as _, Sha256};

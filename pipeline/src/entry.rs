@@ -85,6 +85,15 @@ pub struct Entry {
     /// SHA-256 of the body before any transform, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// Extended attributes, sorted by name; access control lists are among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub xattrs: Vec<Attribute>,
+    /// The file has holes: parts that were never written, read as zeros and take no room.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sparse: bool,
+    /// The path of an earlier entry that is another name of the same file (a hard link).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linked_to: Option<RawPath>,
     /// The body as the vault stores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<StoredBody>,
@@ -105,6 +114,9 @@ impl Entry {
             mtime: (0, 0),
             size: 0,
             sha256: None,
+            xattrs: Vec::new(),
+            sparse: false,
+            linked_to: None,
             stored: None,
             seen: None,
         }
@@ -116,6 +128,26 @@ impl Entry {
         other.seen.clone_from(&self.seen);
         *self == other
     }
+}
+
+/// An extended attribute, see xattr(7).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Attribute {
+    /// With its namespace, such as `user.comment`.
+    pub name: RawPath,
+    /// Its bytes, in base64.
+    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    pub value: Vec<u8>,
+}
+
+fn to_base64<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(bytes))
+}
+
+fn from_base64<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+    STANDARD.decode(text.as_bytes()).map_err(serde::de::Error::custom)
 }
 
 /// The stored form of a body: a content-addressed object.
@@ -152,5 +184,24 @@ mod tests {
             let json = serde_json::to_string(&path).unwrap();
             assert_eq!(serde_json::from_str::<RawPath>(&json).unwrap(), path, "{json}");
         }
+    }
+
+    #[test]
+    fn an_entry_without_attributes_has_the_form_that_it_always_had() {
+        let entry = Entry { sha256: Some("ab".into()), ..Entry::object("a") };
+        let old = r#"{"path":"a","kind":"file","mode":384,"uid":0,"gid":0,"mtime":[0,0],"size":0,"sha256":"ab"}"#;
+        assert_eq!(serde_json::to_string(&entry).unwrap(), old);
+        assert_eq!(serde_json::from_str::<Entry>(old).unwrap(), entry);
+
+        let more = Entry {
+            xattrs: vec![Attribute { name: "user.x".into(), value: vec![0, 0xff] }],
+            sparse: true,
+            linked_to: Some(RawPath(vec![0xff])),
+            ..entry
+        };
+        let json = serde_json::to_string(&more).unwrap();
+        let added = r#","xattrs":[{"name":"user.x","value":"AP8="}],"sparse":true,"linked-to":{"base64":"/w=="}}"#;
+        assert_eq!(json, old.trim_end_matches('}').to_owned() + added);
+        assert_eq!(serde_json::from_str::<Entry>(&json).unwrap(), more);
     }
 }

@@ -6,14 +6,15 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::{Holding, Manifest};
 use crate::payload::Payload;
 
 /// A place that saved content is restored to.
 ///
 /// The order of calls: `check` with everything that will come, before a byte was fetched; `restore` for each unit;
-/// `finish`. A unit is restored whole or not at all, and restoring it twice is restoring it once.
+/// `finish`. A unit is restored whole or not at all, and restoring it twice is restoring it once. Only of a tree the
+/// entries that can be restored are, and the others are told by `lacking`.
 #[async_trait]
 pub trait Target: Send + Sync {
     /// Where it is, for people, without secrets.
@@ -34,6 +35,12 @@ pub trait Target: Send + Sync {
     async fn finish(&self, cx: &Context, restored: &[Manifest], complete: bool) -> Result<Vec<String>> {
         let _ = (cx, restored, complete);
         Ok(Vec::new())
+    }
+
+    /// What of the units that were restored is not as it was saved: the dataset, and the entry and why. Asked once, after
+    /// [`Target::finish`].
+    fn lacking(&self) -> Vec<(String, Error)> {
+        Vec::new()
     }
 
     /// How many units it takes at the same time. A dump is always alone.

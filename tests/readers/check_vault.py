@@ -83,7 +83,7 @@ def of_rows(table, without):
 
 
 def of_entries(entries):
-    keys = ["path", "kind", "target", "mode", "uid", "gid", "mtime", "size", "sha256"]
+    keys = ["path", "kind", "target", "mode", "uid", "gid", "mtime", "size", "sha256", "xattrs", "sparse", "linked-to"]
     total = 0
     for entry in entries:
         text = json.dumps({k: entry[k] for k in keys if k in entry}, ensure_ascii=False, separators=(",", ":"))

@@ -155,6 +155,7 @@ pub async fn execute(
         Ok(remarks) => report.remarks = remarks,
         Err(error) => report.failed.push(Failure::of(target.describe(), &error)),
     }
+    report.failed.extend(target.lacking().iter().map(|(dataset, error)| Failure::of(dataset, error)));
     if !report.failed.is_empty() || !report.not_tried.is_empty() {
         // An error of `finish` counts as well.
         if !target.keeps_parts() {

@@ -53,6 +53,7 @@ impl<'a> Known<'a> {
         (same && settled && stored).then(|| Entry {
             sha256: before.sha256.clone(),
             stored: before.stored.clone(),
+            sparse: before.sparse,
             ..now.clone()
         })
     }

@@ -1,15 +1,17 @@
 //! `files`: a directory tree as it stands.
 //!
-//! Saved are regular files, symbolic links (as links, never followed) and directories, each with owner, permission bits
-//! and modification time. A file of several names (hard links) is saved under each of them and stored once, because
-//! bodies are stored by their hash; a sparse file is read as what it reads as. Extended attributes and access control
-//! lists are not saved. What cannot be saved never stops the rest: see [`cdrvault_pipeline::notice`].
+//! Saved are regular files, symbolic links (as links, never followed) and directories, each with owner, permission bits,
+//! modification time, extended attributes and access control lists. A file of several names (hard links) is saved under
+//! each of them, with a word that they are one, and stored once, because bodies are stored by their hash; a sparse file
+//! is read as what it reads as, with a word that it has holes. What cannot be saved never stops the rest: see
+//! [`cdrvault_pipeline::notice`].
 
 mod known;
 mod reader;
-mod selection;
-mod stat;
-mod walk;
+pub(crate) mod selection;
+pub(crate) mod stat;
+pub(crate) mod walk;
+pub(crate) mod xattrs;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,9 +33,11 @@ use selection::{Pattern, Selection};
 pub(crate) fn plugin() -> Plugin<dyn BuildSource> {
     Plugin {
         kind: "files",
-        about: "a directory tree: files, links and directories with owner, mode and time",
+        about: "a directory tree: files, links and directories with owner, mode, time and attributes",
         details: "Each run looks at every name and reads only files whose size, times or inode changed. Links are never \
-                  followed. Sockets, pipes and devices are left out with a note. A file that keeps changing while it is \
+                  followed. Extended attributes (`user.*`, `trusted.*`, `security.capability`) and POSIX access control \
+                  lists are saved; hard links and holes come back as such. Flags of chattr and labels of SELinux are not \
+                  saved; the run says which files are immutable or append-only. Sockets, pipes and devices are left out with a note. A file that keeps changing while it is \
                   read is saved as it was last read, with a warning; one that cannot be read makes the run partial, and \
                   everything else is saved. The pipeline's own vaults and its state directory are left out.\n\n\
                   Patterns are those of `.gitignore`: without a `/` at its beginning or inside, a pattern matches a name at \

@@ -9,6 +9,8 @@
 //! look whether it held still, would cost a second copy of every new file, and room for the largest; sending it again
 //! costs something only for files that do change, and no memory.
 
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry as Slot, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +23,8 @@ use cdrvault_pipeline::notice::Notices;
 use cdrvault_pipeline::payload::{Body, Object, ObjectStream};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, openat, readlinkat};
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, openat, readlinkat, seek};
 use rustix::io::{Errno, pread};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,7 @@ use super::known::Known;
 use super::selection::Selection;
 use super::stat::Stat;
 use super::walk::{Found, Walk, open_root};
+use super::xattrs::{self, Attributes};
 use crate::blocking::{self, CHUNK, Inputs, Outputs};
 
 /// How often a file that changed is read again, or a name that changed is looked at again.
@@ -62,7 +65,13 @@ pub(super) fn objects(job: Job) -> ObjectStream {
 fn read(job: &Job, outputs: &Outputs<Object>) -> Result<()> {
     let root = open_root(&job.path)?;
     let known = job.previous.as_deref().map(Known::new).unwrap_or_default();
-    let mut reader = Reader { job, outputs, known, sent: false };
+    let with_attributes = xattrs::can_be_read(root.as_fd());
+    if !with_attributes {
+        job.notices
+            .problem("/proc is not mounted: extended attributes, access control lists and capabilities are not saved");
+    }
+    let (first_names, not_kept) = (HashMap::new(), BTreeMap::new());
+    let mut reader = Reader { job, outputs, known, with_attributes, first_names, not_kept, sent: false };
     let mut walk = Walk::new(root, &job.path, &job.selection, job.one_file_system, &job.notices)?;
     walk.leave_out(&job.leave_out);
     while let Some(found) = walk.next()? {
@@ -73,6 +82,7 @@ fn read(job: &Job, outputs: &Outputs<Object>) -> Result<()> {
         let message = format!("`{}` of `{}` matches nothing in {}", idle.pattern, idle.option, job.path.display());
         if idle.odd { job.notices.warning(message) } else { job.notices.note(message) }
     }
+    reader.say_what_is_not_kept();
     if !reader.sent && !reader.known.is_empty() {
         job.notices.warning(format!(
             "{} is empty, and {} entries of it were saved before: is something not mounted?",
@@ -87,6 +97,11 @@ struct Reader<'a> {
     job: &'a Job,
     outputs: &'a Outputs<Object>,
     known: Known<'a>,
+    with_attributes: bool,
+    /// Of files that have more than one: the first that was saved, by device and inode.
+    first_names: HashMap<((u32, u32), u64), RawPath>,
+    /// What of the entries is not saved: where first, and how often.
+    not_kept: BTreeMap<String, (String, u64)>,
     sent: bool,
 }
 
@@ -109,7 +124,16 @@ impl Reader<'_> {
             match stat.file_type {
                 FileType::RegularFile => {
                     let entry = stat.entry(found.path.clone(), EntryKind::File);
-                    if let Some(entry) = self.known.unchanged(&entry) {
+                    if let Some(entry) = self.known.unchanged(&entry)
+                        && let Some(attributes) = self.attributes(walk, &found, &stat)?
+                    {
+                        let mut entry = self.complete(walk, entry, &stat, attributes);
+                        // An older version did not look. Where all of it is allocated, there is nothing to see.
+                        if !entry.sparse && stat.allocated < stat.size {
+                            let opened = open(directory, found.name()).ok().flatten();
+                            entry.sparse = opened.is_some_and(|(file, stat)| has_holes(&file, stat.size));
+                        }
+                        self.remember_name(&stat, &entry.path);
                         return self.send(entry, Body::Unchanged);
                     }
                     match open(directory, found.name()) {
@@ -120,14 +144,22 @@ impl Reader<'_> {
                 }
                 FileType::Symlink => match readlinkat(directory, found.name(), Vec::new()) {
                     Ok(target) => {
-                        let target = RawPath(target.into_bytes());
-                        return self.send(stat.entry(found.path, EntryKind::Symlink { target }), Body::None);
+                        if let Some(attributes) = self.attributes(walk, &found, &stat)? {
+                            let target = RawPath(target.into_bytes());
+                            let entry = stat.entry(found.path, EntryKind::Symlink { target });
+                            let entry = self.complete(walk, entry, &stat, attributes);
+                            return self.send(entry, Body::None);
+                        }
                     }
                     Err(Errno::INVAL) => {}
                     Err(errno) => return walk.cannot("read the link", &found.path.0, errno),
                 },
                 FileType::Directory if found.stat.file_type == FileType::Directory => {
-                    return self.send(stat.entry(found.path, EntryKind::Directory), Body::None);
+                    if let Some(attributes) = self.attributes(walk, &found, &stat)? {
+                        let entry = stat.entry(found.path, EntryKind::Directory);
+                        let entry = self.complete(walk, entry, &stat, attributes);
+                        return self.send(entry, Body::None);
+                    }
                 }
                 // The walk did not see a directory there, so nothing of it would follow.
                 FileType::Directory => break,
@@ -151,7 +183,15 @@ impl Reader<'_> {
     fn file(&mut self, walk: &Walk<'_>, file: &OwnedFd, mut before: Stat, path: &RawPath) -> Result<()> {
         for attempt in 0..=AGAIN {
             let (to, body) = mpsc::channel(IN_FLIGHT);
-            self.send(before.entry(path.clone(), EntryKind::File), Body::Stream(stream_of(body)))?;
+            let attributes = if self.with_attributes { xattrs::of_open(file) } else { Ok(Attributes::default()) };
+            let attributes = attributes.unwrap_or_else(|errno| {
+                self.cannot_read_attributes(walk, path, errno);
+                Attributes::default()
+            });
+            let entry = before.entry(path.clone(), EntryKind::File);
+            let mut entry = self.complete(walk, entry, &before, attributes);
+            entry.sparse = has_holes(file, before.size);
+            self.send(entry, Body::Stream(stream_of(body)))?;
             let poured = self.pour(file, before.size, &to)?;
             // Ends the body: its reader must not wait for a pause or for the next object.
             drop(to);
@@ -162,7 +202,10 @@ impl Reader<'_> {
                     self.send(before.entry(path.clone(), EntryKind::File), Body::Withdrawn)?;
                     return walk.cannot("read", &path.0, errno);
                 }
-                (Poured::Whole, Ok(after)) if before.held_still(&after) => return Ok(()),
+                (Poured::Whole, Ok(after)) if before.held_still(&after) => {
+                    self.remember_name(&before, path);
+                    return Ok(());
+                }
                 (_, Ok(_)) if attempt == AGAIN => {}
                 (_, Ok(_)) => {
                     std::thread::sleep(PAUSE * (attempt + 1));
@@ -182,6 +225,61 @@ impl Reader<'_> {
             .notices
             .warning(format!("{place} changed each of the {times} times it was read; the last read is saved"));
         Ok(())
+    }
+
+    /// `None` where another thing has taken the name.
+    fn attributes(&self, walk: &Walk<'_>, found: &Found, stat: &Stat) -> Result<Option<Attributes>> {
+        if !self.with_attributes {
+            return Ok(Some(Attributes::default()));
+        }
+        match xattrs::of_name(walk.directory()?, found.name(), stat) {
+            Ok(attributes) => Ok(attributes),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => {
+                self.cannot_read_attributes(walk, &found.path, errno);
+                Ok(Some(Attributes::default()))
+            }
+        }
+    }
+
+    fn cannot_read_attributes(&self, walk: &Walk<'_>, path: &RawPath, errno: Errno) {
+        let place = walk.place(&path.0);
+        self.job
+            .notices
+            .problem(format!("cannot read the extended attributes of {place}: {errno}; it is saved without them"));
+    }
+
+    /// The entry with all that is known besides its stat, and a word of what is not kept.
+    fn complete(&mut self, walk: &Walk<'_>, mut entry: Entry, stat: &Stat, attributes: Attributes) -> Entry {
+        entry.xattrs = attributes.kept;
+        if entry.kind == EntryKind::File && stat.names > 1 {
+            let first = self.first_names.get(&(stat.device, stat.inode));
+            entry.linked_to = first.filter(|first| **first != entry.path).cloned();
+        }
+        let flags =
+            [(stat.flags.immutable, "the flag `immutable`"), (stat.flags.append_only, "the flag `append only`")];
+        let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned());
+        let others = attributes.left_out.iter().map(|name| format!("the attribute `{}`", name.display()));
+        for what in flags.chain(others) {
+            let (_, count) = self.not_kept.entry(what).or_insert_with(|| (walk.place(&entry.path.0), 0));
+            *count += 1;
+        }
+        entry
+    }
+
+    fn remember_name(&mut self, stat: &Stat, path: &RawPath) {
+        if stat.names > 1
+            && let Slot::Vacant(first) = self.first_names.entry((stat.device, stat.inode))
+        {
+            first.insert(path.clone());
+        }
+    }
+
+    fn say_what_is_not_kept(&self) {
+        for (what, (place, count)) in &self.not_kept {
+            let more = if *count > 1 { format!(", and of {} more", count - 1) } else { String::new() };
+            self.job.notices.note(format!("{what} of {place}{more} is not saved"));
+        }
     }
 
     /// Sends no more than `size` bytes: what has no end, or grows faster than it is read, must not fill the vault.
@@ -230,6 +328,11 @@ fn open(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<(OwnedFd, Stat)
     };
     let stat = Stat::of_open(&file)?;
     Ok((stat.file_type == FileType::RegularFile).then_some((file, stat)))
+}
+
+/// Where a file system cannot tell, there are none.
+fn has_holes(file: &OwnedFd, size: u64) -> bool {
+    size > 0 && seek(file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < size)
 }
 
 fn stream_of(body: mpsc::Receiver<Bytes>) -> BoxStream<'static, Result<Bytes>> {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(try_from = "Glob")]
 #[schemars(with = "Glob")]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     /// Relative to the root, without `/` at its ends; from the root on where it is `anchored`.
     text: String,
     /// As it was written.
@@ -102,7 +102,7 @@ fn compile(text: &str) -> Result<globset::Glob, globset::Error> {
 
 /// The patterns of a source, compiled.
 #[derive(Debug)]
-pub(super) struct Selection {
+pub(crate) struct Selection {
     include: Matcher,
     exclude: Matcher,
     /// Directories on the way to what `include` matches; `None` for all.
@@ -129,7 +129,7 @@ pub(super) struct Idle {
 
 impl Selection {
     /// From the options; no `include` is everything.
-    pub(super) fn new(include: &[Pattern], exclude: &[Pattern]) -> Result<Self> {
+    pub(crate) fn new(include: &[Pattern], exclude: &[Pattern]) -> Result<Self> {
         let ways: Option<Vec<Vec<String>>> = include.iter().map(Pattern::way).collect();
         let way = ways.map(|ways| set(ways.iter().flatten().map(|text| compile(text)))).transpose()?;
         Ok(Self {
@@ -170,24 +170,24 @@ impl Selection {
     }
 
     /// Whether everything is included that is not excluded.
-    pub(super) fn includes_everything(&self) -> bool {
+    pub(crate) fn includes_everything(&self) -> bool {
         self.everything
     }
 
     /// Whether `include` matches the path itself. What lies below an included directory is included too.
-    pub(super) fn includes(&self, path: &[u8], directory: bool) -> bool {
+    pub(crate) fn includes(&self, path: &[u8], directory: bool) -> bool {
         self.include.matches(path, directory)
     }
 
     /// Whether `exclude` matches the path itself. Nobody asks for what lies below. Everything is asked for here, and so
     /// it is seen here what `include` matches, too.
-    pub(super) fn excludes(&self, path: &[u8], directory: bool) -> bool {
+    pub(crate) fn excludes(&self, path: &[u8], directory: bool) -> bool {
         self.include.matches(path, directory);
         self.exclude.matches(path, directory)
     }
 
     /// Whether something below this directory could be included, though the directory itself is not.
-    pub(super) fn leads_on(&self, path: &[u8]) -> bool {
+    pub(crate) fn leads_on(&self, path: &[u8]) -> bool {
         self.way.as_ref().is_none_or(|way| way.is_match_candidate(&Candidate::from_bytes(path)))
     }
 }

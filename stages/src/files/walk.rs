@@ -23,7 +23,7 @@ const OPEN: usize = 64;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Opens the root of a tree. It may be a link: that is how an administrator moves a directory.
-pub(super) fn open_root(path: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_root(path: &Path) -> Result<OwnedFd> {
     openat(CWD, path, DIRECTORY, Mode::empty()).map_err(|errno| {
         let error = Error::io("open the directory", path, errno.into());
         match errno {
@@ -36,7 +36,7 @@ pub(super) fn open_root(path: &Path) -> Result<OwnedFd> {
 }
 
 /// A walk, and where it is.
-pub(super) struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     selection: &'a Selection,
     notices: &'a Notices,
     root: &'a Path,
@@ -65,22 +65,22 @@ struct Level {
 }
 
 /// Something to be saved.
-pub(super) struct Found {
-    pub(super) path: RawPath,
-    pub(super) stat: Stat,
+pub(crate) struct Found {
+    pub(crate) path: RawPath,
+    pub(crate) stat: Stat,
     name_at: usize,
 }
 
 impl Found {
     /// Its name in [`Walk::directory`].
-    pub(super) fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         &self.path.0[self.name_at..]
     }
 }
 
 impl<'a> Walk<'a> {
     /// A walk through an open directory, called `path` in messages.
-    pub(super) fn new(
+    pub(crate) fn new(
         root: OwnedFd,
         path: &'a Path,
         selection: &'a Selection,
@@ -117,7 +117,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The next thing to be saved, which is a name in [`Walk::directory`] until the next call.
-    pub(super) fn next(&mut self) -> Result<Option<Found>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Found>> {
         while let Some(level) = self.levels.last_mut() {
             let Some(name) = level.left.pop_first() else {
                 self.leave()?;
@@ -137,19 +137,19 @@ impl<'a> Walk<'a> {
     }
 
     /// The directory of what was found last.
-    pub(super) fn directory(&self) -> Result<BorrowedFd<'_>> {
+    pub(crate) fn directory(&self) -> Result<BorrowedFd<'_>> {
         let open = self.levels.last().and_then(|level| level.directory.as_ref());
         open.map(AsFd::as_fd).ok_or_else(|| Error::failed("a walk has no open directory"))
     }
 
     /// A path as messages call it.
-    pub(super) fn place(&self, path: &[u8]) -> String {
+    pub(crate) fn place(&self, path: &[u8]) -> String {
         let root = RawPath(self.root.as_os_str().as_encoded_bytes().to_vec());
         format!("{}/{}", root.display().trim_end_matches('/'), RawPath(path.to_vec()).display())
     }
 
     /// Says that something could not be saved; an error where the fault is ours, so that all others would fare alike.
-    pub(super) fn cannot(&self, doing: &str, path: &[u8], errno: Errno) -> Result<()> {
+    pub(crate) fn cannot(&self, doing: &str, path: &[u8], errno: Errno) -> Result<()> {
         let place = self.place(path);
         match errno {
             Errno::NOENT => self.notices.note(format!("{place} vanished while the tree was read")),

@@ -1,29 +1,26 @@
-//! Files come back with their modes, owners and times.
+//! Files come back with their modes, owners, times and attributes.
 //!
 //! A snapshot is made in a new directory that nobody else may enter, and gets its name when everything is in it. No
 //! path of it is trusted: each is checked when the receipt is read, and no link is ever followed, because links are made
 //! last.
 
-use std::ffi::OsStr;
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::durable::{self, How};
-use cdrvault_pipeline::entry::{Entry, EntryKind};
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::manifest::{Content, Holding, Manifest};
-use cdrvault_pipeline::payload::{Body, ByteStream, Object, ObjectStream, Payload, file_stream};
+use cdrvault_pipeline::payload::Payload;
 use cdrvault_pipeline::target::{Restored, Target};
-use futures::TryStreamExt as _;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
-use sha2::{Digest as _, Sha256};
 
+use super::below::Below;
 use super::standing::Standing;
+use super::tree::{self, Lacking};
 use super::unfinished::Unfinished;
 
 /// What the names of directories that are being written begin with.
@@ -32,11 +29,17 @@ const MARK: &str = ".cdrvault-tmp-";
 /// See the module.
 pub(super) struct Directory {
     root: PathBuf,
+    /// What was not restored as it was saved, by dataset.
+    lacking: Mutex<BTreeMap<String, Lacking>>,
 }
 
 impl Directory {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, lacking: Mutex::default() }
+    }
+
+    fn known_lacking(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Lacking>> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place_of(&self, manifest: &Manifest) -> PathBuf {
@@ -70,7 +73,11 @@ impl Target for Directory {
         let owners =
             wanted.iter().any(|manifest| manifest.holds() == Holding::Tree) && !rustix::process::geteuid().is_root();
         Ok(owners
-            .then(|| "without root, everything will belong to the account that restores".to_owned())
+            .then(|| {
+                "without root, everything will belong to the account that restores, and capabilities and trusted \
+                 attributes are left out"
+                    .to_owned()
+            })
             .into_iter()
             .collect())
     }
@@ -102,8 +109,7 @@ impl Target for Directory {
         let at_work = File::open(unfinished.path()).map_err(failed)?;
         at_work.lock().map_err(failed)?;
         let made = unfinished.path().join("made");
-        make_directory(&made)?;
-        write(cx, manifest, objects, &made).await?;
+        let lacking = tree::write(cx, manifest, objects, &mut Below::make(&made, &place)?).await?;
         // First: between the two it is in the list and not there, and is made again.
         log.add(manifest)?;
         again &= std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some());
@@ -119,14 +125,26 @@ impl Target for Directory {
         }
         // The mode of the saved directory itself is not known: nobody else may enter until somebody says so.
         durable::rename(&made, &place)?;
+        if !lacking.is_empty() {
+            self.known_lacking().insert(manifest.unit.dataset.clone(), lacking);
+        }
         Ok(Restored::Written)
     }
 
     async fn finish(&self, _cx: &Context, _restored: &[Manifest], complete: bool) -> Result<Vec<String>> {
-        if complete {
+        // Where something is missing, the same restore again makes it anew.
+        if complete && self.known_lacking().is_empty() {
             Unfinished::of(&self.root).end()?;
         }
         Ok(Vec::new())
+    }
+
+    fn lacking(&self) -> Vec<(String, Error)> {
+        let lacking = std::mem::take(&mut *self.known_lacking());
+        let errors = |(dataset, lacking): (String, Lacking)| {
+            lacking.into_errors().into_iter().map(move |error| (dataset.clone(), error))
+        };
+        lacking.into_iter().flat_map(errors).collect()
     }
 }
 
@@ -144,106 +162,4 @@ fn remove_leftovers(root: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Directories and files first, then links, then what the writing itself would have changed: modes, owners and times, the
-/// deepest first.
-async fn write(cx: &Context, manifest: &Manifest, mut objects: ObjectStream, made: &Path) -> Result<()> {
-    let mut entries = Vec::new();
-    while let Some(Object { entry, body }) = cx.unless_cancelled(objects.try_next()).await? {
-        let path = made.join(OsStr::from_bytes(&entry.path.0));
-        if let Some(above) = path.parent().filter(|above| *above != made) {
-            make_directories(made, above)?;
-        }
-        match &entry.kind {
-            EntryKind::Directory => make_directories(made, &path)?,
-            EntryKind::Symlink { .. } => {}
-            EntryKind::File => {
-                let bytes = match body {
-                    Body::Stream(bytes) => bytes,
-                    Body::File(path) => file_stream(&path)?,
-                    Body::None | Body::Unchanged | Body::Withdrawn => {
-                        return Err(Error::new(Kind::Damaged, format!("`{}` has no body", entry.path.display())));
-                    }
-                };
-                write_file(cx, manifest, bytes, &path, &entry).await?;
-            }
-        }
-        entries.push((path, entry));
-    }
-    if manifest.holds() != Holding::Tree {
-        return Ok(());
-    }
-    for (path, entry) in &entries {
-        if let EntryKind::Symlink { target } = &entry.kind {
-            std::os::unix::fs::symlink(OsStr::from_bytes(&target.0), path)
-                .map_err(|error| Error::io("make the link", path, error))?;
-        }
-    }
-    entries.sort_by(|(a, _), (b, _)| b.cmp(a));
-    entries.iter().try_for_each(|(path, entry)| finish(path, entry))
-}
-
-fn make_directories(made: &Path, path: &Path) -> Result<()> {
-    let below = path.strip_prefix(made).map_err(|_| Error::failed("a path leads out of the target"))?;
-    let mut at = made.to_owned();
-    for part in below.components() {
-        at.push(part);
-        if !at.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-            make_directory(&at)?;
-        }
-    }
-    Ok(())
-}
-
-fn make_directory(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().mode(0o700).create(path).map_err(|error| Error::io("make the directory", path, error))
-}
-
-async fn write_file(
-    cx: &Context,
-    manifest: &Manifest,
-    mut bytes: ByteStream,
-    path: &Path,
-    entry: &Entry,
-) -> Result<()> {
-    let failed = |error| Error::io("write", path, error);
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    let (mut hash, mut length) = (Sha256::new(), 0);
-    while let Some(chunk) = cx.unless_cancelled(bytes.try_next()).await? {
-        tokio::task::block_in_place(|| {
-            hash.update(&chunk);
-            file.write_all(&chunk)
-        })
-        .map_err(failed)?;
-        length += chunk.len() as u64;
-        cx.progress.read(&manifest.unit, 0, chunk.len() as u64);
-    }
-    let tree = manifest.holds() == Holding::Tree;
-    if tree && (length != entry.size || entry.sha256 != Some(hex::encode(hash.finalize()))) {
-        return Err(Error::new(
-            Kind::Damaged,
-            format!("`{}` decodes to other bytes than were saved", entry.path.display()),
-        ));
-    }
-    tokio::task::block_in_place(|| file.sync_all()).map_err(failed)
-}
-
-fn finish(path: &Path, entry: &Entry) -> Result<()> {
-    let failed = |doing: &'static str| move |error: rustix::io::Errno| Error::io(doing, path, error.into());
-    if rustix::process::geteuid().is_root() {
-        let (owner, group) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        rustix::fs::chownat(CWD, path, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed("set the owner of"))?;
-    }
-    // After the owner, whose change takes set-user-id away. A link has no mode of its own.
-    if !matches!(entry.kind, EntryKind::Symlink { .. }) {
-        rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(entry.mode & 0o7777), AtFlags::empty())
-            .map_err(failed("set the mode of"))?;
-    }
-    let (seconds, nanoseconds) = entry.mtime;
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
-    let times = Timestamps { last_access: time, last_modification: time };
-    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("set the time of"))
 }

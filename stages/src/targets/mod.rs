@@ -1,10 +1,13 @@
 //! Where saved content is restored to: databases, CSV files, directories.
 
 mod asterisell;
+mod below;
 mod csv;
 mod directory;
+mod finishing;
 mod load_data;
 mod standing;
+mod tree;
 mod unfinished;
 
 use std::path::PathBuf;

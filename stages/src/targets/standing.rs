@@ -1,18 +1,25 @@
 //! What stands in a directory that an interrupted restore made, compared with what was saved.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use cdrvault_pipeline::entry::{Entry, EntryKind};
+use cdrvault_pipeline::entry::{Entry, EntryKind, RawPath};
 use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::notice::Notices;
+use rustix::fd::BorrowedFd;
+use rustix::fs::{FileType, Mode, OFlags, openat, readlinkat};
 use sha2::{Digest as _, Sha256};
 
+use super::finishing::settable;
 use crate::blocking::CHUNK;
+use crate::files::selection::Selection;
+use crate::files::stat::Stat;
+use crate::files::walk::{Walk, open_root};
+use crate::files::xattrs;
 
 /// See the module.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,55 +35,63 @@ pub(super) enum Standing {
 impl Standing {
     /// What cannot be read is not known to be whole.
     pub(super) fn of(place: &Path, entries: &[Entry]) -> Result<Self> {
-        let mut there = BTreeMap::new();
-        list(place, &mut there)?;
-        let mut whole = true;
-        let mut named = BTreeSet::new();
-        for entry in entries {
-            let path = place.join(OsStr::from_bytes(&entry.path.0));
-            whole = whole && there.get(&path).is_some_and(|found| is_as_saved(&path, found, entry));
-            named.extend(path.ancestors().take_while(|above| *above != place).map(Path::to_owned));
+        let failed = |errno: rustix::io::Errno| Error::io("read the attributes below", place, errno.into());
+        let (everything, notices) = (Selection::new(&[], &[])?, Notices::default());
+        let mut walk = Walk::new(open_root(place)?, place, &everything, false, &notices)?;
+        let mut wanted: HashMap<&[u8], &Entry> = entries.iter().map(|entry| (entry.path.0.as_slice(), entry)).collect();
+        let above: BTreeSet<&[u8]> = wanted.keys().flat_map(|path| directories_above(path)).collect();
+        let (mut whole, mut inodes) = (true, HashMap::new());
+        while let Some(found) = walk.next()? {
+            let path = found.path.0.as_slice();
+            let Some(entry) = wanted.remove(path) else {
+                if above.contains(path) && found.stat.file_type == FileType::Directory {
+                    continue;
+                }
+                return Ok(Self::Foreign(place.join(OsStr::from_bytes(path))));
+            };
+            if !whole {
+                continue;
+            }
+            inodes.insert(entry.path.clone(), found.stat.inode);
+            let first = entry.linked_to.as_ref().map(|first| inodes.get(first));
+            let linked = first.is_none_or(|first| first == Some(&found.stat.inode));
+            let directory = walk.directory()?;
+            let attributes = xattrs::of_name(directory, found.name(), &found.stat).map_err(failed)?;
+            let attributed = attributes.is_some_and(|there| there.kept.iter().eq(settable(entry)));
+            whole = linked && attributed && is_as_saved(directory, found.name(), &found.stat, entry);
         }
-        if let Some(foreign) = there.into_keys().find(|path| !named.contains(path)) {
-            return Ok(Self::Foreign(foreign));
-        }
+        whole = whole && wanted.is_empty() && notices.worst().is_none();
         Ok(if whole { Self::Whole } else { Self::Differs })
     }
 }
 
-/// Links are not followed.
-fn list(directory: &Path, there: &mut BTreeMap<PathBuf, Metadata>) -> Result<()> {
-    let failed = |error| Error::io("list", directory, error);
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let found = path.symlink_metadata().map_err(failed)?;
-        if found.is_dir() {
-            list(&path, there)?;
-        }
-        there.insert(path, found);
-    }
-    Ok(())
+fn directories_above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at])
 }
 
-fn is_as_saved(path: &Path, found: &Metadata, entry: &Entry) -> bool {
-    let owned = !rustix::process::geteuid().is_root() || (found.uid(), found.gid()) == (entry.uid, entry.gid);
-    let timed = (found.mtime(), found.mtime_nsec()) == (entry.mtime.0, entry.mtime.1.into());
-    let moded = found.mode() & 0o7777 == entry.mode & 0o7777;
+fn is_as_saved(directory: BorrowedFd<'_>, name: &[u8], found: &Stat, entry: &Entry) -> bool {
+    let there = found.entry(RawPath(Vec::new()), entry.kind.clone());
+    let owned = !rustix::process::geteuid().is_root() || (there.uid, there.gid) == (entry.uid, entry.gid);
+    let moded = there.mode == entry.mode & 0o7777;
     owned
-        && timed
+        && there.mtime == entry.mtime
         && match &entry.kind {
-            EntryKind::Directory => found.is_dir() && moded,
+            EntryKind::Directory => found.file_type == FileType::Directory && moded,
             EntryKind::Symlink { target } => {
-                std::fs::read_link(path).is_ok_and(|there| there.as_os_str().as_bytes() == target.0.as_slice())
+                readlinkat(directory, name, Vec::new()).is_ok_and(|there| there.as_bytes() == target.0.as_slice())
             }
             EntryKind::File => {
-                found.is_file() && moded && found.len() == entry.size && sha256(path).ok() == entry.sha256
+                found.file_type == FileType::RegularFile
+                    && moded
+                    && there.size == entry.size
+                    && sha256(directory, name).ok() == entry.sha256
             }
         }
 }
 
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
+fn sha256(directory: BorrowedFd<'_>, name: &[u8]) -> std::io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = File::from(openat(directory, name, flags, Mode::empty())?);
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; CHUNK]);
     loop {
         match file.read(&mut buffer)? {
