@@ -1,15 +1,15 @@
 //! Those who want to hear how a run went hear it: by a ping, a webhook, or a program. None of them can make a run fail.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
 use cdrvault_pipeline::config::{Command, Notify, NotifyOn, Pipeline, Secret};
 use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::program::Program;
 use reqwest::{Client, Method};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
-use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::Globals;
 use crate::output;
@@ -144,28 +144,12 @@ fn too_slow(timeout: Duration) -> Error {
 }
 
 async fn run(command: &Command, json: &str, timeout: Duration) -> Result<()> {
-    let failed = |error: std::io::Error| Error::failed(format!("cannot run {command}")).with_source(error);
-    let mut child = tokio::process::Command::new(&command.program)
-        .args(&command.arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    let mut input = child.stdin.take();
-    let work = async {
-        if let Some(input) = &mut input {
-            // A program that does not want to read it all may say so by not reading it.
-            let _ = input.write_all(json.as_bytes()).await;
-        }
-        drop(input);
-        child.wait().await.map_err(failed)
-    };
-    match tokio::time::timeout(timeout, work).await {
-        Ok(status) => match status? {
-            status if status.success() => Ok(()),
-            status => Err(Error::failed(format!("{command} ended with {status}"))),
-        },
-        Err(_) => Err(too_slow(timeout)),
+    let program = Program::new(&command.program).args(&command.arguments).input(json.as_bytes().to_vec());
+    // It is told that a run was stopped, too: so being asked to stop does not end it.
+    let never = CancellationToken::new();
+    let outcome = program.at_most(0).limit(timeout).leaves_children().run_unless(&never).await?;
+    if outcome.status.success() {
+        return Ok(());
     }
+    Err(Error::failed(format!("{command} ended with {}", outcome.status)))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cdrvault_pipeline::config::{self, Pipeline};
 use cdrvault_pipeline::context::{Context, Writer};
 use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::program;
 use cdrvault_pipeline::progress::Progress;
 use cdrvault_pipeline::scratch;
 use tokio::runtime::Runtime;
@@ -56,6 +57,7 @@ pub(crate) fn context(pipeline: &Pipeline, progress: Arc<dyn Progress>) -> Resul
         }
         tracing::warn!("stopping: what is being published is finished; once more to stop at once");
         token.cancel();
+        program::stop();
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -79,6 +81,7 @@ fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::
 
 #[expect(clippy::disallowed_methods, reason = "the user asked twice; every step is safe to interrupt")]
 fn exit_now() {
+    program::kill_all();
     std::process::exit(130);
 }
 

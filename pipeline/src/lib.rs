@@ -24,6 +24,7 @@ pub mod payload;
 pub mod place;
 pub mod plugin;
 pub mod printable;
+pub mod program;
 pub mod progress;
 pub mod raw;
 pub mod recovery;

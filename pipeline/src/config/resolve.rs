@@ -1,17 +1,16 @@
 //! Looking a secret up, at run time.
 
-use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::command::Command;
 use super::secret::{Place, Secret};
 use crate::error::{Error, Kind, Result};
+use crate::program::Program;
 
 /// No secret is longer; a file or a program that gives more is the wrong one.
 const LONGEST: u64 = 64 << 10;
@@ -84,51 +83,23 @@ fn from_file(path: &Path) -> Result<Vec<u8>> {
 
 /// The standard output of a program. Its standard error is ours, and so reaches whoever can do something about it.
 fn from_command(command: &Command, patience: Duration) -> Result<Vec<u8>> {
-    let Command { program, arguments } = command;
-    let failed = |error: io::Error| Error::failed(format!("cannot run {program} for a secret")).with_source(error);
-    let mut child = std::process::Command::new(OsStr::new(program))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed(error).hint("write the whole path of the program: cron has a short PATH"))?;
-    let output = child.stdout.take();
-    // A thread, because a pipe that nobody reads would stop the program.
-    let reader = std::thread::spawn(move || output.map_or_else(|| Ok(Vec::new()), limited));
-    let status = match wait(&mut child, patience) {
-        Ok(Some(status)) => status,
-        Ok(None) => {
+    let name = &command.program;
+    let longest = usize::try_from(LONGEST).unwrap_or(usize::MAX);
+    // It may have started an agent, which stays.
+    let program = Program::new(name).args(&command.arguments).at_most(longest).limit(patience).leaves_children();
+    let outcome = program.run_blocking().map_err(|error| match error.kind() {
+        Kind::Transient => {
             let seconds = patience.as_secs();
-            return Err(Error::failed(format!("{program} gave no secret within {seconds} s and was stopped"))
-                .hint("it must not ask anybody: try it with `</dev/null`"));
+            Error::failed(format!("{name} gave no secret within {seconds} s and was stopped"))
+                .hint("it must not ask anybody: try it with `</dev/null`")
         }
-        Err(error) => return Err(failed(error)),
-    };
-    if !status.success() {
-        return Err(Error::failed(format!("{program} gave no secret: {status}")).hint("run it by hand to see why"));
+        Kind::Config => error.hint("write the whole path of the program: cron has a short PATH"),
+        _ => error,
+    })?;
+    if outcome.status.success() {
+        return Ok(outcome.output);
     }
-    match reader.join() {
-        Ok(read) => read.map_err(failed),
-        Err(_) => Err(Error::failed(format!("cannot read what {program} writes"))),
-    }
-}
-
-/// Waits for a program, and ends it when it takes too long.
-fn wait(child: &mut Child, patience: Duration) -> io::Result<Option<std::process::ExitStatus>> {
-    let deadline = Instant::now() + patience;
-    let mut pause = Duration::from_millis(2);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(100));
-    }
+    Err(Error::failed(format!("{name} gave no secret: {}", outcome.status)).hint("run it by hand to see why"))
 }
 
 fn limited(from: impl Read) -> io::Result<Vec<u8>> {
@@ -166,6 +137,9 @@ mod tests {
         assert_eq!(resolved(&credential, &environment).unwrap(), "hunter2");
         assert_eq!(resolved(&Secret(Place::Env("PW".to_owned())), &environment).unwrap(), "hunter2\n");
         assert_eq!(resolved(&command(&["echo", "hunter2"]), &[]).unwrap(), "hunter2");
+        // A child that holds the output open keeps nobody waiting.
+        let leaving = ["sh", "-c", "sleep 3 2> /dev/null & echo hunter2"];
+        assert_eq!(resolved(&command(&leaving), &[]).unwrap(), "hunter2");
         assert_eq!(resolved(&Secret::literal("hunter2"), &[]).unwrap(), "hunter2");
     }
 
