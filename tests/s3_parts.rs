@@ -86,7 +86,9 @@ impl Place {
             "name = \"parts\"\nstate = \"state\"\n{section}[flow.data]\nsource.files = {{ path = \"in\" }}\nsinks = [\"bucket\"]\n"
         );
         std::fs::write(home.path().join("pipeline.toml"), text).unwrap();
-        std::fs::write(home.path().join("s3-secret"), secret).unwrap();
+        let file = home.path().join("s3-secret");
+        std::fs::write(&file, secret).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let cx = Context {
             cancel: tokio_util::sync::CancellationToken::new(),
             progress: Arc::new(Quiet),

@@ -84,6 +84,7 @@ broken! {
     database_of_unknown_kind,
     database_unknown,
     database_unknown_beside_a_bad_value,
+    database_url_misspelt,
     database_without_any,
     database_without_scheme,
     database_without_url,
@@ -314,6 +315,51 @@ fn a_literal_secret_is_for_our_eyes_only() {
         assert_eq!(refused(LITERALS.as_bytes(), mode), refused(LITERALS.as_bytes(), 0o644));
     }
     snapshot!("open_literal_secret", refused(LITERALS.as_bytes(), 0o644));
+}
+
+#[test]
+fn the_words_of_a_message_do_not_tell_a_secret_that_is_one_of_them() {
+    let with = |secret: &str| refused(LITERALS.replace("hunter2", secret).as_bytes(), 0o644);
+    let problem = with("hunter2");
+    // The same, but for the stars of the file's own line.
+    let said = |shown: &str| shown.lines().filter(|line| !line.contains("| ")).map(str::to_owned).collect::<Vec<_>>();
+    for secret in ["secret", "password", "write", "file", "chmod 600", "others can"] {
+        assert_eq!(said(&with(secret)), said(&problem), "{secret}");
+        assert!(!with(secret).contains("***`"), "{secret}");
+    }
+}
+
+#[test]
+fn what_other_programs_would_expand_is_refused() {
+    let secret = |text: &str| refused(LITERALS.replace(":hunter2", "").replace("hunter2", text).as_bytes(), 0o600);
+    for text in ["${DB_PASSWORD}", "$DB_PASSWORD", "%DB_PASSWORD%", "{{ db_password }}", "env:DB_PASSWORD"] {
+        let shown = secret(text);
+        assert!(shown.contains("variables are not expanded here") && shown.contains("{ env = \"NAME\" }"), "{shown}");
+        assert!(!shown.contains("DB_PASSWORD") && !shown.contains("db_password"), "{shown}");
+    }
+    assert!(secret("/run/secrets/db").contains("write { file = \"...\" } around the path"));
+    for (from, to) in [
+        ("mysql://cdrvault@127.0.0.1", "mysql://cdrvault@${DB_HOST}"),
+        ("path = \"vault\"", "path = \"$HOME/vault\""),
+        ("path = \"vault\"", "path = \"~backup/vault\""),
+        ("path = \"/etc\"", "path = \"${ROOT}/etc\""),
+        ("s3://bucket/asterisell", "s3://${BUCKET}/asterisell"),
+        ("{ env = \"KEY\" }", "{ env = \"$KEY\" }"),
+        ("{ env = \"KEY\" }", "{ file = \"${CREDENTIALS_DIRECTORY}/key\" }"),
+    ] {
+        assert!(SOUND.contains(from), "{from}");
+        let shown = refused(SOUND.replace(from, to).as_bytes(), 0o600);
+        assert!(shown.contains("not expanded here"), "{to}: {shown}");
+    }
+    // A shell's own, and names that only look odd.
+    for (from, to) in [
+        ("{ env = \"KEY\" }", "{ command = [\"sh\", \"-c\", \"echo ${KEY} $HOME\"] }"),
+        ("ssl/private/**", "$RECYCLE.BIN"),
+        ("path = \"/etc\"", "path = \"/mnt/$RECYCLE.BIN\""),
+        ("{ env = \"KEY\" }", "\"pa$$wd${x}y\""),
+    ] {
+        sound(&SOUND.replace(from, to));
+    }
 }
 
 #[test]

@@ -77,7 +77,7 @@ pub(crate) fn to_daemon() -> Subject {
     );
     let far = Far::Directory(server.module().join("far"));
     let mut subject = Subject::new(&sinks, far, vec![Box::new(server)]);
-    std::fs::write(subject.home.path().join("password"), rsyncd::PASSWORD).unwrap();
+    secret(&subject, "password", rsyncd::PASSWORD);
     subject.fault = Some(Box::new(move |cut| proxy.set(if cut { Fault::CutAfter(5_000_000) } else { Fault::None })));
     subject.slow = true;
     subject
@@ -128,7 +128,7 @@ pub(crate) fn bucket(
         .build()
         .unwrap();
     let mut subject = Subject::new(&sinks, Far::Bucket(Box::new(store), prefix.to_owned()), vec![server]);
-    std::fs::write(subject.home.path().join("secret"), key.1).unwrap();
+    secret(&subject, "secret", key.1);
     subject.fault = Some(Box::new(move |cut| {
         if cut {
             // Those that are open would not be cut.
@@ -161,4 +161,11 @@ pub(crate) fn rrsync() -> Subject {
 
 pub(crate) fn rdiff() -> Subject {
     over_ssh("rdiff", "::", "", None)
+}
+
+/// A file that nobody else may read.
+fn secret(subject: &Subject, name: &str, content: &str) {
+    let path = subject.home.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as _};
 
-use super::explained::Explained;
+use super::explained::{Explained, from_text};
 
 /// A program and its arguments, as in `["pass", "show", "billing"]`. No shell is involved.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,9 +53,23 @@ impl fmt::Debug for Command {
 
 impl<'de> Deserialize<'de> for Command {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::of(Vec::deserialize(deserializer)?).map_err(D::Error::custom)
+        let words: Vec<Word> = Vec::deserialize(deserializer)?;
+        Self::of(words.into_iter().map(|word| word.0).collect()).map_err(D::Error::custom)
     }
 }
+
+/// A word as it is written: what holds a `$` may be for a shell.
+struct Word(String);
+
+impl FromStr for Word {
+    type Err = Explained;
+
+    fn from_str(text: &str) -> Result<Self, Explained> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+from_text!(Word, "a string", |_: i64| Explained::new("a number is no word of a command", "write it in quotes"));
 
 impl JsonSchema for Command {
     fn schema_name() -> Cow<'static, str> {

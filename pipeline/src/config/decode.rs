@@ -17,7 +17,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::draft::Draft;
 use super::fault::{Fault, Why};
-use super::{path, secret};
+use super::{path, secret, variables};
 
 /// One value of the file.
 #[derive(Clone, Copy)]
@@ -88,8 +88,8 @@ impl<'a> Value<'a> {
         if text.contains('\0') {
             return said("the path holds a NUL\nno path does: remove it");
         }
-        if text == "~" || text.starts_with("~/") {
-            return said("`~` is not expanded here\nwrite the whole path: cron may run this as somebody else");
+        if let Some(refused) = variables::in_path(text) {
+            return Err(de::Error::custom(refused));
         }
         let joined = self.draft.base().join(Path::new(text));
         visitor.visit_newtype_struct(BytesDeserializer::new(joined.as_os_str().as_bytes()))
@@ -136,6 +136,11 @@ impl<'a> Deserializer<'a> for Value<'a> {
     }
 
     fn deserialize_string<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if let DeValue::String(text) = self.value.get_ref()
+            && let Some(refused) = variables::in_text(text)
+        {
+            return Err(<Fault as de::Error>::custom(refused).within(&self.value.span()));
+        }
         // Here it is a text and nothing else: `name = 2015-01-01` lacks its quotes.
         self.deserialize_any(visitor)
     }

@@ -1,16 +1,18 @@
 //! From a text to a pipeline.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::decode::fields;
+use super::decode::{Field, fields};
 use super::draft::{Draft, Literal};
 use super::flow::{Known, Loaded};
 use super::header::Header;
 use super::mask::{Masked, secret_in_url};
 use super::nearest::{did_you_mean, nearest};
+use super::options::options_of;
 use super::pipeline::{DatabaseSpec, Pipeline};
 use super::problem::{Problem, Problems, Severity};
 use super::section::{Body, Section};
@@ -35,12 +37,35 @@ pub(super) fn load(input: &Input<'_>, registry: &Registry) -> Result<Pipeline, P
     // Editors of other systems put a mark at the start; places are counted without it.
     let text = input.text.strip_prefix('\u{feff}').unwrap_or(input.text);
     let shown = Masked::new(text, &schema::secret_options(registry));
-    let parsed = syntax::parse(text, &shown);
-    let problems = |severity, problems| Problems::new(input.path, text, shown.clone(), severity, problems);
+    let problems = |severity, found: Vec<Problem>| {
+        let other = shown.with_other_secrets(text).filter(|_| !found.is_empty());
+        let of_other = other.map(|other| match read(input, registry, &other, &shown) {
+            Ok((_, found)) | Err(found) => found,
+        });
+        let said = |problem: Problem| [Some(problem.message), problem.help].into_iter().flatten();
+        let prose = of_other.into_iter().flatten().flat_map(said).collect();
+        Problems::new(input.path, text, shown.clone(), severity, found, &prose)
+    };
+    match read(input, registry, text, &shown) {
+        Ok((mut pipeline, warnings)) => {
+            pipeline.warnings = problems(Severity::Warning, warnings);
+            Ok(pipeline)
+        }
+        Err(wrong) => Err(problems(Severity::Error, wrong)),
+    }
+}
 
+/// A pipeline and its warnings, or what is wrong with the text.
+fn read(
+    input: &Input<'_>,
+    registry: &Registry,
+    text: &str,
+    shown: &Masked,
+) -> Result<(Pipeline, Vec<Problem>), Vec<Problem>> {
+    let parsed = syntax::parse(text, shown);
     if parsed.problems.is_empty() && parsed.root.get_ref().is_empty() {
         let empty = Problem::new(0..0, "the file is empty").help("`cdrvault init FILE` writes one to start from");
-        return Err(problems(Severity::Error, vec![empty]));
+        return Err(vec![empty]);
     }
     let draft = Draft::new(input.base);
     let pipeline = if parsed.sound { root(&draft, input, registry, parsed.root.get_ref()) } else { None };
@@ -55,17 +80,13 @@ pub(super) fn load(input: &Input<'_>, registry: &Registry) -> Result<Pipeline, P
         wrong.extend(literals.iter().map(exposed));
     }
     match pipeline {
-        Some((mut pipeline, warnings)) if wrong.is_empty() => {
-            pipeline.warnings = problems(Severity::Warning, warnings);
-            Ok(pipeline)
-        }
+        Some(loaded) if wrong.is_empty() => Ok(loaded),
         // A stage that fails without a word is a mistake of ours, but the file must not pass for sound.
         None if wrong.is_empty() => {
-            let silent =
-                Problem::new(0..0, "a stage refused its options without saying why").help("please report this");
-            Err(problems(Severity::Error, vec![silent]))
+            let silent = Problem::new(0..0, "a stage refused its options without saying why");
+            Err(vec![silent.help("please report this")])
         }
-        _ => Err(problems(Severity::Error, wrong)),
+        _ => Err(wrong),
     }
 }
 
@@ -160,23 +181,42 @@ fn database(draft: &Draft<'_>, registry: &Registry, entry: &Entry<'_>) -> Option
             None => Problem::new(entry.span.clone(), format!("`url` is missing in {title}")),
             Some(url) => Problem::new(url.span(), "`url` must be a string"),
         };
-        draft.report(problem.help("add `url = \"mysql://user@host/database\"`; its scheme says which database it is"));
+        let misspelt = strangers(draft, registry, &title, table);
+        if url.is_some() || !misspelt.iter().any(|key| nearest(key, ["url"]).is_some()) {
+            draft.report(problem.help("add `url = \"mysql://user@host/database\"`; its scheme says which database it is"));
+        }
         return None;
     };
     let span = url.map_or_else(|| entry.span.clone(), serde_spanned::Spanned::span);
     let Some((scheme, _)) = text.split_once(':') else {
         let problem = Problem::new(span, "the `url` has no scheme, which says which database it is");
         draft.report(problem.help(format!("begin it with one of {}", schemes(&kinds))));
+        strangers(draft, registry, &title, table);
         return None;
     };
     let Some(plugin) = registry.databases.iter().find(|plugin| plugin.kind == scheme) else {
         let problem = Problem::new(span, format!("there is no database of the kind `{scheme}`"));
         draft.report(problem.help(did_you_mean(scheme, &kinds, "kinds")));
+        strangers(draft, registry, &title, table);
         return None;
     };
     let mut section = Section::new(draft, entry.name, plugin.kind, title, entry.span.clone(), Body::Table(table));
     let build = (plugin.parse)(&mut section)?;
     Some(DatabaseSpec { name: entry.name.to_owned(), build })
+}
+
+/// Reports the keys that no kind of database has, for a database whose kind is not known.
+fn strangers<'a>(draft: &Draft<'_>, registry: &Registry, title: &str, table: &'a DeTable<'a>) -> Vec<Cow<'a, str>> {
+    let known: BTreeSet<String> =
+        registry.databases.iter().flat_map(|plugin| options_of(&(plugin.schema)())).map(|option| option.name).collect();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let unknown = fields(table).into_iter().filter(|field| !known.contains(&&*field.key));
+    let reported = unknown.map(|Field { key, key_span, .. }| {
+        let problem = Problem::new(key_span, format!("unknown key `{key}` in {title}"));
+        draft.report(problem.help(did_you_mean(&key, &known, "keys")));
+        key
+    });
+    reported.collect()
 }
 
 fn schemes(kinds: &[&str]) -> String {

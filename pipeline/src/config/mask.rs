@@ -53,12 +53,31 @@ impl Masked {
         self.text.get(self.map(span)).unwrap_or_default()
     }
 
+    /// The original with other secrets of the same form in it, if there are any: what is said of both texts alike does
+    /// not come from the secrets.
+    pub(super) fn with_other_secrets(&self, original: &str) -> Option<String> {
+        let mut text = String::with_capacity(original.len());
+        let mut end = 0;
+        for Hole { span, .. } in &self.holes {
+            text.push_str(original.get(end..span.start)?);
+            text.extend(original.get(span.clone())?.chars().map(another));
+            end = span.end;
+        }
+        text.push_str(original.get(end..)?);
+        (text != original).then_some(text)
+    }
+
     /// Blots out of a message what it repeats of the file's secrets, and what looks like one. Of very short ones only
-    /// the latter: every message would be full of stars.
-    pub(super) fn scrub(&self, original: &str, message: &str) -> String {
-        let secrets =
-            self.holes.iter().filter_map(|hole| original.get(hole.span.clone())).filter(|secret| secret.len() > 3);
+    /// the latter: every message would be full of stars. In `prose`, which does not come from the file, that would tell
+    /// which word is the secret.
+    pub(super) fn scrub(&self, original: &str, message: &str, prose: bool) -> String {
+        let secrets = self.holes.iter().filter_map(|hole| original.get(hole.span.clone()));
+        let secrets = secrets.filter(|secret| secret.len() > 3);
+        let secrets = secrets.filter(|secret| !prose || secret.chars().all(|c| another(c) == c));
         let message = secrets.fold(message.to_owned(), |message, secret| message.replace(secret, "***"));
+        if prose {
+            return message;
+        }
         Self::new(&message, &[]).text
     }
 
@@ -83,6 +102,17 @@ impl Masked {
             shown -= 1;
         }
         shown
+    }
+}
+
+/// Another letter or digit of its kind; whatever else has a meaning stays.
+fn another(c: char) -> char {
+    match c {
+        'a'..='y' | 'A'..='Y' | '0'..='8' => char::from_u32(u32::from(c) + 1).unwrap_or(c),
+        'z' => 'a',
+        'Z' => 'A',
+        '9' => '0',
+        _ => c,
     }
 }
 

@@ -39,6 +39,7 @@ mod sink;
 mod size;
 mod syntax;
 mod table;
+mod variables;
 mod watch;
 
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! What is wrong in a pipeline file, and how it is shown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -71,16 +72,19 @@ pub enum Severity {
 }
 
 impl Problems {
+    /// `prose` are messages that hold nothing of the file's secrets.
     pub(super) fn new(
         path: &Path,
         original: &str,
         text: Masked,
         severity: Severity,
         mut problems: Vec<Problem>,
+        prose: &BTreeSet<String>,
     ) -> Self {
         for problem in &mut problems {
-            problem.message = text.scrub(original, &problem.message);
-            problem.help = problem.help.take().map(|help| text.scrub(original, &help));
+            let scrub = |said: &str| text.scrub(original, said, prose.contains(said));
+            problem.message = scrub(&problem.message);
+            problem.help = problem.help.take().map(|help| scrub(&help));
         }
         problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
         problems.dedup();

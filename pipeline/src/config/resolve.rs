@@ -1,7 +1,7 @@
 //! Looking a secret up, at run time.
 
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Secret {
     ) -> Result<SecretString> {
         let bytes = match &self.0 {
             Place::Literal(secret) => return Ok(secret.clone()),
-            Place::File(path) => from_file(path)?,
+            Place::File(path) => from_file(path, true)?,
             Place::Env(name) => {
                 let value = environment(name).ok_or_else(|| {
                     let problem = Error::new(Kind::Config, format!("the environment variable {name} is not set"));
@@ -42,7 +42,10 @@ impl Secret {
                 })?;
                 value.into_encoded_bytes()
             }
-            Place::Credential(name) => from_file(&credential(environment("CREDENTIALS_DIRECTORY"), name)?)?,
+            Place::Credential(name) => {
+                // Nobody else may enter the directory of systemd, which gives rights to its files by ACLs.
+                from_file(&credential(environment("CREDENTIALS_DIRECTORY"), name)?, false)?
+            }
             Place::Command(command) => from_command(command, patience)?,
         };
         let text = String::from_utf8(bytes).map_err(|_| self.unusable("is not UTF-8"))?;
@@ -71,12 +74,17 @@ fn credential(directory: Option<std::ffi::OsString>, name: &str) -> Result<PathB
     }
 }
 
-fn from_file(path: &Path) -> Result<Vec<u8>> {
+fn from_file(path: &Path, private: bool) -> Result<Vec<u8>> {
     let failed = |error| Error::io("read the secret in", path, error);
     let file = std::fs::File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.permissions().mode();
-    if mode & 0o044 != 0 {
-        tracing::warn!("others can read the secret in {}: chmod 600 it", path.display());
+    let metadata = file.metadata().map_err(failed)?;
+    // The group may be how we read what belongs to somebody else, or how root lets a service read it.
+    let us = rustix::process::geteuid();
+    let given = metadata.uid() != us.as_raw() || (us.is_root() && metadata.gid() != 0);
+    let others = if given { 0o004 } else { 0o044 };
+    if private && metadata.is_file() && metadata.permissions().mode() & others != 0 {
+        let message = format!("others can read the secret in {}", path.display());
+        return Err(Error::new(Kind::Config, message).hint(format!("`chmod 600 {}`", path.display())));
     }
     limited(file).map_err(failed)
 }
@@ -130,6 +138,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("billing");
         std::fs::write(&path, "hunter2 \n").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         assert_eq!(resolved(&Secret::in_file(&path), &[]).unwrap(), "hunter2 ");
         std::fs::write(&path, "hunter2\r\n").unwrap();
         let credential = Secret(Place::Credential("billing".to_owned()));
@@ -144,11 +153,43 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("billing");
+        std::fs::write(&path, "hunter2").unwrap();
+        let with = |mode: u32| {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            resolved(&Secret::in_file(&path), &[])
+        };
+        for mode in [0o644, 0o640, 0o604, 0o444] {
+            let error = with(mode).unwrap_err();
+            assert_eq!(error.kind(), Kind::Config);
+            assert!(error.message().starts_with("others can read the secret in /"), "{mode:o} {}", error.message());
+        }
+        for mode in [0o600, 0o400, 0o611] {
+            assert_eq!(with(mode).unwrap(), "hunter2", "{mode:o}");
+        }
+        with(0o440).unwrap_err();
+        let credential = Secret(Place::Credential("billing".to_owned()));
+        let environment = [("CREDENTIALS_DIRECTORY", directory.path().to_str().unwrap())];
+        assert_eq!(resolved(&credential, &environment).unwrap(), "hunter2");
+        // Of somebody else's, the group may be ours.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            assert_eq!(with(0o640).unwrap(), "hunter2");
+            with(0o644).unwrap_err();
+            std::os::unix::fs::chown(&path, Some(0), Some(65534)).unwrap();
+            assert_eq!(with(0o640).unwrap(), "hunter2");
+        }
+    }
+
+    #[test]
     fn a_secret_that_is_not_there_says_where_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("wrong");
         let written = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).unwrap();
             resolved(&Secret::in_file(&path), &[])
         };
         let all = [

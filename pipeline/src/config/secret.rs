@@ -12,6 +12,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use super::command::Command;
 use super::explained::Explained;
 use super::path::FilePath;
+use super::variables;
 
 /// A secret of the pipeline file: a typed reference to it, or, in a file that nobody else can read, the secret itself.
 /// It is looked up by [`Secret::resolve`] when a run needs it, and never shown.
@@ -113,7 +114,10 @@ impl<'de> Visitor<'de> for SecretVisitor {
         if text.is_empty() {
             return Err(E::custom(Explained::new("the secret is empty", FORMS)));
         }
-        Ok(Secret::literal(text))
+        match variables::in_secret(text) {
+            Some(refused) => Err(E::custom(refused)),
+            None => Ok(Secret::literal(text)),
+        }
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Secret, A::Error> {
