@@ -58,7 +58,10 @@ fn s3_options() -> String {
         of("region", ["AWS_REGION", "AWS_DEFAULT_REGION"]),
         of("tls-ca", ["AWS_CA_BUNDLE", "AWS_CA_BUNDLE"]),
     ];
-    options.into_iter().flatten().collect()
+    // For the tools of AWS, too, this is a word about the metadata of the instance.
+    let asked = std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("false"));
+    let instance = asked.then(|| "instance-credentials = true\n".to_owned());
+    options.into_iter().flatten().chain(instance).collect()
 }
 
 /// The escapes of JSON are those of TOML.

@@ -132,7 +132,7 @@ fn signers(gate: &Gate) -> Vec<String> {
 }
 
 #[test]
-fn credentials_come_from_the_options_a_profile_the_environment_or_the_instance() {
+fn credentials_come_from_the_options_a_profile_the_environment_or_on_request_the_instance() {
     let (_server, _s3, gate, site) = site(205);
     site.ok("run", &[]);
     let look = |environment: &[(&str, &str)]| {
@@ -165,7 +165,19 @@ fn credentials_come_from_the_options_a_profile_the_environment_or_the_instance()
         };
         Fate::Answer(200, answer.to_owned())
     });
-    assert_eq!(look(&[("AWS_METADATA_ENDPOINT", instance.endpoint().as_str())]), ["INSTANCE"]);
+    // Nobody asked for it: so nobody is asked.
+    let metadata = instance.endpoint();
+    for service in ["AWS_METADATA_ENDPOINT", "AWS_CONTAINER_CREDENTIALS_FULL_URI"] {
+        let mut command = site.command("run", &[]);
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"] {
+            command.env_remove(name);
+        }
+        let done = services::home::said(command.env(service, &metadata).output().unwrap());
+        assert!(done.err.contains("there are no credentials") && done.err.contains("instance-credentials"), "{done:?}");
+        assert_eq!(instance.asked().len(), 0);
+    }
+    site.edit("[sink.bucket.s3]\n", "[sink.bucket.s3]\ninstance-credentials = true\n");
+    assert_eq!(look(&[("AWS_METADATA_ENDPOINT", metadata.as_str())]), ["INSTANCE"]);
 }
 
 #[test]

@@ -117,6 +117,43 @@ fn another_side_that_says_nothing_is_given_up() {
 }
 
 #[test]
+fn what_the_other_side_says_instead_of_rdiff_backup_is_told() {
+    let ((_server, site), ssh) = (filled(21, 2), Sshd::start());
+    remote::add(&site, &remote::rdiff(&ssh), &["offsite"]);
+    for (command, says) in [
+        ("echo The account is closed, ask Bob >&2; exit 1", "the other side said: The account is closed, ask Bob"),
+        ("echo Welcome to this host; exec rdiff-backup server", "must print nothing"),
+        ("rdiff-backup server --restrict-path /nonexistent", "the key is bound to another directory there"),
+    ] {
+        ssh.force_command(Some(command));
+        let said = site.run("run", &[]);
+        assert_eq!(said.status, 3, "{}", said.err);
+        assert!(said.err.contains(says), "`{says}` is not in:\n{}", said.err);
+    }
+}
+
+#[test]
+fn an_address_of_ipv6_and_a_path_at_home_are_taken() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("skipped: there is no IPv6 here");
+        return;
+    }
+    let ((server, site), ssh) = (filled(22, 2), Sshd::start());
+    // As if this were the home directory of the account.
+    ssh.force_command(Some(&format!("cd {} && eval $SSH_ORIGINAL_COMMAND", ssh.directory().display())));
+    let at = |sections: String| sections.replace("@127.0.0.1:", "@[::1]:");
+    let home = |kind: &str| format!("{}/{kind}\"", ssh.directory().display());
+    let rsync = at(remote::rsync(&ssh)).replace(&home("rsync"), "~/rsync\"");
+    let rdiff = at(remote::rdiff(&ssh)).replace(&home("rdiff"), "$HOME/rdiff\"");
+    remote::add(&site, &format!("{rsync}{rdiff}"), &["mirror", "offsite"]);
+    site.ok("run", &[]);
+    site.ok("verify", &[]);
+    assert!(ssh.directory().join("rsync/.cdrvault/vault.json").is_file());
+    ssh.force_command(None);
+    python::compare(&server, &remote::rdiff_restore(&ssh, 0, &site.path("back")), false).unwrap();
+}
+
+#[test]
 fn a_transfer_that_failed_on_the_way_is_tried_again_at_the_end() {
     let ((server, site), disk) = (filled(18, 3), tempfile::tempdir().unwrap());
     let above = disk.path().join("mounted later");

@@ -16,7 +16,7 @@ const SESSION: &str = "CDRVAULT_TEST_SESSION";
 
 /// A running server, which dies with this value and takes its sessions along.
 ///
-/// It listens on a free port of 127.0.0.1, lets in who runs the tests, by one key, and has keys of its own.
+/// It listens on a free port of 127.0.0.1, and of ::1 where there is one, lets in who runs the tests, by one key, and has keys of its own.
 #[derive(Debug)]
 pub(crate) struct Sshd {
     daemon: Daemon,
@@ -44,7 +44,8 @@ impl Sshd {
         let (daemon, port) = Daemon::on_free_port(|port| serve(directory.path(), port));
         let server = Self { daemon, port, user, directory };
         let host_key = fs::read_to_string(server.path("host_key.pub")).expect("ssh-keygen made it");
-        fs::write(server.known_hosts(), format!("[127.0.0.1]:{port} {host_key}")).expect("a writable directory");
+        fs::write(server.known_hosts(), format!("[127.0.0.1]:{port} {host_key}[::1]:{port} {host_key}"))
+            .expect("a writable directory");
         server
     }
 
@@ -148,6 +149,7 @@ fn serve(directory: &Path, port: u16) -> Result<Daemon, String> {
         "\
 Port {port}
 ListenAddress 127.0.0.1
+ListenAddress ::1
 HostKey {}
 PidFile {}
 AuthorizedKeysFile {}

@@ -13,11 +13,12 @@ use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::layout;
 use cdrvault_pipeline::place::Place;
 use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
+use cdrvault_pipeline::program::{Outcome, Program};
 use cdrvault_pipeline::sink::{Capabilities, Sink};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::process::{Outcome, Program};
+use super::process;
 use super::ssh::{self, Ssh};
 use super::{Found, Listing, Mirror, Parcel, Transport};
 
@@ -50,50 +51,70 @@ struct Options {
 
 struct BuildRdiff {
     mirror: Reference,
-    to: String,
+    to: Target,
     ssh: Ssh,
 }
 
 fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
     let Options { mirror, to, ssh } = section.options()?;
-    let mut sound = true;
-    if let Err(why) = check_target(&to) {
-        let problem = Problem::new(section.value("to"), format!("`{}` is no target: {why}", to.escape_debug()));
-        section.problem(problem.help("write `USER@HOST::PATH`, or `/ABSOLUTE/PATH`"));
-        sound = false;
-    } else if ssh.is_some() && to.starts_with('/') {
-        let problem = Problem::new(section.value("ssh"), "`ssh` is for targets of the form `USER@HOST::PATH`");
-        section.problem(problem.help("remove it, or correct `to`"));
-        sound = false;
-    }
+    let target = match Target::parse(&to) {
+        Ok(target) if target.is_local && ssh.is_some() => {
+            let problem = Problem::new(section.value("ssh"), "`ssh` is for targets of the form `USER@HOST::PATH`");
+            section.problem(problem.help("remove it, or correct `to`"));
+            None
+        }
+        Ok(target) => Some(target),
+        Err(why) => {
+            let problem = Problem::new(section.value("to"), format!("`{}` is no target: {why}", to.escape_debug()));
+            section.problem(problem.help("write `USER@HOST::PATH`, or `/ABSOLUTE/PATH`"));
+            None
+        }
+    };
     let ssh = ssh.unwrap_or_default().check(section)?;
-    sound.then(|| Box::new(BuildRdiff { mirror, to: to.trim_end_matches('/').to_owned(), ssh }) as Box<dyn BuildSink>)
+    target.map(|to| Box::new(BuildRdiff { mirror, to, ssh }) as Box<dyn BuildSink>)
 }
 
-fn check_target(text: &str) -> Result<(), &'static str> {
-    if text.chars().any(|c| c.is_control() || matches!(c, '\'' | '"' | '\\' | '`' | '$')) {
-        return Err("the path holds a quote or another character with a meaning to shells");
+/// What `to` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    /// As it is shown.
+    text: String,
+    /// As rdiff-backup takes it.
+    location: String,
+    is_local: bool,
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.chars().any(|c| c.is_control() || matches!(c, '\'' | '"' | '\\' | '`')) {
+            return Err("the path holds a quote or another character with a meaning to shells");
+        }
+        if text.starts_with('/') {
+            let path = text.trim_end_matches('/');
+            return if path.is_empty() || path.contains("::") || path.contains('$') {
+                Err("this is no directory for a vault")
+            } else {
+                Ok(Self { text: path.to_owned(), location: path.to_owned(), is_local: true })
+            };
+        }
+        let (host, path) = ssh::split_host(text, "::").ok_or("neither `USER@HOST::PATH` nor an absolute path")?;
+        if !ssh::is_host(host) {
+            return Err("this is no `USER@HOST`");
+        }
+        if path.contains("::") {
+            return Err("the path holds a `::`");
+        }
+        let path = ssh::remote_path(path)?;
+        // ssh takes an address without brackets, and rdiff-backup takes the first `::` for the end of the host: a `\`
+        // before each colon tells it apart.
+        let location = format!("{}::{path}", host.replace(['[', ']'], "").replace(':', "\\:"));
+        Ok(Self { text: format!("{host}::{path}"), location, is_local: false })
     }
-    if text.starts_with('/') {
-        return if text.trim_end_matches('/').is_empty() || text.contains("::") {
-            Err("this is no directory for a vault")
-        } else {
-            Ok(())
-        };
-    }
-    let (host, path) = text.split_once("::").ok_or("neither `USER@HOST::PATH` nor an absolute path")?;
-    if !ssh::is_host(host) {
-        return Err("this is no `USER@HOST`");
-    }
-    if path.is_empty() || path.starts_with('-') || path.contains("::") {
-        return Err("the path is missing, or begins with a `-`");
-    }
-    Ok(())
 }
 
 impl BuildSink for BuildRdiff {
     fn describe(&self) -> String {
-        self.to.clone()
+        self.to.text.clone()
     }
 
     fn mirrors(&self) -> Option<&Reference> {
@@ -117,7 +138,7 @@ impl BuildSink for BuildRdiff {
 }
 
 struct Rdiff {
-    to: String,
+    to: Target,
     ssh: Ssh,
 }
 
@@ -126,8 +147,17 @@ const WARNED: i32 = 2;
 
 impl Rdiff {
     fn program(&self) -> Program {
-        let program = Program::new("rdiff-backup").stall(self.ssh.stall_timeout);
-        if self.to.starts_with('/') {
+        self.waiting(self.ssh.stall_timeout)
+    }
+
+    /// For what works through the history.
+    fn patient(&self) -> Program {
+        self.waiting(self.ssh.stall_timeout * SILENT)
+    }
+
+    fn waiting(&self, stall: Duration) -> Program {
+        let program = process::program("rdiff-backup", stall);
+        if self.to.is_local {
             return program;
         }
         // rdiff-backup hands this to a shell: it holds nothing that was not checked.
@@ -135,19 +165,19 @@ impl Rdiff {
     }
 
     fn good(&self, outcome: &Outcome, doing: &str) -> Result<Vec<u8>> {
-        if matches!(outcome.status, 0 | WARNED) {
+        if matches!(outcome.code(), 0 | WARNED) {
             return Ok(outcome.output.clone());
         }
-        if !self.to.starts_with('/')
-            && let Some(error) = ssh::complaint(outcome, &self.to)
+        if !self.to.is_local
+            && let Some(error) = ssh::complaint(outcome, &self.to.text)
         {
             return Err(error);
         }
         if outcome.says("is still running") {
-            let message = format!("{}: an earlier session of rdiff-backup is still running there", self.to);
+            let message = format!("{}: an earlier session of rdiff-backup is still running there", self.to.text);
             return Err(Error::new(Kind::Transient, message).hint("if it hangs, stop it on the other side"));
         }
-        let (kind, hint) = match outcome.status {
+        let (kind, hint) = match outcome.code() {
             _ if outcome.says("No space left") || outcome.says("Disk quota exceeded") => {
                 (Kind::NoSpace, "free some space there; what is not delivered stays owed")
             }
@@ -160,20 +190,30 @@ impl Rdiff {
             _ if outcome.says("rdiff-backup: not found") || outcome.says("rdiff-backup: command not found") => {
                 (Kind::Config, "install rdiff-backup 2.2 on the other side")
             }
+            _ if outcome.says("Impossibly high data amount") => (
+                Kind::Config,
+                "a greeting of the other side's shell gets in between: `ssh HOST true` must print nothing",
+            ),
+            _ if outcome.says(VIOLATION) => {
+                (Kind::Denied, "the key is bound to another directory there: correct `to`, or its `--restrict-path`")
+            }
             _ => (Kind::Failed, "what is not delivered stays owed; the next run tries it again"),
         };
         let said = complaint(&outcome.complaints);
-        Err(Error::new(kind, format!("cannot {doing} {}: {said} (rdiff-backup status {})", self.to, outcome.status))
-            .hint(hint))
+        Err(Error::new(
+            kind,
+            format!("cannot {doing} {}: {said} (rdiff-backup status {})", self.to.text, outcome.code()),
+        )
+        .hint(hint))
     }
 
     async fn session(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
         for _ in 0..PATIENCE {
             let program =
                 self.program().args(["backup", "--include-globbing-filelist-stdin"]).input(selection(root, parcel)?);
-            let outcome = program.arg(root).arg(&self.to).run(cx).await?;
+            let outcome = program.arg(root).arg(&self.to.location).run(cx).await?;
             // Its history has steps of one second.
-            if outcome.status != 0 && outcome.says("not in the past") {
+            if outcome.code() != 0 && outcome.says("not in the past") {
                 cx.unless_cancelled(async {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     Ok(())
@@ -183,7 +223,7 @@ impl Rdiff {
             }
             return self.good(&outcome, "write into").map(drop);
         }
-        Err(Error::new(Kind::Refused, format!("{}: its last session is of a time that has not come yet", self.to))
+        Err(Error::new(Kind::Refused, format!("{}: its last session is of a time that has not come yet", self.to.text))
             .hint("set the clock of this machine; if it was wrong then, nothing can be sent until that time"))
     }
 
@@ -206,10 +246,10 @@ impl Rdiff {
         list.extend_from_slice(b"/**\n");
         let program = self.program().args(["compare", "--method", "hash", "--at", at]);
         let program = program.arg("--include-globbing-filelist-stdin").input(list);
-        let outcome = program.arg(root).arg(&self.to).run(cx).await?;
+        let outcome = program.arg(root).arg(&self.to.location).run(cx).await?;
         let output = String::from_utf8_lossy(&outcome.output).into_owned();
         // What is not selected here is told as deleted: that alone makes it fail, and is no failure.
-        if outcome.status != 0 && complaint(&outcome.complaints) != "Action compare failed on step run" {
+        if outcome.code() != 0 && complaint(&outcome.complaints) != "Action compare failed on step run" {
             self.good(&outcome, "compare")?;
         }
         let told = output.lines().filter(|line| !line.starts_with("deleted: "));
@@ -243,7 +283,8 @@ fn without_digest(complaints: &str) -> Vec<String> {
     named.filter_map(|rest| Some(rest.split_once(", unable to compare")?.0.to_owned())).collect()
 }
 
-/// The first error, or else the last line. Its messages go on in lines that begin with spaces.
+/// The first error, or else the last line. Its messages go on in lines that begin with spaces. Where the other side did
+/// not come up, what it said says more: its lines come before the error, which repeats our own command.
 fn complaint(text: &str) -> String {
     let mut messages: Vec<String> = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -255,9 +296,27 @@ fn complaint(text: &str) -> String {
             _ => messages.push(line.split_whitespace().collect::<Vec<_>>().join(" ")),
         }
     }
+    if let Some(at) = messages.iter().position(|message| message.starts_with(NOT_STARTED)) {
+        let (before, after) = messages.split_at(at);
+        let said: Vec<&str> =
+            before.iter().map(String::as_str).filter(|line| !line.starts_with("Traceback ")).collect();
+        let why = after.iter().find_map(|line| line.strip_prefix("due to exception '")?.strip_suffix("'."));
+        return match (said.is_empty(), why) {
+            (false, _) => format!("the other side said: {}", said.join("; ")),
+            (true, Some(why)) if !why.is_empty() => {
+                format!("the other side does not answer as rdiff-backup does: {why}")
+            }
+            _ => "the other side ended without a word".to_owned(),
+        };
+    }
     let error = messages.iter().find_map(|message| message.strip_prefix("ERROR: "));
-    error.or_else(|| messages.last().map(String::as_str)).unwrap_or("rdiff-backup says nothing").to_owned()
+    let violation = || messages.iter().find(|message| message.contains(VIOLATION)).map(String::as_str);
+    let last = || messages.last().map(String::as_str);
+    error.or_else(violation).or_else(last).unwrap_or("rdiff-backup says nothing").to_owned()
 }
+
+const NOT_STARTED: &str = "ERROR: Couldn't start up the remote connection";
+const VIOLATION: &str = "Security Violation";
 
 /// What belongs there, as rdiff-backup's selection takes it: the first line that fits decides.
 fn selection(root: &Path, parcel: &Parcel) -> Result<Vec<u8>> {
@@ -298,7 +357,7 @@ fn glob(path: &Path) -> Vec<u8> {
 /// There is nothing there yet that rdiff-backup knows, or only what a first session left that was cut off: rdiff-backup
 /// can neither read nor regress that, and begins anew by itself.
 fn is_absent(outcome: &Outcome) -> bool {
-    outcome.status == 1
+    outcome.code() == 1
         && (outcome.says("couldn't be identified as being within an existing backup repository")
             || outcome.says("does not exist")
             || outcome.says("Could not get time of current mirror"))
@@ -321,7 +380,7 @@ fn times(output: &[u8]) -> Vec<i64> {
 #[async_trait]
 impl Transport for Rdiff {
     fn describe(&self) -> String {
-        self.to.clone()
+        self.to.text.clone()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -329,8 +388,8 @@ impl Transport for Rdiff {
     }
 
     async fn heal(&self, cx: &Context) -> Result<()> {
-        let program = self.program().stall(self.ssh.stall_timeout * SILENT).arg("regress");
-        let outcome = program.arg(&self.to).run(cx).await?;
+        let program = self.patient().arg("regress");
+        let outcome = program.arg(&self.to.location).run(cx).await?;
         self.good(&outcome, "repair").map(drop)
     }
 
@@ -351,7 +410,7 @@ impl Transport for Rdiff {
     }
 
     async fn list(&self, cx: &Context) -> Result<Found> {
-        let outcome = self.program().args(["list", "files", "--at", "now"]).arg(&self.to).run(cx).await?;
+        let outcome = self.program().args(["list", "files", "--at", "now"]).arg(&self.to.location).run(cx).await?;
         if is_absent(&outcome) {
             return Ok(Found::default());
         }
@@ -362,7 +421,7 @@ impl Transport for Rdiff {
 
     async fn sessions(&self, cx: &Context) -> Result<Vec<i64>> {
         let program = self.program().arg("--parsable-output").args(["list", "increments"]);
-        let outcome = program.arg(&self.to).run(cx).await?;
+        let outcome = program.arg(&self.to.location).run(cx).await?;
         if is_absent(&outcome) {
             return Ok(Vec::new());
         }
@@ -371,7 +430,7 @@ impl Transport for Rdiff {
 
     async fn list_at(&self, cx: &Context, session: i64) -> Result<Listing> {
         let program = self.program().args(["list", "files", "--at", &session.to_string()]);
-        let outcome = program.arg(&self.to).run(cx).await?;
+        let outcome = program.arg(&self.to.location).run(cx).await?;
         Ok(names(&self.good(&outcome, "list")?))
     }
 
@@ -387,12 +446,12 @@ impl Transport for Rdiff {
         list.extend_from_slice(b"- **\n");
         let at = at.map_or_else(|| "now".to_owned(), |second| second.to_string());
         let program = self.program().args(["restore", "--at", &at, "--include-globbing-filelist-stdin"]);
-        let outcome = program.arg(&self.to).arg(&restored).input(list).run(cx).await?;
+        let outcome = program.arg(&self.to.location).arg(&restored).input(list).run(cx).await?;
         self.good(&outcome, "read from")?;
         for name in names {
             let (from, to) = (restored.join(name), into.join(name));
             if !from.is_file() {
-                return Err(Error::new(Kind::Damaged, format!("{} does not give {name} back", self.to)));
+                return Err(Error::new(Kind::Damaged, format!("{} does not give {name} back", self.to.text)));
             }
             durable::create_dirs(to.parent().unwrap_or(into), &How::private())?;
             durable::adopt(&from, &to, &How::private(), true)?;
@@ -416,7 +475,7 @@ impl Transport for Rdiff {
         match self.differing(cx, root, &sent).await?.first() {
             None => Ok(()),
             Some(name) => {
-                Err(Error::new(Kind::Damaged, format!("{} holds other bytes than were sent: {name}", self.to))
+                Err(Error::new(Kind::Damaged, format!("{} holds other bytes than were sent: {name}", self.to.text))
                     .hint("see whether somebody else writes there; if nobody does, check its disk"))
             }
         }
@@ -436,9 +495,9 @@ impl Transport for Rdiff {
     }
 
     async fn forget_before(&self, cx: &Context, session: i64) -> Result<()> {
-        let program = self.program().stall(self.ssh.stall_timeout * SILENT).arg("--force");
+        let program = self.patient().arg("--force");
         let program = program.args(["remove", "increments", "--older-than"]);
-        let outcome = program.arg(session.to_string()).arg(&self.to).run(cx).await?;
+        let outcome = program.arg(session.to_string()).arg(&self.to.location).run(cx).await?;
         self.good(&outcome, "remove old increments from").map(drop)
     }
 }
@@ -457,8 +516,13 @@ mod tests {
     #[test]
     fn targets_are_hosts_and_directories() {
         for good in ["me@host::vault", "host::/srv/vault", "/srv/va ult"] {
-            assert!(check_target(good).is_ok(), "{good}");
+            let target = Target::parse(good).unwrap();
+            assert_eq!((target.text.as_str(), target.location.as_str()), (good, good));
         }
+        let there = |text: &str| Target::parse(text).unwrap().location;
+        assert_eq!(there("me@host::~/vault/"), "me@host::vault");
+        assert_eq!(there("me@[2001:db8::7]::/srv/x"), r"me@2001\:db8\:\:7::/srv/x");
+        assert_eq!(Target::parse("[::1]::$HOME/x").unwrap().text, "[::1]::x");
         for bad in [
             "",
             "/",
@@ -468,10 +532,14 @@ mod tests {
             "host::",
             "host::-x",
             "h::a'b",
+            "[::1]:x",
+            "::1::x",
+            "h::~other/x",
+            "/a$b",
             "h::$(x)",
             "a b::c",
         ] {
-            assert!(check_target(bad).is_err(), "{bad}");
+            assert!(Target::parse(bad).is_err(), "{bad}");
         }
     }
 
@@ -480,6 +548,20 @@ mod tests {
         let text = "NOTE:    One\nERROR:   Path '/a' couldn't be identified as being within an\n         existing backup repository\nERROR:   More\n";
         assert_eq!(complaint(text), "Path '/a' couldn't be identified as being within an existing backup repository");
         assert_eq!(complaint("Fatal:   broken\n"), "Fatal: broken");
+    }
+
+    #[test]
+    fn what_the_other_side_said_is_told_where_it_did_not_come_up() {
+        let own = "ERROR:   Couldn't start up the remote connection by executing 'ssh -o X {h}'\ndue to exception 'Truncated header <b''> (problem probably originated remotely)'.\n\nRemember that, under\nTraceback (most recent call last):\n  File x\nAttributeError: odd\n";
+        let said = complaint(&format!("This account is expired.\nask Bob\n{own}"));
+        assert_eq!(said, "the other side said: This account is expired.; ask Bob");
+        let silent = complaint(own);
+        assert!(
+            silent.starts_with("the other side does not answer as rdiff-backup does: Truncated header"),
+            "{silent}"
+        );
+        let bound = "Traceback (most recent call last):\n  File x\nrdiff_backup.Security.Violation: \nWARNING: Security Violation due to normalized path 'b'/x'' not within restricted path 'b'/srv''\n\nrdiff_backup.connection.ConnectionReadError: Truncated\n";
+        assert!(complaint(bound).contains("not within restricted path"), "{}", complaint(bound));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! How we get to a remote host: the system's `ssh`, which asks nobody anything and trusts only hosts that it knows.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use cdrvault_pipeline::config::{Age, FilePath, Problem, Section};
 use cdrvault_pipeline::error::{Error, Kind};
+use cdrvault_pipeline::program::Outcome;
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use super::process::Outcome;
 
 /// The options of every sink that is reached by ssh.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -120,6 +120,19 @@ impl Ssh {
     }
 }
 
+/// `USER@HOST` and what stands behind the separator after it. An address of IPv6 is in brackets, which hold colons.
+pub(super) fn split_host<'t>(text: &'t str, separator: &str) -> Option<(&'t str, &'t str)> {
+    let host = text.find('@').map_or(0, |at| at + 1);
+    let end = match text.get(host..)?.strip_prefix('[') {
+        Some(address) => host + address.find(']')? + 2,
+        None => host,
+    };
+    let at = end + text.get(end..)?.find(separator)?;
+    let (whole, rest) = (text.get(..at)?, text.get(at + separator.len()..)?);
+    // Brackets stand around the whole address.
+    (end == host || at == end).then_some((whole, rest))
+}
+
 /// Whether a text can stand for `user@host` on a command line.
 pub(super) fn is_host(text: &str) -> bool {
     let plain = |part: &str| {
@@ -127,9 +140,39 @@ pub(super) fn is_host(text: &str) -> bool {
             && !part.starts_with('-')
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
     };
+    let host = |part: &str| match part.strip_prefix('[').and_then(|part| part.strip_suffix(']')) {
+        Some(address) => match address.split_once('%') {
+            // An address of one link, with the name of the interface.
+            Some((address, zone)) => address.parse::<Ipv6Addr>().is_ok() && plain(zone),
+            None => address.parse::<Ipv6Addr>().is_ok(),
+        },
+        None => plain(part),
+    };
     match text.split_once('@') {
-        Some((user, host)) => plain(user) && plain(host),
-        None => plain(text),
+        Some((user, name)) => plain(user) && host(name),
+        None => host(text),
+    }
+}
+
+/// A path over there as no shell changes it: what begins in the home directory is relative to it, for that is where ssh
+/// puts us.
+pub(super) fn remote_path(path: &str) -> Result<String, &'static str> {
+    let home = ["~", "$HOME", "${HOME}"].iter().find_map(|home| path.strip_prefix(home));
+    let path = match home {
+        Some("") => ".",
+        Some(below) if below.starts_with('/') => match below.trim_matches('/') {
+            "" => ".",
+            below => below,
+        },
+        _ if path.starts_with('~') => return Err("only one's own home directory can be written as `~`"),
+        _ if path.contains('$') => return Err("variables mean nothing there, but `$HOME` at its beginning"),
+        _ => path,
+    };
+    match path.trim_end_matches('/') {
+        "" if path.is_empty() => Err("the path is missing"),
+        "" => Err("the root directory is no place for a vault"),
+        path if path.starts_with('-') => Err("the path begins with a `-`"),
+        path => Ok(path.to_owned()),
     }
 }
 
@@ -197,9 +240,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hosts_are_names_and_addresses_and_those_of_ipv6_are_in_brackets() {
+        assert_eq!(split_host("me@host:a:b", ":"), Some(("me@host", "a:b")));
+        assert_eq!(split_host("me@[::1]:a:b", ":"), Some(("me@[::1]", "a:b")));
+        assert_eq!(split_host("[fe80::1%eth0]::/srv", "::"), Some(("[fe80::1%eth0]", "/srv")));
+        assert_eq!(split_host("[::1]/8730", "/"), Some(("[::1]", "8730")));
+        for odd in ["[::1", "[::1]x:y", "[::1]", "host"] {
+            assert_eq!(split_host(odd, ":"), None, "{odd}");
+        }
+        for good in ["host", "me@10.0.0.1", "[::1]", "me@[2001:db8::7]", "[fe80::1%eth0]"] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in ["", "::1", "[host]", "[::1", "me@[::1%-x]", "[::1%]", "a@b@[::1]", "-h", "me@"] {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_remote_path_may_begin_at_home() {
+        for (written, meant) in [
+            ("~", "."),
+            ("~/", "."),
+            ("~/a b/c/", "a b/c"),
+            ("$HOME/a", "a"),
+            ("${HOME}//a", "a"),
+            ("/srv/~x", "/srv/~x"),
+        ] {
+            assert_eq!(remote_path(written).as_deref(), Ok(meant));
+        }
+        for bad in ["", "/", "~other/a", "$HOMEX/a", "$USER", "a/$x", "~/-x", "-x", "~x"] {
+            assert!(remote_path(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_key_that_is_refused_is_no_file_that_is() {
         let said = |text: &str| {
-            let outcome = Outcome { status: 255, output: Vec::new(), complaints: text.to_owned() };
+            let status = std::os::unix::process::ExitStatusExt::from_raw(255 << 8);
+            let outcome = Outcome { status, output: Vec::new(), complaints: text.to_owned() };
             complaint(&outcome, "me@host:x").map(|error| error.one_line())
         };
         let key = said("Warning: x\nme@host: Permission denied (publickey,keyboard-interactive).\n");

@@ -27,7 +27,7 @@ pub(crate) fn plugin() -> Plugin<dyn BuildSink> {
         kind: "s3",
         about: "a vault in a bucket of AWS S3, or of a server that speaks its protocol",
         details: "Credentials come from these options, else from `profile`, else from the environment (AWS_ACCESS_KEY_ID and \
-                  so on), else from the instance's metadata. They need to list, read and write below the prefix; only \
+                  so on), else, with `instance-credentials = true`, from the cloud's metadata service. They need to list, read and write below the prefix; only \
                   `prune` deletes, and may have credentials of its own. Conditional writes are used where a probe shows that \
                   the bucket honours them. What was uploaded is checked by the SHA-256 that the server computed, or, where it \
                   computes none, by reading the object again. In a versioned bucket, a removed version becomes a noncurrent \
@@ -64,6 +64,10 @@ struct Options {
     /// A profile of the AWS credentials file.
     #[serde(default)]
     profile: Option<String>,
+    /// Asks the metadata service of the cloud for the credentials of the instance or the container, where there are none
+    /// elsewhere. Without it no such address is asked.
+    #[serde(default)]
+    instance_credentials: bool,
     /// The id of another access key, which may delete, for pruning.
     #[serde(default)]
     prune_access_key_id: Option<String>,
@@ -230,6 +234,15 @@ fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
     Some(Box::new(BuildS3 { bucket, prefix, options: Arc::new(options) }))
 }
 
+/// Whether the environment has an access key, names a role and a token file for it, or asks for no signature at all.
+fn environment_has_credentials() -> bool {
+    let has = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let both = |one: &str, other: &str| has(one) && has(other);
+    both("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        || both("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN")
+        || std::env::var("AWS_SKIP_SIGNATURE").is_ok_and(|value| value == "true")
+}
+
 fn bucket_and_prefix(text: &str) -> Result<(String, Path), String> {
     let rest = text.strip_prefix("s3://").ok_or("this is no URL of a bucket")?;
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -356,8 +369,17 @@ impl BuildS3 {
                     None => builder,
                 }
             }
-            // The environment, else the instance's metadata.
-            (None, None) => AmazonS3Builder::from_env(),
+            (None, None) if options.instance_credentials || environment_has_credentials() => {
+                AmazonS3Builder::from_env()
+            }
+            // What is left would be to ask an address of the network, which may be anybody's.
+            (None, None) => {
+                let error = Error::new(Kind::Config, format!("{}: there are no credentials", self.describe()));
+                return Err(error.hint(
+                    "write `access-key-id` and `secret-access-key`, or `profile`, or set AWS_ACCESS_KEY_ID and \
+                     AWS_SECRET_ACCESS_KEY; on an instance with a role, write `instance-credentials = true`",
+                ));
+            }
         };
         if let Some(endpoint) = &options.endpoint {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/'));

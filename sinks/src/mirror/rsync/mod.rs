@@ -14,13 +14,14 @@ use cdrvault_pipeline::durable::{self, How};
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::place::Place;
 use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
+use cdrvault_pipeline::program::{Outcome, Program};
 use cdrvault_pipeline::scratch::Scratch;
 use cdrvault_pipeline::sink::{Capabilities, Sink};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::process::{Outcome, Program};
+use super::process;
 use super::ssh::{self, Ssh};
 use super::{Found, Listing, Mirror, Parcel, Transport};
 use crate::clock;
@@ -146,7 +147,9 @@ struct Rsync {
 
 impl Rsync {
     fn program(&self) -> Program {
-        let mut program = Program::new("rsync").arg(format!("--timeout={}", self.ssh.stall_timeout.as_secs().max(1)));
+        // rsync looks itself whether the other side is still there; this is for an rsync that does not.
+        let mut program = process::program("rsync", self.ssh.stall_timeout * 2)
+            .arg(format!("--timeout={}", self.ssh.stall_timeout.as_secs().max(1)));
         match self.to {
             Target::Ssh(_) => {
                 program = program.arg("--rsh").arg(self.ssh.command());
@@ -159,7 +162,7 @@ impl Rsync {
             Target::Daemon(_) => {
                 // Without one, rsync would ask for it on the terminal, and wait.
                 let password = self.password.clone().unwrap_or_default();
-                program = program.arg("--contimeout=30").secret("RSYNC_PASSWORD", password);
+                program = program.arg("--contimeout=30").env("RSYNC_PASSWORD", password);
             }
             Target::Directory(_) => {}
         }
@@ -217,7 +220,8 @@ impl Rsync {
         before: SystemTime,
     ) -> Result<()> {
         let after = SystemTime::now();
-        let program = self.files(names).args(["--checksum", "--dry-run", "-ii", "--out-format=%i %M %n"]).utc();
+        let program =
+            self.files(names).args(["--checksum", "--dry-run", "-ii", "--out-format=%i %M %n"]).env("TZ", "UTC0");
         let outcome = program.arg("--").arg(self.to.inside()).arg(inside(root)).run(cx).await?;
         let output = self.good(&outcome, "compare")?;
         let text = String::from_utf8_lossy(&output);
@@ -237,7 +241,7 @@ impl Rsync {
     }
 
     fn good(&self, outcome: &Outcome, doing: &str) -> Result<Vec<u8>> {
-        if outcome.status == 0 {
+        if outcome.code() == 0 {
             return Ok(outcome.output.clone());
         }
         if matches!(self.to, Target::Ssh(_))
@@ -245,7 +249,7 @@ impl Rsync {
         {
             return Err(error);
         }
-        let (kind, hint) = match outcome.status {
+        let (kind, hint) = match outcome.code() {
             _ if outcome.says("No space left") || outcome.says("Disk quota exceeded") => {
                 (Kind::NoSpace, "free some space there; what is not delivered stays owed")
             }
@@ -267,7 +271,7 @@ impl Rsync {
             _ => (Kind::Failed, "what is not delivered stays owed; the next run tries it again"),
         };
         let text = last_complaint(outcome);
-        Err(Error::new(kind, format!("cannot {doing} {}: {text} (rsync status {})", self.to.text(), outcome.status))
+        Err(Error::new(kind, format!("cannot {doing} {}: {text} (rsync status {})", self.to.text(), outcome.code()))
             .hint(hint))
     }
 }
@@ -297,7 +301,7 @@ impl Transport for Rsync {
         let program = self.program().args(["--list-only", "--recursive", "--no-human-readable", "--"]);
         let outcome = program.arg(self.to.inside()).run(cx).await?;
         // Another directory that is missing is another error.
-        if matches!(outcome.status, 3 | 23) && outcome.says("No such file or directory") {
+        if matches!(outcome.code(), 3 | 23) && outcome.says("No such file or directory") {
             return Ok(Found::default());
         }
         let output = self.good(&outcome, "list")?;

@@ -16,40 +16,45 @@ pub(super) enum Target {
 
 impl Target {
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        if text.chars().any(|c| {
-            c.is_control()
-                || matches!(
-                    c,
-                    '\'' | '"' | '\\' | '`' | '$' | '*' | '?' | '[' | ';' | '&' | '|' | '<' | '>' | '(' | ')'
-                )
-        }) {
-            return Err("it holds a quote, a wildcard or another character with a meaning to shells");
-        }
+        let odd = |path: &str| {
+            let special = ['\'', '"', '\\', '`', '*', '?', '[', ';', '&', '|', '<', '>', '(', ')'];
+            path.chars().any(|c| c.is_control() || special.contains(&c))
+        };
+        let plain = |path: &str| {
+            if odd(path) {
+                return Err("it holds a quote, a wildcard or another character with a meaning to shells");
+            }
+            Ok(())
+        };
         if let Some(rest) = text.strip_prefix("rsync://") {
             let (host, path) = rest.split_once('/').ok_or("the module is missing")?;
-            let (account, port) = host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port)));
+            let (account, port) = ssh::split_host(host, ":").map_or((host, None), |(host, port)| (host, Some(port)));
             if port.is_some_and(|port| port.parse::<u16>().is_err()) {
                 return Err("this is no port");
             }
-            if !ssh::is_host(account) || path.is_empty() || path.starts_with(['/', '-']) {
+            plain(path)?;
+            if !ssh::is_host(account) || path.is_empty() || path.starts_with(['/', '-']) || path.contains('$') {
                 return Err("this is no host, or no module");
             }
             return Ok(Self::Daemon(text.trim_end_matches('/').to_owned()));
         }
         if text.starts_with('/') {
+            plain(text)?;
             return match text.trim_end_matches('/') {
                 "" => Err("the root directory is no place for a vault"),
+                path if path.contains('$') => Err("it holds a character with a meaning to shells"),
                 path => Ok(Self::Directory(path.to_owned())),
             };
         }
-        let (host, path) = text.split_once(':').ok_or("neither a host nor an absolute path")?;
+        let (host, path) = ssh::split_host(text, ":").ok_or("neither a host nor an absolute path")?;
         if !ssh::is_host(host) {
             return Err("this is no `USER@HOST`");
         }
-        if path.starts_with(['-', ':']) || path.is_empty() {
-            return Err("the path is missing, or begins with a `-` or a second `:`");
+        plain(path)?;
+        if path.starts_with(':') {
+            return Err("the path begins with a second `:`: a daemon is written as `rsync://HOST/MODULE/PATH`");
         }
-        Ok(Self::Ssh(text.trim_end_matches('/').to_owned()))
+        Ok(Self::Ssh(format!("{host}:{}", ssh::remote_path(path)?)))
     }
 
     /// Where it is, by its name.
@@ -107,6 +112,10 @@ mod tests {
             Target::Daemon("rsync://me@host:8730/backup/cdr".to_owned())
         );
         assert_eq!(good("/mnt/b c/vault"), Target::Directory("/mnt/b c/vault".to_owned()));
+        assert_eq!(good("me@host:~/vault"), Target::Ssh("me@host:vault".to_owned()));
+        assert_eq!(good("host:$HOME"), Target::Ssh("host:.".to_owned()));
+        assert_eq!(good("me@[::1]:/srv/x"), Target::Ssh("me@[::1]:/srv/x".to_owned()));
+        assert_eq!(good("rsync://[::1]:8730/m/x"), Target::Daemon("rsync://[::1]:8730/m/x".to_owned()));
         let below = ("rsync://me@host:8730/backup/".to_owned(), "cdr/b/./".to_owned());
         assert_eq!(good("rsync://me@host:8730/backup/cdr/b").source(), below);
         assert_eq!(good("rsync://host/backup").source(), ("rsync://host/backup/".to_owned(), String::new()));
@@ -125,6 +134,14 @@ mod tests {
             "host:$(x)",
             "host:a*",
             "rsync://host:port/m",
+            "rsync://[::1]x/m",
+            "[::1]::module",
+            "::1:path",
+            "me@[host]:x",
+            "host:~other/x",
+            "host:a$b",
+            "/a$b",
+            "host:/",
         ] {
             assert!(Target::parse(bad).is_err(), "{bad}");
         }
