@@ -87,7 +87,12 @@ async fn work(
     for partition in &args.release {
         *released.get_or_insert(0) += prune::release(cx, opened, *partition).await?;
     }
-    let plan = prune::plan(cx, opened, state, Timestamp::now()).await?;
+    let mut plan = prune::plan(cx, opened, state, Timestamp::now()).await?;
+    if args.dry_run {
+        let kept = prune::kept_whole(cx, opened).await?;
+        plan.sinks.extend(kept.sinks);
+        plan.failures.extend(kept.failures);
+    }
     let pruned = if args.dry_run { None } else { Some(prune::execute(cx, opened, &plan, args.yes, state).await?) };
     Ok(Shown { plan, released, pruned })
 }

@@ -218,6 +218,55 @@ fn bodies_go_when_no_tree_names_them() {
 }
 
 #[test]
+fn a_removal_that_was_cut_off_is_finished_by_the_next_one() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = site(&server, "{ last = 1 }");
+    std::fs::create_dir(site.path("etc")).unwrap();
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    let etc = "[flow.etc]\nsource.files = { path = \"etc\" }\ntransforms = [\"incremental\"]\nsinks = [\"vault\"]\n";
+    site.pipeline(&format!("{text}\n{etc}").replace("{ last = 1 }", "{ last = 9 }"));
+    for number in 1..=3 {
+        std::fs::write(site.path("etc/file"), format!("content {number}")).unwrap();
+        rate_again(&server, "2026-01-01");
+        site.ok("run", &[]);
+    }
+    site.edit("{ last = 9 }", "{ last = 1 }");
+    let cut = |number: u32| {
+        let failpoint = format!("after-receipt-removed:{number}=abort");
+        let said = said(site.command("prune", &["--yes"]).env("CDRVAULT_FAILPOINT", failpoint).output().unwrap());
+        assert_eq!(said.status, -1, "{}", said.err);
+    };
+    // A tree's bodies, and a day's object.
+    let bodies = || services::files(&site.vault().join(".cdrvault/objects")).len();
+    let versions = || kept(&site.vault(), "2026-01-01");
+    assert_eq!((versions().len(), bodies()), (3, 3));
+    cut(1);
+    assert_eq!(versions().len(), 3, "its object is there still");
+    cut(3);
+    let orphans = |said: Said| said.err.matches("orphaned").count();
+    assert!(orphans(site.run("verify", &[])) > 0);
+    site.ok("prune", &["--yes"]);
+    assert_eq!((versions(), bodies()), (vec!["g0003".to_owned()], 2));
+    assert_eq!(orphans(site.ok("verify", &[])), 0);
+    assert!(!std::fs::read_to_string(site.path("state/state.json")).unwrap().contains("pruning"));
+}
+
+#[test]
+fn a_plan_shows_also_what_no_rule_removes() {
+    let server = MariaDb::start(Engine::InnoDb);
+    let site = site(&server, "{ last = 9 }");
+    site.edit("keep = { last = 9 }", "");
+    assert!(plan(&site).contains("there is no superseded version"));
+    for _ in 0..2 {
+        rate_again(&server, "2026-01-01");
+        site.ok("run", &[]);
+    }
+    let said = site.ok("prune", &["-n"]);
+    assert_eq!(said.out.matches("the sink has no `keep`").count(), 2, "{}", said.out);
+    assert!(said.err.contains("no sink has a `keep`: every version stays"), "{}", said.err);
+}
+
+#[test]
 fn each_mirror_keeps_by_its_own_rule() {
     let (server, ssh) = (MariaDb::start(Engine::InnoDb), Sshd::start());
     let site = site(&server, "{ last = 3 }");

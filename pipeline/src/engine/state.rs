@@ -12,6 +12,7 @@ use super::prune::Applied;
 use super::verified::VerifiedSink;
 use crate::durable;
 use crate::error::{Error, Kind, Result};
+use crate::manifest::Manifest;
 use crate::partition::Partition;
 use crate::stage::Server;
 
@@ -27,6 +28,9 @@ pub struct State {
     pub vaults: BTreeMap<String, String>,
     /// The `keep` of each sink when it was last pruned; `None` where it had none when it was last written to.
     pub kept: BTreeMap<String, Option<Applied>>,
+    /// What is being removed from each sink: a removal that was cut off is finished by the next one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pruning: BTreeMap<String, Vec<Manifest>>,
     /// When each sink was last verified, as versions before `verified.json` noted it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub verified: BTreeMap<String, VerifiedSink>,

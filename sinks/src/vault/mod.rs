@@ -14,11 +14,11 @@ use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::index::Index;
-use cdrvault_pipeline::layout;
 use cdrvault_pipeline::manifest::{Content, Manifest, Notes, StoredObject};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::ObjectStream;
 use cdrvault_pipeline::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
+use cdrvault_pipeline::{failpoint, layout};
 
 pub(crate) use identity::{no_vault, parse as parse_identity};
 pub(crate) use reading::{history_of, parse_manifest};
@@ -186,6 +186,7 @@ impl<S: Store> Sink for Vault<S> {
         self.take_from_index(&[(manifest.unit.clone(), manifest.generation)]).await?;
         // The receipt first: a body without a receipt is a leftover, a receipt without its body would be a lie.
         self.store.remove(&layout::manifest(&manifest.unit, manifest.generation)?).await?;
+        failpoint::hit("after-receipt-removed")?;
         match &manifest.content {
             Content::Object(object) => {
                 self.store.remove(&layout::version(&manifest.unit, manifest.generation, &object.sha256)?).await

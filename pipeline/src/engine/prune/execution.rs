@@ -1,6 +1,7 @@
 //! Removes what the plan says: a version's receipt and object, then the bodies that nothing names any more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -30,6 +31,15 @@ pub struct Pruned {
 /// Removes what the plan says. Where somebody has to say yes and did not, the sink is left alone.
 pub async fn execute(cx: &Context, opened: &Opened, plan: &PrunePlan, yes: bool, state: &mut State) -> Result<Pruned> {
     let mut pruned = Pruned { failures: plan.failures.clone(), ..Pruned::default() };
+    for open in &opened.sinks {
+        let (Ok(sink), true) = (&open.sink, state.pruning.contains_key(&open.name)) else { continue };
+        match go_on(cx, sink, &open.name, state).await {
+            Ok(0) => {}
+            Ok(removed) => *pruned.removed.entry(open.name.clone()).or_default() += removed,
+            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+            Err(error) => pruned.failures.push(Failure::of(&open.name, &error).counting(!open.optional)),
+        }
+    }
     for planned in &plan.sinks {
         let Some(open) = opened.sinks.iter().find(|open| open.name == planned.sink) else { continue };
         let (Ok(sink), Some(keep)) = (&open.sink, open.keep) else { continue };
@@ -40,10 +50,10 @@ pub async fn execute(cx: &Context, opened: &Opened, plan: &PrunePlan, yes: bool,
             ));
             continue;
         }
-        match execute_sink(cx, sink, planned).await {
+        match execute_sink(cx, sink, planned, state, &opened.pipeline.state).await {
             Ok((removed, damaged)) => {
                 if removed > 0 {
-                    pruned.removed.insert(planned.sink.clone(), removed);
+                    *pruned.removed.entry(planned.sink.clone()).or_default() += removed;
                 }
                 state.kept.insert(planned.sink.clone(), Some(keep.into()));
                 for error in damaged {
@@ -61,8 +71,17 @@ pub async fn execute(cx: &Context, opened: &Opened, plan: &PrunePlan, yes: bool,
     Ok(pruned)
 }
 
+/// So many versions are written down at a time before they are removed.
+const PORTION: usize = 500;
+
 /// How many versions are gone, and the receipts that cannot be read: what they name stays.
-async fn execute_sink(cx: &Context, sink: &Arc<dyn Sink>, planned: &SinkPlan) -> Result<(u64, Vec<Error>)> {
+async fn execute_sink(
+    cx: &Context,
+    sink: &Arc<dyn Sink>,
+    planned: &SinkPlan,
+    state: &mut State,
+    directory: &Path,
+) -> Result<(u64, Vec<Error>)> {
     let mut damaged = Vec::new();
     if let Some(before) = planned.history_before {
         sink.forget_history(cx, before).await?;
@@ -72,19 +91,27 @@ async fn execute_sink(cx: &Context, sink: &Arc<dyn Sink>, planned: &SinkPlan) ->
     let gone: Vec<(Unit, u32)> = planned.removals().map(|one| (one.unit.clone(), one.generation)).collect();
     sink.unrecord(cx, &gone).await?;
     let (mut removed, mut trees) = (0, false);
-    for version in planned.removals() {
-        cx.check()?;
-        let manifest = match sink.manifest(cx, &version.unit, version.generation).await {
-            Ok(manifest) => manifest,
-            Err(error) if error.kind() == Kind::Damaged => {
-                damaged.push(error);
-                continue;
+    let going: Vec<_> = planned.removals().collect();
+    for portion in going.chunks(PORTION) {
+        let mut manifests = Vec::new();
+        for version in portion {
+            cx.check()?;
+            match sink.manifest(cx, &version.unit, version.generation).await {
+                Ok(manifest) => manifests.push(without_details(manifest)),
+                Err(error) if error.kind() == Kind::Damaged => damaged.push(error),
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
-        };
-        sink.remove(cx, &manifest).await?;
-        trees |= matches!(manifest.content, Content::Tree { .. });
-        removed += 1;
+        }
+        // Between the receipt and what it names nothing else tells that this version is to go.
+        state.pruning.insert(planned.sink.clone(), manifests.clone());
+        state.save(directory)?;
+        for manifest in &manifests {
+            cx.check()?;
+            sink.remove(cx, manifest).await?;
+            trees |= is_tree(manifest);
+            removed += 1;
+        }
+        sink.flush(cx).await?;
     }
     if trees {
         match remove_nameless(cx, sink).await {
@@ -92,9 +119,46 @@ async fn execute_sink(cx: &Context, sink: &Arc<dyn Sink>, planned: &SinkPlan) ->
             Err(error) if error.kind() == Kind::Damaged => damaged.push(error),
             other => other?,
         }
+        sink.flush(cx).await?;
+    }
+    state.pruning.remove(&planned.sink);
+    Ok((removed, damaged))
+}
+
+/// Removes what is left of versions whose removal was cut off. One whose receipt is there is judged anew.
+async fn go_on(cx: &Context, sink: &Arc<dyn Sink>, name: &str, state: &mut State) -> Result<u64> {
+    let (mut removed, mut trees) = (0, false);
+    for manifest in state.pruning.get(name).into_iter().flatten() {
+        cx.check()?;
+        trees |= is_tree(manifest);
+        match sink.manifest(cx, &manifest.unit, manifest.generation).await {
+            Err(error) if error.kind() == Kind::NotFound => {
+                sink.remove(cx, manifest).await?;
+                removed += 1;
+            }
+            Err(error) if error.kind() != Kind::Damaged => return Err(error),
+            _ => {}
+        }
+    }
+    if trees {
+        remove_nameless(cx, sink).await?;
     }
     sink.flush(cx).await?;
-    Ok((removed, damaged))
+    state.pruning.remove(name);
+    Ok(removed)
+}
+
+/// What its removal needs of it.
+fn without_details(manifest: Manifest) -> Manifest {
+    let content = match manifest.content {
+        Content::Tree { .. } => Content::Tree { entries: Vec::new() },
+        object @ Content::Object(_) => object,
+    };
+    Manifest { content, columns: Vec::new(), tripwire: None, table: None, ..manifest }
+}
+
+fn is_tree(manifest: &Manifest) -> bool {
+    matches!(manifest.content, Content::Tree { .. })
 }
 
 /// Removes the bodies that no receipt of the vault names, of whatever dataset.

@@ -146,6 +146,52 @@ pub async fn plan(cx: &Context, opened: &Opened, state: &State, now: Timestamp) 
     Ok(plan)
 }
 
+/// The superseded versions in the sinks that have no `keep`, all of which stay: for people, who would take them for lost
+/// otherwise.
+pub async fn kept_whole(cx: &Context, opened: &Opened) -> Result<PrunePlan> {
+    let mut plan = PrunePlan::default();
+    for open in opened.sinks.iter().filter(|open| open.used && open.keep.is_none()) {
+        let kept = match &open.sink {
+            Ok(sink) if sink.capabilities().native_history => continue,
+            Ok(sink) => versions_of(cx, opened, sink, &open.name).await,
+            Err(error) => Err(super::group::shared(Arc::clone(error))),
+        };
+        match kept {
+            Ok(versions) => {
+                let sink = open.name.clone();
+                plan.sinks.push(SinkPlan { sink, versions, history_before: None, needs_yes: None });
+            }
+            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+            Err(error) => plan.failures.push(Failure::of(&open.name, &error).counting(!open.optional)),
+        }
+    }
+    Ok(plan)
+}
+
+async fn versions_of(cx: &Context, opened: &Opened, sink: &Arc<dyn Sink>, name: &str) -> Result<Vec<Version>> {
+    let mut versions = Vec::new();
+    for flow in &opened.flows {
+        if !opened.spec(flow).sinks.iter().any(|index| opened.sinks[*index].name == name) {
+            continue;
+        }
+        for (partition, generations) in sink.history(cx, &flow.name).await? {
+            for pair in generations.windows(2) {
+                cx.check()?;
+                let unit = Unit::new(&flow.name, partition);
+                let successor = sink.manifest(cx, &unit, pair[1]).await.ok();
+                versions.push(Version {
+                    unit,
+                    generation: pair[0],
+                    superseded: successor.and_then(|successor| successor.received),
+                    remove: false,
+                    reason: "the sink has no `keep`".to_owned(),
+                });
+            }
+        }
+    }
+    Ok(versions)
+}
+
 async fn plan_sink(
     cx: &Context,
     opened: &Opened,
@@ -291,6 +337,7 @@ async fn judge(
             Err(error) => return Err(error),
         };
         if let Some(received) = superseded.filter(|at| at.duration_since(now).as_secs() > CLOCK_TOLERANCE) {
+            let received = received.to_zoned(cx.writer.timezone.clone()).strftime("%F %T %Z");
             return Err(wrong_clock(&format!("{unit} was received at {received}, which is in the future")));
         }
         let newer = generations.len() - 2 - index;
