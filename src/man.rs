@@ -1,10 +1,11 @@
 //! `man`: manual pages, made from what `--help` says.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 
 use cdrvault_pipeline::durable::{self, How};
 use cdrvault_pipeline::error::Error;
+use cdrvault_pipeline::outfile;
 use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
@@ -30,12 +31,9 @@ pub(crate) fn run(args: &Args, _: &Globals) -> Result<Exit, Failure> {
         output::text(&pages.first().map_or_else(String::new, |page| page.text.clone()));
         return Ok(Exit::Done);
     };
-    let how = How { mode: Some(0o644), ..How::default() };
-    durable::create_dirs(directory, &how)?;
+    durable::create_dirs(directory, &How { mode: Some(0o644), ..How::default() })?;
     for page in &pages {
-        durable::replace(&directory.join(format!("{}.1", page.name)), &how, |file| {
-            file.write_all(page.text.as_bytes())
-        })?;
+        outfile::write(&directory.join(format!("{}.1", page.name)), Some(0o644), page.text.as_bytes())?;
     }
     Ok(Exit::Done)
 }

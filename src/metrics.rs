@@ -1,15 +1,14 @@
 //! The file for Prometheus: how the last run went, and what every sink holds.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use cdrvault_pipeline::config::Pipeline;
-use cdrvault_pipeline::durable::{self, How};
 use cdrvault_pipeline::engine::history::{self, Line};
 use cdrvault_pipeline::engine::report::UnitResult;
 use cdrvault_pipeline::engine::survey::Survey;
 use cdrvault_pipeline::engine::{Outcome, Report};
 use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::outfile;
 use jiff::Timestamp;
 use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 
@@ -17,8 +16,7 @@ use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 pub(crate) fn write(path: &Path, pipeline: &Pipeline, runs: &[Line], survey: Option<&Survey>) -> Result<()> {
     let text = render(pipeline, runs, survey, Timestamp::now())?;
     // The collector is another user.
-    durable::replace(path, &How { mode: Some(0o644), ..How::default() }, |file| file.write_all(&text))
-        .map_err(|error| error.at("the metrics"))
+    outfile::write(path, Some(0o644), &text).map_err(|error| error.at("the metrics"))
 }
 
 /// `runs` with the newest last.

@@ -440,6 +440,41 @@ fn a_sink_that_cannot_be_read_is_shown_and_the_page_is_made_all_the_same() {
     assert_eq!((said.status, &facts["verdict"]["level"]), (3, &"bad".into()));
 }
 
+/// As root these are lost when they are replaced; the devices here are our own.
+#[test]
+fn the_page_goes_through_what_cannot_be_replaced() {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink};
+    let site = Site::new("sqlite:billing.sqlite");
+    std::fs::File::create(site.path("billing.sqlite")).unwrap();
+    let report = |name: &str| {
+        let path = site.path(name);
+        site.run("report", &["--output", path.to_str().unwrap()])
+    };
+    let pipe = site.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reading = pipe.clone();
+    let reader = std::thread::spawn(move || std::fs::read_to_string(reading).unwrap());
+    let said = report("pipe");
+    assert!(std::fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo(), "{said:?}");
+    assert!(reader.join().unwrap().contains("</html>"));
+    let device = site.path("null");
+    if std::process::Command::new("mknod").arg(&device).args(["c", "1", "3"]).status().unwrap().success() {
+        assert_eq!(report("null").err, said.err);
+        assert!(std::fs::symlink_metadata(&device).unwrap().file_type().is_char_device());
+    }
+    std::fs::create_dir(site.path("html")).unwrap();
+    symlink("html/page.html", site.path("link")).unwrap();
+    for _ in 0..2 {
+        report("link");
+        assert!(site.path("link").is_symlink());
+        let page = std::fs::metadata(site.path("html/page.html")).unwrap();
+        assert!(page.len() > 1000 && page.mode() & 0o777 == 0o600);
+    }
+    let path = site.path("html/page.html");
+    site.run("report", &["--output", path.to_str().unwrap(), "--mode", "0644"]);
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
+}
+
 #[test]
 fn the_page_says_whether_all_is_well() {
     let site = Site::new("sqlite:billing.sqlite");

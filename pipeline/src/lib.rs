@@ -19,6 +19,7 @@ pub mod layout;
 pub mod lock;
 pub mod manifest;
 pub mod notice;
+pub mod outfile;
 pub mod partition;
 pub mod payload;
 pub mod place;

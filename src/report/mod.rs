@@ -14,12 +14,12 @@ mod flows;
 mod page;
 mod verdict;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdrvault_pipeline::durable::{self, How};
+use cdrvault_pipeline::config::{Explained, Mode};
+use cdrvault_pipeline::outfile;
 use cdrvault_pipeline::progress::Quiet;
 
 use crate::cli::{Exit, Failure, Globals};
@@ -31,21 +31,28 @@ use crate::{output, session};
 /// such; the exit status is 3 then.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cdrvault report asterisell > report.html\n  cdrvault report asterisell --output /var/www/html/backup.html --max-age 26h   # from cron, after the run"
+    after_help = "Examples:\n  cdrvault report asterisell > report.html\n  cdrvault report asterisell --output /var/www/html/backup.html --mode 0644 --max-age 26h   # from cron, after the run"
 )]
 pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]
     pipeline: Option<String>,
-    /// The file to write, at once and whole, readable by all; standard output where it is not said.
+    /// The file to write, at once and whole; standard output where it is not said.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// The permissions of the file, as 0644 for a web server; otherwise one that is there keeps its own, and a new one is private.
+    #[arg(long, value_name = "MODE", value_parser = mode, requires = "output")]
+    mode: Option<Mode>,
     /// How many months to show day by day, up to the newest day that is saved.
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=1200))]
     months: u16,
     /// Say that something is wrong when the last run that went well is older.
     #[arg(long, value_name = "TIME", value_parser = output::parse_age)]
     max_age: Option<Duration>,
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    text.parse().map_err(|wrong: Explained| format!("{}: {}", wrong.cause, wrong.help))
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
@@ -63,10 +70,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     })?;
     match &args.output {
         Some(path) => {
-            let html = page::html(&facts);
-            // A web server is another user. What is in it can be seen by all who see the page, and holds no secret.
-            let how = How { mode: Some(0o644), ..How::default() };
-            durable::replace(path, &how, |file| file.write_all(html.as_bytes()))?;
+            outfile::write(path, args.mode.map(Mode::bits), page::html(&facts).as_bytes())?;
         }
         None if !globals.json => output::text(&page::html(&facts)),
         None => {}
