@@ -8,8 +8,8 @@ use cdrvault_pipeline::error::{Error, Kind};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    completions, demo, forget, history, init, man, output, prune, replay, report, restore, run, schema, snapshots,
-    stages, status, validate, verify,
+    completions, demo, forget, history, init, man, output, prune, replay, report, restore, run, schema, session,
+    snapshots, stages, status, validate, verify,
 };
 
 /// Keeps the call records of a VoIP billing system safe and small.
@@ -176,7 +176,14 @@ pub(crate) fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     // Nothing that we make can be read by others, unless an option says so: vaults, copies of them, call records.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let Cli { globals, verb } = Cli::parse();
+    let Cli { globals, verb } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => {
+            output::parsed(&message);
+            let status = u8::try_from(message.exit_code()).unwrap_or(2);
+            return ExitCode::from(if status == 0 && tell_loss(None) { 1 } else { status });
+        }
+    };
     output::start_logging(&globals);
     let done = match verb {
         Verb::Init(args) => init::run(&args, &globals),
@@ -197,7 +204,28 @@ pub fn main() -> ExitCode {
         Verb::Completions(args) => completions::run(&args, &globals),
         Verb::Man(args) => man::run(&args, &globals),
     };
-    ExitCode::from(match done {
+    let plugin = matches!(done, Ok(Exit::Plugin(_)));
+    let status = exit_status(done, &globals);
+    // Whatever else it may be called: it was stopped halfway.
+    let status = if matches!(status, 1 | 3) && !plugin && session::was_stopped() { 130 } else { status };
+    let lost = tell_loss(Some(&globals));
+    ExitCode::from(if lost && status == 0 { 1 } else { status })
+}
+
+/// Says on standard error that not all of the output has arrived where it was to go, if that is so.
+fn tell_loss(globals: Option<&Globals>) -> bool {
+    let Some(error) = output::lost() else { return false };
+    let message = format!("cannot write to standard output: {error}");
+    let hint = "what was done stands; what was to be said of it is lost";
+    match globals {
+        Some(globals) => output::error(globals, &message, Some(hint)),
+        None => output::note(&format!("error: {message}\n  {hint}")),
+    }
+    true
+}
+
+fn exit_status(done: Result<Exit, Failure>, globals: &Globals) -> u8 {
+    match done {
         Ok(Exit::Done) => 0,
         Ok(Exit::Failed) => 1,
         Ok(Exit::Partial) => 3,
@@ -205,21 +233,21 @@ pub fn main() -> ExitCode {
         Ok(Exit::Interrupted) => 130,
         Ok(Exit::Plugin(status)) => status,
         Err(Failure::Usage(message)) => {
-            output::error(&globals, &message, None);
+            output::error(globals, &message, None);
             2
         }
         Err(Failure::Pipeline(problems)) => {
-            output::problems(&globals, &problems);
+            output::problems(globals, &problems);
             78
         }
         Err(Failure::LockedQuietly) => 11,
         Err(Failure::Error(error)) => {
-            output::error(&globals, &error.one_line(), error.hint_text());
+            output::error(globals, &error.one_line(), error.hint_text());
             match error.kind() {
                 Kind::Locked => 11,
                 Kind::Interrupted => 130,
                 _ => 1,
             }
         }
-    })
+    }
 }

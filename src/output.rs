@@ -1,6 +1,7 @@
 //! What is written to the terminal, the mail of cron, and to scripts.
+
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use cdrvault_pipeline::config::{Age, Problems};
@@ -115,15 +116,40 @@ pub(crate) fn problems(globals: &Globals, problems: &Problems) {
     say(&problems.render(colors(globals)));
 }
 
+/// Why something did not reach standard output: the first reason. Whoever closed a pipe does not want the rest, which is
+/// no reason.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
 /// Text on standard output, on a terminal perhaps.
 pub(crate) fn text(text: &str) {
     write(&printable::lines(text));
 }
 
-/// Whoever closed standard output does not want the rest.
+/// What is lost of it, [`lost`] knows: no verb can forget to ask.
 fn write(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let mut out = io::stdout().lock();
+    note_loss(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+/// What the parser of arguments has to say: help and version on standard output, wrong usage on standard error.
+pub(crate) fn parsed(message: &clap::Error) {
+    let printed = message.print().and_then(|()| io::stdout().flush());
+    if !message.use_stderr() {
+        note_loss(printed);
+    }
+}
+
+fn note_loss(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error);
+    }
+}
+
+/// Why not all that was written to standard output has arrived.
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
 
 /// A value as JSON on standard output, with the version of its schema.
@@ -206,6 +232,12 @@ pub(crate) fn count(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// A word of a shell's command.
+pub(crate) fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// How long ago, for people.

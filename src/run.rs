@@ -11,6 +11,7 @@ use cdrvault_pipeline::engine::verified::Verified;
 use cdrvault_pipeline::engine::{self, Outcome, Plan, Ran, Report, RunOptions, history};
 use cdrvault_pipeline::error::{Error, Kind};
 use cdrvault_pipeline::notice::Level;
+use cdrvault_pipeline::partition::Unit;
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
@@ -67,8 +68,9 @@ pub(crate) fn execute(name: Option<&str>, options: RunOptions, globals: &Globals
             show_plan(&plan, &report, globals)?;
             Ok(exit(&report))
         }
-        Ok(Ran { report, .. }) => {
-            show(&report, globals)?;
+        Ok(Ran { plan, report, .. }) => {
+            let left = options.replay.is_some().then(|| not_replayed(&plan, &report));
+            show(&report, left.as_deref(), globals)?;
             Ok(exit(&report))
         }
         Err(error) if error.kind() == Kind::Locked && !output::on_terminal() && is_young(&error) => {
@@ -211,7 +213,7 @@ fn show_plan(plan: &Plan, report: &Report, globals: &Globals) -> Result<(), Fail
         output::json(&Shown { plan, failures: report.all_failures(), warnings: &report.warnings })?;
         return Ok(());
     }
-    complain(report, globals);
+    complain(report, None, globals);
     let mut rows = Vec::new();
     for task in &plan.tasks {
         rows.push(vec![
@@ -252,12 +254,12 @@ fn show_plan(plan: &Plan, report: &Report, globals: &Globals) -> Result<(), Fail
     Ok(())
 }
 
-fn show(report: &Report, globals: &Globals) -> Result<(), Failure> {
+fn show(report: &Report, not_replayed: Option<&[&Unit]>, globals: &Globals) -> Result<(), Failure> {
     if globals.json {
         output::event("report", report)?;
         return Ok(());
     }
-    complain(report, globals);
+    complain(report, not_replayed, globals);
     let wanted = globals.verbose > 0 || (output::on_terminal() && !globals.quiet);
     if wanted && report.outcome == Outcome::Done {
         output::note(&summary(report));
@@ -269,7 +271,7 @@ fn show(report: &Report, globals: &Globals) -> Result<(), Failure> {
 const MOST_MESSAGES: usize = 20;
 
 /// What went wrong, what was delivered, what happens next.
-fn complain(report: &Report, globals: &Globals) {
+fn complain(report: &Report, not_replayed: Option<&[&Unit]>, globals: &Globals) {
     for warning in &report.warnings {
         output::warning(globals, warning);
     }
@@ -306,7 +308,7 @@ fn complain(report: &Report, globals: &Globals) {
     if more > 0 {
         output::note(&format!("and {more} more; `cdrvault history --json` has all of them"));
     }
-    if let Some(line) = last_line(report) {
+    if let Some(line) = last_line(report, not_replayed) {
         output::note(&line);
     }
 }
@@ -321,13 +323,15 @@ fn hints(report: &Report) -> Vec<&str> {
 }
 
 /// The end of a run that did not go well: what failed, what was delivered, what happens next, and what to do.
-fn last_line(report: &Report) -> Option<String> {
+fn last_line(report: &Report, not_replayed: Option<&[&Unit]>) -> Option<String> {
     let (how, next) = match report.outcome {
         Outcome::Done | Outcome::Damage => return None,
         Outcome::Partial => ("partly done", "What is missing stays owed: the next run tries it again"),
         Outcome::Failed => ("failed", "What is missing stays owed: the next run tries it again"),
         Outcome::Interrupted => ("interrupted", "The next run goes on where this one stopped"),
     };
+    let interrupted = report.outcome == Outcome::Interrupted;
+    let next = not_replayed.filter(|_| interrupted).map_or_else(|| next.to_owned(), go_on);
     let failed = report.units.iter().filter(|unit| matches!(unit.result, UnitResult::Failed { .. }));
     let failed: Vec<String> = failed.map(|unit| unit.unit.to_string()).collect();
     let failed = match failed.as_slice() {
@@ -356,6 +360,35 @@ pub(crate) fn did(line: &Line) -> String {
     }
     let seconds = line.report.finished.duration_since(line.report.started).as_secs_f64();
     format!("{} in {seconds:.1} s", parts.join(", "))
+}
+
+/// What of a replay was not exported again.
+fn not_replayed<'a>(plan: &'a Plan, report: &Report) -> Vec<&'a Unit> {
+    let is_done = |unit: &&Unit| {
+        let of_unit = report.units.iter().find(|done| done.unit == **unit);
+        of_unit.is_some_and(|done| match &done.result {
+            UnitResult::Published { missing, .. } => !missing.iter().any(|failure| failure.counts),
+            UnitResult::Unchanged | UnitResult::Gone => true,
+            UnitResult::Failed { .. } => false,
+        })
+    };
+    let mut left: Vec<&Unit> = plan.tasks.iter().map(|task| &task.unit).filter(|unit| !is_done(unit)).collect();
+    left.sort_by_key(|unit| (unit.partition, &unit.dataset));
+    left
+}
+
+/// How a replay goes on. A run takes only what changed, and what a sink lacks: that something was to be exported once more
+/// is known to nobody but who asked for it.
+fn go_on(left: &[&Unit]) -> String {
+    match left {
+        [] => "Every day was exported again; the next run does the rest".to_owned(),
+        [only] => format!("{only} was not exported again, and a run may not do it: replay it once more"),
+        [first, .., last] => format!(
+            "{} were not exported again, from {first} to {last}, and a run may not do it: replay them once more; what has \
+             the same bytes is not published twice, unless you say --force",
+            plural(left.len() as u64, "partition")
+        ),
+    }
 }
 
 /// One line.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cdrvault_pipeline::config::{self, Pipeline};
 use cdrvault_pipeline::context::{Context, Writer};
@@ -10,6 +11,7 @@ use cdrvault_pipeline::program;
 use cdrvault_pipeline::progress::Progress;
 use cdrvault_pipeline::scratch;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Failure, Globals};
@@ -44,26 +46,18 @@ pub(crate) fn runtime() -> Result<Runtime> {
         .map_err(|error| Error::failed("cannot start the runtime").with_source(error))
 }
 
+/// Set by the first signal.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Whether somebody asked us to stop.
+pub(crate) fn was_stopped() -> bool {
+    STOPPED.load(Ordering::Relaxed)
+}
+
 /// The context of a verb: cancelled by the first SIGINT or SIGTERM; the second ends the program at once.
 pub(crate) fn context(pipeline: &Pipeline, progress: Arc<dyn Progress>) -> Result<Context> {
     let cancel = CancellationToken::new();
-    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
-    let token = cancel.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::warn!("stopping: what is being published is finished; once more to stop at once");
-        token.cancel();
-        program::stop();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        exit_now();
-    });
+    listen(cancel.clone())?;
     let writer = Writer {
         pipeline: pipeline.name.clone(),
         id: writer_id(&pipeline.state),
@@ -75,8 +69,32 @@ pub(crate) fn context(pipeline: &Pipeline, progress: Arc<dyn Progress>) -> Resul
     Ok(cx)
 }
 
-fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal> {
-    tokio::signal::unix::signal(kind).map_err(|error| Error::failed("cannot listen to signals").with_source(error))
+/// Listens to signals in a thread of its own: also when the verb's runtime has ended, and what remains is to write to a
+/// pipe that nobody reads.
+fn listen(cancel: CancellationToken) -> Result<()> {
+    let failed = |error| Error::failed("cannot listen to signals").with_source(error);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+    let (mut terminate, mut interrupt) = {
+        let _within = runtime.enter();
+        (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?)
+    };
+    let listening = async move {
+        for times in 0.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if times > 0 {
+                exit_now();
+            }
+            STOPPED.store(true, Ordering::Relaxed);
+            tracing::warn!("stopping: what is being published is finished; once more to stop at once");
+            cancel.cancel();
+            program::stop();
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(move || runtime.block_on(listening)).map_err(failed).map(drop)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the user asked twice; every step is safe to interrupt")]

@@ -473,6 +473,67 @@ fn an_interrupted_run_ends_cleanly() {
     services::python::compare(&server, &site.vault(), false).unwrap();
 }
 
+/// Stops a verb that waits at a failpoint, and lets it go on.
+fn stopped(site: &Site, verb: &str, more: &[&str], failpoint: &str) -> Said {
+    let go = site.path("go");
+    let _ = std::fs::remove_file(&go);
+    let _ = std::fs::remove_file(site.path("go.reached"));
+    let mut command = site.command(verb, more);
+    command.env("CDRVAULT_FAILPOINT", format!("{failpoint}=pause:{}", go.display()));
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while !site.path("go.reached").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it never came to {failpoint}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    std::fs::write(&go, "").unwrap();
+    services::home::said(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn what_is_stopped_while_it_copies_or_prunes_is_called_interrupted() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(5, 24, 5).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    site.edit("[flow.ar_cdr]", "[sink.second.local]\npath = \"second\"\n\n[flow.ar_cdr]");
+    site.edit("sinks = [\"vault\"]", "sinks = [\"vault\", \"second\"]");
+    let said = stopped(&site, "run", &[], "after-check:5");
+    assert_eq!(said.status, 130, "{}", said.err);
+    assert!(said.err.contains("interrupted: ") && said.err.contains("The next run goes on"), "{}", said.err);
+    assert!(!said.err.contains("error:"), "being stopped is no error: {}", said.err);
+    let last: serde_json::Value = serde_json::from_str(&site.ok("history", &["--last", "1", "--json"]).out).unwrap();
+    assert_eq!(last["runs"][0]["outcome"], "interrupted");
+    site.ok("run", &[]);
+    // Versions for a plan that takes its time.
+    for income in 1..=3 {
+        server.app(&services::rating::transaction(
+            &format!("UPDATE ar_cdr SET income = {income} WHERE calldate < '2026-01-02';"),
+            &["2026-01-01"],
+        ));
+        site.ok("run", &[]);
+    }
+    site.edit("path = \"vault\"\n", "path = \"vault\"\nkeep = { last = 1 }\n");
+    let said = stopped(&site, "prune", &["--yes"], "after-receipt-removed:1");
+    assert_eq!(said.status, 130, "{}", said.err);
+    site.ok("prune", &["--yes"]);
+}
+
+#[test]
+fn a_replay_that_is_stopped_says_how_it_goes_on() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(5, 8, 30).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let said = stopped(&site, "replay", &["--month", "2026-01", "--force"], "after-claim:3");
+    assert_eq!(said.status, 130, "{}", said.err);
+    assert!(said.err.contains("were not exported again, from ar_"), "{}", said.err);
+    assert!(said.err.contains("replay them once more") && !said.err.contains("The next run goes on"), "{}", said.err);
+    site.ok("replay", &["--month", "2026-01"]);
+    services::python::compare(&server, &site.vault(), false).unwrap();
+}
+
 #[test]
 fn a_full_disk_leaves_nothing_half_restored() {
     let server = MariaDb::start(Engine::InnoDb);
@@ -532,5 +593,79 @@ impl<'a> Mount<'a> {
 impl Drop for Mount<'_> {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+/// Runs a command whose standard output has no room.
+fn without_room(mut command: Command) -> Said {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    services::home::said(command.stdout(full).output().unwrap())
+}
+
+#[test]
+fn what_does_not_fit_on_standard_output_is_an_error_of_every_verb() {
+    let home = tempfile::tempdir().unwrap();
+    let program = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cdrvault"));
+        command.current_dir(home.path()).args(arguments).stdin(std::process::Stdio::null());
+        command
+    };
+    let file = "demo/pipeline.toml";
+    let made = program(&["demo", "--dir", "demo", "--days", "3", "--calls-per-day", "20"]).output().unwrap();
+    assert!(made.status.success());
+    let cases: &[&[&str]] = &[
+        &["--help"],
+        &["--version"],
+        &["help", "run"],
+        &["completions", "bash"],
+        &["man"],
+        &["schema"],
+        &["stages", "list"],
+        &["stages", "describe", "parquet"],
+        &["init", "new.toml"],
+        &["validate", file],
+        &["validate", file, "--json"],
+        &["validate", file, "--connect"],
+        &["status", file],
+        &["status", file, "--json"],
+        &["history", file],
+        &["snapshots", file],
+        &["report", file],
+        &["report", file, "--json"],
+        &["prune", file, "-n"],
+        &["prune", file, "--json"],
+        &["verify", file, "--json"],
+        &["restore", file, "--from-sink", "vault", "--into", "csv:out", "-n"],
+        &["restore", file, "--from-sink", "vault", "--into", "csv:out"],
+        &["run", file, "-n"],
+        &["run", file, "--json"],
+        &["replay", file, "--day", "2026-01-01", "-n"],
+        &["demo", "--dir", "again", "--days", "3", "--calls-per-day", "20"],
+    ];
+    let mut wrong = Vec::new();
+    for case in cases {
+        let said = without_room(program(case));
+        let told = said.err.contains("cannot write to standard output: No space left on device");
+        // What prints nothing loses nothing.
+        if said.status != 1 || !told {
+            wrong.push(format!("{case:?}: {} {}", said.status, said.err));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let said = without_room(program(&["status", file, "--nagios"]));
+    assert_ne!(said.status, 0, "{}", said.err);
+    // Another reason to fail comes first.
+    let said = without_room(program(&["status", file, "--bad"]));
+    assert_eq!(said.status, 2, "{}", said.err);
+}
+
+#[test]
+fn who_closes_a_pipe_hears_no_more_and_that_is_no_error() {
+    for case in ["--help", "man", "schema", "completions bash"] {
+        let line = format!("set -o pipefail; \"$0\" {case} | true");
+        for _ in 0..3 {
+            let said = Command::new("bash").args(["-c", &line, env!("CARGO_BIN_EXE_cdrvault")]).output().unwrap();
+            assert!(said.status.success() && said.stderr.is_empty(), "{case}: {said:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -112,7 +113,7 @@ pub fn held_since(error: &Error) -> Option<Timestamp> {
 
 /// Carries the holder in an error's causes.
 #[derive(Debug, thiserror::Error)]
-#[error("process {} since {}", .0.pid, .0.since)]
+#[error("process {} since {}", .0.pid, .0.since.to_zoned(TimeZone::system()).strftime("%F %T %Z"))]
 struct Held(Holder);
 
 fn locked(path: &Path, file: &mut File) -> Error {

@@ -418,7 +418,5 @@ fn duration(seconds: f64) -> String {
 /// A path as a word of a shell's command.
 pub(super) fn shell_word(path: &Path) -> String {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let text = path.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
-    if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    crate::output::shell_word(&path.to_string_lossy())
 }

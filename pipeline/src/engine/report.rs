@@ -172,6 +172,11 @@ impl Report {
         };
     }
 
+    /// Whether something failed only because we were asked to stop.
+    pub(super) fn was_interrupted(&self) -> bool {
+        self.all_failures().iter().any(|failure| failure.interrupted)
+    }
+
     /// Units, rows and bytes that were published.
     pub fn published(&self) -> (u64, u64, u64) {
         self.units.iter().fold((0, 0, 0), |sum, unit| match unit.result {

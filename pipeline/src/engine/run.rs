@@ -208,6 +208,9 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
         record(&shop, &mut report).await;
         settled.extend(mirroring.flush(&mut report).await);
     }
+    // It may have come since.
+    let interrupted = interrupted || report.was_interrupted();
+    report.failures.retain(|failure| !failure.interrupted);
     remember(&mut state, &shop.opened, &report, &settled, sweeps, interrupted);
     if let Err(error) = state.save(&directory) {
         report.warnings.push(format!("{}; the next run sweeps in full", error.one_line()));
@@ -261,6 +264,7 @@ async fn prune(cx: &Context, opened: &Opened, state: &mut State, directory: &Pat
             }));
             report.pruned = pruned.removed;
         }
+        Err(error) if error.kind() == Kind::Interrupted => report.outcome = report::Outcome::Interrupted,
         Err(error) => report.warnings.push(error.one_line()),
     }
 }
