@@ -31,21 +31,22 @@ impl DayArgs {
     }
 
     fn resolve(&self) -> Result<Option<DayRange>, String> {
-        let after = |day: Date| day.tomorrow().map_err(|_| format!("{day} is the last day there is"));
+        // Nothing comes after the last day that a database can hold: then the range has no end.
+        let after = |day: Date| day.tomorrow().ok();
         let (from, to) = match (self.from, self.to, self.day, &self.month) {
-            (Some(from), Some(to), None, None) if from < to => (from, to),
+            (Some(from), Some(to), None, None) if from < to => (from, Some(to)),
             (Some(from), Some(to), None, None) => {
                 return Err(format!("--from {from} --to {to} holds no day: --to is the day after the last one"));
             }
-            (None, None, Some(day), None) => (day, after(day)?),
+            (None, None, Some(day), None) => (day, after(day)),
             (None, None, None, Some(month)) => {
                 let first: Date =
                     format!("{month}-01").parse().map_err(|_| format!("`{month}` is no month, as 2026-01"))?;
-                (first, after(first.last_of_month())?)
+                (first, after(first.last_of_month()))
             }
             _ => return Ok(None),
         };
-        Ok(Some(DayRange { from: Some(from), to: Some(to) }))
+        Ok(Some(DayRange { from: Some(from), to }))
     }
 }
 
@@ -94,10 +95,24 @@ mod tests {
         assert_eq!(of("--month 2024-02").unwrap(), "2024-02-01 <= day < 2024-03-01");
         assert_eq!(of("--from 2026-01-01 --to 2026-01-03").unwrap(), "2026-01-01 <= day < 2026-01-03");
         assert_eq!(of("").unwrap(), "everything");
+        for last in ["--day 9999-12-31", "--from 9999-12-30 --to 9999-12-31", "--month 9999-12"] {
+            assert!(of(last).is_ok(), "{last}: {:?}", of(last));
+        }
+        assert_eq!(of("--day 9999-12-31").unwrap(), "9999-12-31 <= day < the end");
+        assert_eq!(of("--day 9999-12-30").unwrap(), "9999-12-30 <= day < 9999-12-31");
+        assert_eq!(of("--month 9999-12").unwrap(), "9999-12-01 <= day < the end");
+        assert_eq!(of("--day 0000-01-01").unwrap(), "0000-01-01 <= day < 0000-01-02");
+        assert_eq!(of("--month 0000-01").unwrap(), "0000-01-01 <= day < 0000-02-01");
         for wrong in [
             "--from 2026-01-01",
             "--from 2026-01-02 --to 2026-01-02",
             "--month 2026-13",
+            "--month 10000-01",
+            "--month -0001-01",
+            "--month 2026",
+            "--day 10000-01-01",
+            "--day 0000-00-00",
+            "--from 9999-12-31 --to 9999-12-31",
             "--day 2026-02-30",
             "--day 2026-01-01 --month 2026-01",
         ] {

@@ -84,11 +84,16 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
 }
 
 fn next(args: &Args) -> String {
-    let file = args.file.display();
+    let file = args.file.to_string_lossy();
+    // Without a `/` and the ending it would be looked up as a name, elsewhere.
+    let is_path = file.contains('/') || args.file.extension().is_some_and(|ending| ending == "toml");
+    let file = if is_path && !file.starts_with('-') { file } else { format!("./{file}").into() };
+    let file = output::shell_word(&file);
     let password =
         args.password_file().map(|path| format!("put the password of the database into {path} (mode 0600), then\n"));
     format!(
-        "wrote {file}\n{}  cdrvault validate {file}\n  cdrvault run {file} -n    # the plan\n",
+        "wrote {}\n{}  cdrvault validate {file}\n  cdrvault run {file} -n    # the plan\n",
+        args.file.display(),
         password.unwrap_or_default()
     )
 }
@@ -244,6 +249,20 @@ mod tests {
         assert_eq!(pipeline.sinks[0].build.describe(), "/srv/va\"ult\\");
         assert!(pipeline.flows.iter().all(|flow| flow.source.since() == Some(jiff::civil::date(2026, 1, 1))));
         assert!(!text(&args(&["x.toml", "--database-url=sqlite:x.db"]), None).contains("password"));
+    }
+
+    #[test]
+    fn what_it_says_to_type_can_be_typed() {
+        let typed = |file: &str| next(&args(&[file, "--name=x"])).split_once("validate ").unwrap().1.to_owned();
+        for (file, word) in [
+            ("second", "./second"),
+            ("second.toml", "second.toml"),
+            ("a/second", "a/second"),
+            ("second.txt", "./second.txt"),
+            ("two words.toml", "'two words.toml'"),
+        ] {
+            assert!(typed(file).starts_with(&format!("{word}\n")), "{file}: {}", typed(file));
+        }
     }
 
     #[test]

@@ -354,6 +354,23 @@ fn every_message_of_the_troubleshooting_page_is_one_of_the_program() {
     assert!(seen > 100, "only {seen} parts of messages were found");
 }
 
+/// cron's own search path is `/usr/bin:/bin`: what is installed from source lies in `/usr/local/bin`.
+#[test]
+fn every_table_of_cron_says_where_the_program_is() {
+    let mut found = 0;
+    for path in pages().into_iter().chain([root().join("configs/cdrvault.cron")]) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        // In a page a table is a block of its own.
+        for block in text.split("```") {
+            let Some(line) = block.lines().position(|line| line.contains("* * *  root  cdrvault ")) else { continue };
+            found += 1;
+            let says = block.lines().take(line).any(|line| line.starts_with("PATH=/usr/local/"));
+            assert!(says, "{}: no PATH before the first line", path.display());
+        }
+    }
+    assert!(found >= 4, "only {found} tables were found");
+}
+
 /// docs/vault.md is enough to read a vault: a program that was written from it alone checks one.
 #[test]
 fn the_specification_of_the_vault_is_enough() {
