@@ -183,7 +183,9 @@ fn database(draft: &Draft<'_>, registry: &Registry, entry: &Entry<'_>) -> Option
         };
         let misspelt = strangers(draft, registry, &title, table);
         if url.is_some() || !misspelt.iter().any(|key| nearest(key, ["url"]).is_some()) {
-            draft.report(problem.help("add `url = \"mysql://user@host/database\"`; its scheme says which database it is"));
+            draft.report(
+                problem.help("add `url = \"mysql://user@host/database\"`; its scheme says which database it is"),
+            );
         }
         return None;
     };

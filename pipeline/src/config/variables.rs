@@ -23,7 +23,10 @@ pub(super) fn in_path(text: &str) -> Option<Explained> {
     }
     let first = text.split('/').find(|part| !part.is_empty()).unwrap_or_default();
     (is_reference(first) || has_reference(text)).then(|| {
-        Explained::new("variables are not expanded here", "write the whole path, or one relative to the directory of this file")
+        Explained::new(
+            "variables are not expanded here",
+            "write the whole path, or one relative to the directory of this file",
+        )
     })
 }
 
@@ -99,10 +102,14 @@ mod tests {
         ] {
             assert!(in_secret(text).is_some(), "{text}");
         }
-        for text in ["pa$$word", "$ecret", "$1$abc$def", "a${x}b", "100%", "%x", "{}", "a{{b}}c", "/base64+text==", "env"] {
+        for text in
+            ["pa$$word", "$ecret", "$1$abc$def", "a${x}b", "100%", "%x", "{}", "a{{b}}c", "/base64+text==", "env"]
+        {
             assert!(in_secret(text).is_none(), "{text}");
         }
-        for text in ["~", "~/x", "~backup/x", "$HOME/x", "/${HOME}/x", "/srv/${NAME}.sqlite", "%APPDATA%/x", "{{ root }}/x"] {
+        for text in
+            ["~", "~/x", "~backup/x", "$HOME/x", "/${HOME}/x", "/srv/${NAME}.sqlite", "%APPDATA%/x", "{{ root }}/x"]
+        {
             assert!(in_path(text).is_some(), "{text}");
         }
         for text in ["/srv/~x", "~Backup of X", "/mnt/$RECYCLE.BIN", "/srv/a$b", "/srv/{x}", "C:\\x", "/srv/100%"] {
