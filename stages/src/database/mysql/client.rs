@@ -1,6 +1,7 @@
 //! The server's own programs, `mariadb-dump` and `mariadb`: arguments as a list, never a shell, the password in the
 //! environment, which nobody else can read.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use secrecy::ExposeSecret as _;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
@@ -51,8 +53,8 @@ impl Server {
         words.map(str::to_owned).into_iter().chain(authority).collect()
     }
 
-    /// The first of these programs that is installed.
-    fn command(&self, names: [&'static str; 2], package: &str) -> Result<(Command, &'static str)> {
+    /// The first of these programs that is installed, and the plugins that it may log in with, if not all.
+    fn command(&self, names: [&'static str; 2], package: &str) -> Result<(Command, &'static str, Option<TempDir>)> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let is_there = |name: &&str| std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
         let Some(name) = names.into_iter().find(is_there) else {
@@ -63,18 +65,25 @@ impl Server {
         let is_of_mariadb = name.starts_with("mariadb") || is_of_mariadb(name);
         command.arg("--no-defaults").args(self.arguments()).args(self.tls_arguments(is_of_mariadb));
         command.arg("--default-character-set=utf8mb4");
+        let plugins = if is_of_mariadb && !self.is_proved_to_clients() { Some(plugins()?) } else { None };
+        command.args(plugins.iter().map(|directory| format!("--plugin-dir={}", directory.path().display())));
         command.env("LC_ALL", "C").env_remove("MYSQL_PWD").kill_on_drop(true).process_group(0);
         if let Some(password) = &self.password {
             command.env("MYSQL_PWD", password.expose_secret());
         }
-        Ok((command, name))
+        Ok((command, name, plugins))
+    }
+
+    /// Whether MariaDB's programs talk to the right server: only this option makes them insist on TLS, too.
+    fn is_proved_to_clients(&self) -> bool {
+        matches!(self.place, Place::Socket(_)) || self.tls == Tls::VerifyIdentity
     }
 
     /// `mariadb-dump` of the database, with these options and tables.
     pub(crate) fn dump(&self, options: &[&str], tables: &[String]) -> Result<Running> {
-        let (mut command, name) = self.command(["mariadb-dump", "mysqldump"], "mariadb-client")?;
+        let (mut command, name, plugins) = self.command(["mariadb-dump", "mysqldump"], "mariadb-client")?;
         command.args(options).arg("--").arg(&self.database).args(tables).stdin(Stdio::null()).stdout(Stdio::piped());
-        Running::start(command, name)
+        Running::start(command, name, plugins)
     }
 
     /// An error when there is no client.
@@ -85,11 +94,34 @@ impl Server {
     /// `mariadb`, which runs the statements that it is given and stops at the first that fails. It is told to take them
     /// as they are: none of its own commands, which could start programs.
     pub(crate) fn client(&self) -> Result<Running> {
-        let (mut command, name) = self.command(["mariadb", "mysql"], "mariadb-client")?;
+        let (mut command, name, plugins) = self.command(["mariadb", "mysql"], "mariadb-client")?;
         command.args(["--batch", "--binary-mode", "--", &self.database]).stdin(Stdio::piped()).stdout(Stdio::null());
-        Running::start(command, name)
+        Running::start(command, name, plugins)
     }
 }
+
+/// MariaDB's programs give any server that asks the password, in clear text or encrypted by the server's key, by plugins
+/// that they load. So that they cannot, they get a directory with the one that keeps it to itself and is not built in.
+fn plugins() -> Result<TempDir> {
+    let failed =
+        |error| Error::failed("cannot make a directory for the plugins of the database client").with_source(error);
+    let made = tempfile::Builder::new().prefix("cdrvault-plugins-").tempdir().map_err(failed)?;
+    let given =
+        ["MARIADB_PLUGIN_DIR", "LIBMYSQL_PLUGIN_DIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    // Debian has one directory for each architecture.
+    let of_architectures = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let roots = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/mysql/lib"].map(PathBuf::from);
+    let usual = roots.into_iter().chain(of_architectures).flat_map(|root| {
+        ["libmariadb3/plugin", "mariadb/plugin", "mysql/plugin", "plugin"].map(|below| root.join(below))
+    });
+    let plugin = given.chain(usual).map(|directory| directory.join(SAFE_PLUGIN)).find(|plugin| plugin.is_file());
+    if let Some(plugin) = plugin {
+        std::os::unix::fs::symlink(plugin, made.path().join(SAFE_PLUGIN)).map_err(failed)?;
+    }
+    Ok(made)
+}
+
+const SAFE_PLUGIN: &str = "client_ed25519.so";
 
 /// `mysql` is a link to `mariadb` on many systems.
 fn is_of_mariadb(name: &str) -> bool {
@@ -102,10 +134,12 @@ pub(crate) struct Running {
     child: Child,
     name: &'static str,
     complaints: tokio::task::JoinHandle<String>,
+    /// It loads them when it connects; they go with this.
+    plugins: Option<TempDir>,
 }
 
 impl Running {
-    fn start(mut command: Command, name: &'static str) -> Result<Self> {
+    fn start(mut command: Command, name: &'static str, plugins: Option<TempDir>) -> Result<Self> {
         command.stderr(Stdio::piped());
         let started = command.spawn();
         let mut child =
@@ -123,7 +157,7 @@ impl Running {
             }
             String::from_utf8_lossy(&all).trim().replace('\n', "; ")
         });
-        Ok(Self { child, name, complaints })
+        Ok(Self { child, name, complaints, plugins })
     }
 
     /// The next piece of what it writes; `None` at its end.
@@ -154,6 +188,7 @@ impl Running {
         let ended = within(cx, STATEMENT, &format!("see the end of `{}`", self.name), ending).await?;
         let status = ended.map_err(|error| self.lost(error))?;
         let complaints = self.complaints.await.unwrap_or_default();
+        drop(self.plugins);
         if status.success() {
             return Ok(());
         }
@@ -175,6 +210,75 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn context() -> Context {
+        let writer = cdrvault_pipeline::context::Writer {
+            pipeline: "test".into(),
+            id: "00000000".into(),
+            timezone: jiff::tz::TimeZone::UTC,
+            state: PathBuf::new(),
+        };
+        Context {
+            cancel: tokio_util::sync::CancellationToken::new(),
+            progress: std::sync::Arc::new(cdrvault_pipeline::progress::Quiet),
+            writer: std::sync::Arc::new(writer),
+        }
+    }
+
+    /// A server without TLS that says this to whoever wants to log in; gives what it gets for an answer.
+    fn impostor(asking: &'static [u8]) -> (u16, std::thread::JoinHandle<Vec<u8>>) {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard = std::thread::spawn(move || {
+            let mut client = listener.accept().unwrap().0;
+            let mut packet = |number: u8, body: &[u8]| {
+                let mut header = [0; 4];
+                client.write_all(&[&[u8::try_from(body.len()).unwrap(), 0, 0, number], body].concat()).unwrap();
+                if client.read_exact(&mut header).is_err() {
+                    return Vec::new();
+                }
+                let mut said = vec![0; u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize];
+                client.read_exact(&mut said).unwrap();
+                said
+            };
+            packet(
+                0,
+                b"\x0a5.5.5-10.11.0-MariaDB\0\x07\0\0\0abcdefgh\0\x0a\xa2\x2d\x02\0\x28\0\x15\0\0\0\0\0\0\0\0\0\0\
+                  ijklmnopqrst\0mysql_native_password\0",
+            );
+            packet(2, asking)
+        });
+        (port, heard)
+    }
+
+    #[tokio::test]
+    async fn a_client_gives_nobody_the_password_who_has_not_proved_to_be_the_server() {
+        let asking: [&[u8]; 3] = [
+            b"\xfemysql_clear_password\0",
+            b"\xfedialog\0\x02Password: ",
+            b"\xfecaching_sha2_password\0abcdefghijklmnopqrst\0",
+        ];
+        for asking in asking {
+            for tls in [Tls::Disabled, Tls::Preferred, Tls::Required, Tls::VerifyCa] {
+                let (port, heard) = impostor(asking);
+                let server = Server {
+                    place: Place::Tcp { host: "127.0.0.1".to_owned(), port },
+                    user: "cdrvault".to_owned(),
+                    password: Some("hunter2".to_owned().into()),
+                    database: "asterisell".to_owned(),
+                    tls,
+                    tls_ca: None,
+                };
+                let client = server.client().unwrap();
+                let directory = client.plugins.as_ref().unwrap().path().to_owned();
+                assert!(client.finish(&context()).await.is_err());
+                let heard = heard.join().unwrap();
+                assert!(heard.is_empty(), "{tls:?}: {}", String::from_utf8_lossy(&heard));
+                assert!(!directory.exists());
+            }
+        }
+    }
 
     #[test]
     fn each_client_gets_its_own_words_for_tls() {

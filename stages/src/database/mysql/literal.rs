@@ -61,7 +61,7 @@ pub(crate) fn push_raw(out: &mut String, bytes: &[u8], decoding: &Decoding) -> R
         }
         // A binary literal is stored as it is, whatever the column's character set.
         Decoding::Text | Decoding::Ascii | Decoding::Wide(_) | Decoding::Label => {
-            push_bytes(out, &stored(bytes, decoding))
+            push_bytes(out, &stored(bytes, decoding));
         }
         _ => return Err(unknown()),
     }

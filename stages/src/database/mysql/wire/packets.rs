@@ -139,7 +139,11 @@ impl Packets {
             self.buffer.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
             if self.buffer.len() - self.unread.end < BUFFER / 4 {
-                self.buffer.resize(self.buffer.len() * 2, 0);
+                // No more than the longest packet needs, with the headers of its parts.
+                let most = self.limit + (self.limit / LONGEST + 2) * HEADER + BUFFER;
+                let length = (self.buffer.len() * 2).min(most).max(self.buffer.len() + BUFFER);
+                self.buffer.reserve_exact(length - self.buffer.len());
+                self.buffer.resize(length, 0);
             }
         }
         match self.stream.read(&mut self.buffer[self.unread.end..]).await? {
@@ -284,7 +288,7 @@ mod tests {
         });
         let limit = 2 * LONGEST;
         assert!(matches!(packets.next_up_to(limit).await, Err(Failure::TooLong { limit: given }) if given == limit));
-        assert!(packets.buffer.len() <= 2 * limit, "{} bytes", packets.buffer.len());
+        assert!(packets.buffer.capacity() <= limit + 3 * BUFFER, "{} bytes", packets.buffer.len());
         drop(packets);
         serving.await.unwrap();
 
