@@ -8,22 +8,39 @@ use cdrvault_pipeline::engine::report::UnitResult;
 use cdrvault_pipeline::engine::survey::Survey;
 use cdrvault_pipeline::engine::{Outcome, Report};
 use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::outfile;
+use cdrvault_pipeline::{durable, outfile};
 use jiff::Timestamp;
 use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 
 /// Writes the file, at once and whole: the collector may read it at any moment.
 pub(crate) fn write(path: &Path, pipeline: &Pipeline, runs: &[Line], survey: Option<&Survey>) -> Result<()> {
     let text = render(pipeline, runs, survey, Timestamp::now())?;
+    // What is not a regular file was nobody's.
+    let before = durable::read(path).ok().flatten().unwrap_or_default();
+    let before = String::from_utf8_lossy(&before);
     // The collector is another user.
-    outfile::write(path, Some(0o644), &text).map_err(|error| error.at("the metrics"))
+    outfile::write(path, Some(0o644), &text).map_err(|error| error.at("the metrics"))?;
+    match owner(&before).filter(|owner| *owner != pipeline.name) {
+        None => Ok(()),
+        Some(owner) => Err(Error::failed(format!("{} was the text file of pipeline `{owner}`", path.display()))
+            .at("the metrics")
+            .hint("give each pipeline a `textfile` of its own, or one of the two stays unseen")),
+    }
+}
+
+/// The pipeline that wrote a text file.
+fn owner(text: &str) -> Option<&str> {
+    let series = text.lines().find_map(|line| line.strip_prefix("cdrvault_build_info{pipeline=\""))?;
+    series.split('"').next()
 }
 
 /// `runs` with the newest last.
 fn render(pipeline: &Pipeline, runs: &[Line], survey: Option<&Survey>, now: Timestamp) -> Result<Vec<u8>> {
     let metrics = Metrics { registry: Registry::new() };
     let name = pipeline.name.as_str();
-    metrics.add("build_info", "The version that wrote this.", &["version"])?.set(&[env!("CARGO_PKG_VERSION")], 1.0);
+    // Several files in one directory are one scrape: a series that two of them have would fail all of it.
+    let version = metrics.add("build_info", "The version that wrote this.", &["pipeline", "version"])?;
+    version.set(&[name, env!("CARGO_PKG_VERSION")], 1.0);
     if let Some(at) = history::last_success(runs, pipeline.flows.iter().map(|flow| flow.name.as_str())) {
         metrics.add("last_success_timestamp_seconds", LAST_SUCCESS, &["pipeline"])?.set(&[name], seconds(at));
     }

@@ -122,9 +122,9 @@ impl BuildSink for BuildRdiff {
     }
 
     fn place(&self) -> Option<Place> {
-        Some(match self.to.split_once("::") {
-            Some((account, path)) => Place::by_ssh(account, self.ssh.port, path),
-            None => Place::directory(Path::new(&self.to)),
+        Some(match ssh::split_host(&self.to.text, "::") {
+            Some((account, path)) if !self.to.is_local => Place::by_ssh(account, self.ssh.port, path),
+            _ => Place::directory(Path::new(&self.to.text)),
         })
     }
 
