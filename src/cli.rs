@@ -172,17 +172,33 @@ pub(crate) fn command() -> clap::Command {
     Cli::command()
 }
 
+/// Help, versions, and arguments that cannot be understood.
+fn refused(message: &clap::Error) -> ExitCode {
+    if message.use_stderr() && wants_json() {
+        output::speak_json();
+        output::note(&message.render().to_string());
+    } else {
+        output::parsed(message);
+    }
+    let status = u8::try_from(message.exit_code()).unwrap_or(2);
+    ExitCode::from(if status == 0 && tell_loss(None) { 1 } else { status })
+}
+
+/// Whether lines of JSON were asked for, in arguments that cannot be understood as a whole.
+fn wants_json() -> bool {
+    let words: Vec<String> = std::env::args().collect();
+    words.iter().any(|word| word == "--log-format=json")
+        || words.windows(2).any(|pair| matches!(pair, [flag, value] if flag == "--log-format" && value == "json"))
+        || std::env::var("CDRVAULT_LOG_FORMAT").is_ok_and(|value| value == "json")
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     // Nothing that we make can be read by others, unless an option says so: vaults, copies of them, call records.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Cli { globals, verb } = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(message) => {
-            output::parsed(&message);
-            let status = u8::try_from(message.exit_code()).unwrap_or(2);
-            return ExitCode::from(if status == 0 && tell_loss(None) { 1 } else { status });
-        }
+        Err(message) => return refused(&message),
     };
     output::start_logging(&globals);
     let done = match verb {

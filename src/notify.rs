@@ -144,7 +144,11 @@ fn too_slow(timeout: Duration) -> Error {
 }
 
 async fn run(command: &Command, json: &str, timeout: Duration) -> Result<()> {
-    let program = Program::new(&command.program).args(&command.arguments).input(json.as_bytes().to_vec());
+    let mut program = Program::new(&command.program).args(&command.arguments).input(json.as_bytes().to_vec());
+    if output::speaks_json() {
+        // Where every line is JSON, those of others have no place.
+        program = program.with_complaints();
+    }
     // It is told that a run was stopped, too: so being asked to stop does not end it.
     let never = CancellationToken::new();
     let outcome = program.at_most(0).limit(timeout).leaves_children().run_unless(&never).await?;

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
-use cdrvault_pipeline::config::{Age, Problems};
+use cdrvault_pipeline::config::{Age, Problems, Severity};
 use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::printable;
 use comfy_table::presets::NOTHING;
@@ -49,7 +49,45 @@ pub(crate) fn start_logging(globals: &Globals) {
             });
             builder.fmt_fields(fields.delimited(" ")).without_time().init();
         }
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Json => {
+            speak_json();
+            builder.json().init();
+        }
+    }
+}
+
+/// Set once where machines read standard error: then every line there is JSON.
+static JSON: OnceLock<()> = OnceLock::new();
+
+/// From now on every line on standard error is JSON, that of a defect included.
+pub(crate) fn speak_json() {
+    if JSON.set(()).is_ok() {
+        std::panic::set_hook(Box::new(|panic| say_json("ERROR", &panic.to_string(), None)));
+    }
+}
+
+/// Whether machines read standard error.
+pub(crate) fn speaks_json() -> bool {
+    JSON.get().is_some()
+}
+
+/// A message as a line of JSON, in the form of the log's lines.
+fn say_json(level: &str, message: &str, hint: Option<&str>) {
+    #[derive(Serialize)]
+    struct Said<'a> {
+        timestamp: jiff::Timestamp,
+        level: &'a str,
+        fields: Fields<'a>,
+    }
+    #[derive(Serialize)]
+    struct Fields<'a> {
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<&'a str>,
+    }
+    let said = Said { timestamp: jiff::Timestamp::now(), level, fields: Fields { message: message.trim(), hint } };
+    if let Ok(line) = serde_json::to_string(&said) {
+        say(&(line + "\n"));
     }
 }
 
@@ -91,6 +129,9 @@ pub(crate) fn on_terminal() -> bool {
 
 /// An error, and what to do about it.
 pub(crate) fn error(globals: &Globals, message: &str, hint: Option<&str>) {
+    if speaks_json() {
+        return say_json("ERROR", message, hint);
+    }
     let (red, off) = if colors(globals) { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
     say(&format!("{red}error:{off} {}\n", printable::lines(message)));
     if let Some(hint) = hint {
@@ -100,7 +141,12 @@ pub(crate) fn error(globals: &Globals, message: &str, hint: Option<&str>) {
 
 /// What somebody should know.
 pub(crate) fn warning(globals: &Globals, message: &str) {
-    if !globals.quiet {
+    if globals.quiet {
+        return;
+    }
+    if speaks_json() {
+        say_json("WARN", message, None);
+    } else {
         let (yellow, off) = if colors(globals) { ("\u{1b}[1;33m", "\u{1b}[0m") } else { ("", "") };
         say(&format!("{yellow}warning:{off} {}\n", printable::lines(message)));
     }
@@ -108,11 +154,23 @@ pub(crate) fn warning(globals: &Globals, message: &str) {
 
 /// A line on standard error, for those who look on.
 pub(crate) fn note(message: &str) {
+    if speaks_json() {
+        return say_json("INFO", message, None);
+    }
     say(&format!("{}\n", printable::lines(message)));
 }
 
 /// Everything that is wrong in a pipeline file.
 pub(crate) fn problems(globals: &Globals, problems: &Problems) {
+    if speaks_json() {
+        for problem in problems.iter() {
+            let level = if problems.severity() == Severity::Error { "ERROR" } else { "WARN" };
+            let (line, column) = problems.position(problem);
+            let place = format!("{}:{line}:{column}", problems.path().display());
+            say_json(level, &format!("{place}: {}", problem.message), problem.help.as_deref());
+        }
+        return;
+    }
     say(&problems.render(colors(globals)));
 }
 

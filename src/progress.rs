@@ -24,7 +24,7 @@ const EVENT: Duration = Duration::from_secs(1);
 pub(crate) fn of(globals: &Globals) -> Arc<dyn Progress> {
     if globals.quiet || globals.json {
         Arc::new(Quiet)
-    } else if output::on_terminal() && !globals.no_progress {
+    } else if output::on_terminal() && !globals.no_progress && !output::speaks_json() {
         Arc::new(Bars::default())
     } else if globals.verbose > 0 {
         Arc::new(Lines::new(LINE, |tally| tracing::info!("{}", tally.line())))

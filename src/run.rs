@@ -276,24 +276,25 @@ fn complain(report: &Report, not_replayed: Option<&[&Unit]>, globals: &Globals) 
         output::warning(globals, warning);
     }
     for unit in &report.units {
-        for notice in unit.notices.iter().filter(|notice| notice.level == Level::Problem) {
-            output::error(globals, &format!("{}: {}", unit.unit, notice.message), None);
+        let told = unit.notices.iter().filter(|notice| notice.level != Level::Note);
+        let more = told.clone().count().saturating_sub(MOST_MESSAGES);
+        for notice in told.take(MOST_MESSAGES) {
+            let message = format!("{}: {}", unit.unit, notice.message);
+            match notice.level {
+                Level::Problem => output::error(globals, &message, None),
+                Level::Note | Level::Warning => output::warning(globals, &message),
+            }
+        }
+        if more > 0 {
+            output::note(&format!("{}: and {more} more; `cdrvault history --json` has them", unit.unit));
         }
     }
     // What the last line says need not stand right above it, too.
     let in_last_line = report.outcome != Outcome::Interrupted && hints(report).len() == 1;
-    // A sink that is away fails for each day in the same words.
-    let mut told: Vec<(&str, &str)> = Vec::new();
-    let mut more = 0;
-    for failure in report.all_failures() {
-        if told.contains(&(&failure.of, &failure.message)) {
-            continue;
-        }
-        if told.len() == MOST_MESSAGES {
-            more += 1;
-            continue;
-        }
-        told.push((&failure.of, &failure.message));
+    // A sink that is away, and a table that is gone, fail for each day in the same words.
+    let failures = report.grouped_failures();
+    let more = failures.len().saturating_sub(MOST_MESSAGES);
+    for failure in failures.iter().take(MOST_MESSAGES) {
         let message = if failure.message.starts_with(&failure.of) {
             failure.message.clone()
         } else {

@@ -86,6 +86,8 @@ fn a_shorter_keep_and_a_clean_sweep_are_asked_about() {
     site.edit("\"30d\"", "\"1s\"");
     let said = site.ok("run", &[]);
     assert!(said.err.contains("is not pruned: its `keep` got shorter") && said.err.contains("--yes"), "{}", said.err);
+    assert_eq!(site.ok("run", &[]).err, "", "cron's mail says it once");
+    assert!(site.ok("report", &[]).out.contains("its `keep` got shorter"), "and the report as long as it is so");
     let said = site.run("prune", &[]);
     assert_eq!(said.status, 3, "{}", said.err);
     assert_eq!(kept(&site.vault(), "2026-01-01"), ["g0001"]);

@@ -619,3 +619,134 @@ fn calls_that_stop_or_are_few_and_days_in_the_future_are_alarms_where_somebody_a
         requests.iter().map(|(path, _)| path.as_str()).filter(|path| path.starts_with("/ping")).collect();
     assert_eq!(pings, ["/ping/start", "/ping/fail"], "{requests:?}");
 }
+
+#[test]
+fn what_is_so_for_many_days_is_said_once_with_their_range() {
+    let site = site();
+    site.edit(
+        "[\"incremental\", \"parquet\"]",
+        "[{ incremental = { sweep-every = \"1s\", window = \"9y\" } }, \"parquet\"]",
+    );
+    site.ok("run", &[]);
+    // The application purges two days.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let sql = |text: &str| {
+        use sqlx::ConnectOptions as _;
+        let text = sqlx::AssertSqlSafe(text.to_owned());
+        runtime.block_on(async {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(site.path("billing.sqlite"));
+            sqlx::raw_sql(text).execute(&mut options.connect().await.unwrap()).await.unwrap();
+        });
+    };
+    sql("DELETE FROM ar_cdr WHERE calldate < '2026-01-03'");
+    std::thread::sleep(Duration::from_millis(1100));
+    let said = site.ok("run", &[]);
+    let gone = "warning: 2 partitions of ar_cdr, from 2026-01-01 to 2026-01-02, are no longer in the database";
+    assert_eq!((said.err.lines().count(), said.err.contains(gone)), (1, true), "{}", said.err);
+    // A place that takes none of the days.
+    std::fs::remove_dir_all(site.vault().join("ar_source_cdr")).unwrap();
+    std::fs::write(site.vault().join("ar_source_cdr"), "in the way").unwrap();
+    let days = ["--flow", "ar_source_cdr", "--from", "2026-01-01", "--to", "2026-01-04", "--force"];
+    let said = site.run("replay", &days);
+    assert_ne!(said.status, 0);
+    let errors: Vec<&str> = said.err.lines().filter(|line| line.starts_with("error:")).collect();
+    assert_eq!(errors.len(), 1, "{}", said.err);
+    assert!(errors[0].ends_with("(and so for 3 days from 2026-01-01 to 2026-01-03)"), "{}", said.err);
+}
+
+#[test]
+fn text_files_of_two_pipelines_in_one_directory_are_one_valid_scrape() {
+    let sites = [site(), site()];
+    let metrics = sites[0].path("metrics");
+    std::fs::create_dir(&metrics).unwrap();
+    let file = |name: &str| metrics.join(format!("{name}.prom"));
+    for (site, name) in sites.iter().zip(["one", "two"]) {
+        add(site, &format!("[metrics]\ntextfile = '{}'", file(name).display()));
+        site.edit("name = \"test\"", &format!("name = \"{name}\""));
+        site.ok("run", &[]);
+        site.ok("verify", &[]);
+    }
+    // As node exporter joins them: a family has one help and one type, and no series is there twice.
+    let mut families: std::collections::BTreeMap<String, (String, Vec<String>)> = std::collections::BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for name in ["one", "two"] {
+        let text = std::fs::read_to_string(file(name)).unwrap();
+        let (mut head, mut family) = (String::new(), String::new());
+        for line in text.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                (head, family) = (format!("{line}\n"), help.split(' ').next().unwrap().to_owned());
+            } else if line.starts_with("# TYPE ") {
+                head += &format!("{line}\n");
+                let known = families.entry(family.clone()).or_insert((head.clone(), Vec::new()));
+                assert_eq!(known.0, head, "{family} is the same everywhere");
+            } else {
+                assert!(seen.insert(line.rsplit_once(' ').unwrap().0.to_owned()), "twice: {line}");
+                families.get_mut(&family).unwrap().1.push(line.to_owned());
+            }
+        }
+    }
+    let joined: String = families.values().map(|(head, series)| format!("{head}{}\n", series.join("\n"))).collect();
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("this test needs promtool: run ./test, which installs it");
+    child.stdin.take().unwrap().write_all(joined.as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success() && done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+    // One file for both of them would show one of them.
+    sites[1].edit("two.prom", "one.prom");
+    let said = sites[1].ok("run", &[]);
+    assert!(said.err.contains("was the text file of pipeline `one`"), "{}", said.err);
+    assert_eq!(sites[1].ok("run", &[]).err, "");
+}
+
+#[test]
+fn with_log_format_json_every_line_on_standard_error_is_json() {
+    let site = site();
+    let json = |verb: &str, more: &[&str]| {
+        let said = site.run(verb, &[&["--log-format", "json"], more].concat());
+        let lines = said.err.lines().map(|line| {
+            let line: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{verb} {more:?}: {error}: {line}"));
+            assert!(line["timestamp"].is_string(), "{line}");
+            let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+            (text(&line["level"]), text(&line["fields"]["message"]))
+        });
+        (said.status, lines.collect::<Vec<_>>())
+    };
+    let level = |lines: &[(String, String)], level: &str| lines.iter().filter(|(one, _)| one == level).count();
+    // What was done, and with one more how.
+    let (status, lines) = json("run", &["-v"]);
+    assert_eq!((status, level(&lines, "DEBUG")), (0, 0), "{lines:#?}");
+    let published = lines.iter().filter(|(_, message)| message.contains("g0001 is in vault"));
+    assert_eq!(published.count(), 6, "{lines:#?}");
+    std::fs::remove_dir_all(site.vault()).unwrap();
+    std::fs::remove_dir_all(site.path("state")).unwrap();
+    let (status, lines) = json("run", &["-vv", "--adopt-vault"]);
+    assert_eq!(status, 0);
+    for part in ["sink vault is the vault", "database billing is", "ar_cdr 2026-01-02 is read: ", "flow ar_cdr "] {
+        assert!(lines.iter().any(|(level, message)| level == "DEBUG" && message.contains(part)), "{part}: {lines:#?}");
+    }
+    // Everything that goes wrong.
+    flip(&object(&site, "2026-01-02"));
+    let (status, lines) = json("verify", &["-v"]);
+    assert_eq!((status, level(&lines, "ERROR")), (4, 1), "{lines:#?}");
+    let (status, lines) = json("status", &["--max-age", "26h"]);
+    assert_eq!((status, level(&lines, "ERROR")), (1, 1), "{lines:#?}");
+    let (status, lines) = json("restore", &["--from-sink", "vault", "--into", "csv:/nonexistent/place"]);
+    assert!(status != 0 && level(&lines, "ERROR") > 0, "{lines:#?}");
+    for usage in [&["--no-such-flag"][..], &["--sink", "nowhere"]] {
+        let (status, lines) = json("verify", usage);
+        assert_eq!((status, lines.len()), (2, 1), "{lines:#?}");
+    }
+    std::fs::rename(site.path("billing.sqlite"), site.path("away")).unwrap();
+    let (status, lines) = json("run", &[]);
+    assert!(status == 1 && level(&lines, "ERROR") > 0 && lines.len() > 1, "{lines:#?}");
+    site.edit("min-free", "min-fee");
+    let (status, lines) = json("run", &[]);
+    assert_eq!((status, level(&lines, "ERROR")), (78, 1), "{lines:#?}");
+    assert!(lines[0].1.contains("pipeline.toml:5:1: unknown key `min-fee`"), "{lines:#?}");
+}

@@ -30,7 +30,7 @@ pub struct Notice {
     pub message: String,
 }
 
-/// Messages kept of each level. A tree of a million unreadable files must not fill the memory; all are counted and logged.
+/// Messages kept of each level. A tree of a million unreadable files must not fill the memory; all are counted.
 const KEPT: usize = 100;
 
 /// Gathers the notices of one read. Cheap to clone; clones share what they hold.
@@ -69,18 +69,27 @@ impl Notices {
         [Level::Problem, Level::Warning, Level::Note].into_iter().find(|level| self.count(*level) > 0)
     }
 
-    /// The worst first, in the order of their coming; the first hundred of each level.
+    /// The worst first, in the order of their coming; the first hundred of each level, and how many more there are.
     pub fn list(&self) -> Vec<Notice> {
-        let mut list = self.with(|gathered| gathered.kept.clone());
+        let mut list = self.with(|gathered| {
+            let mut list = gathered.kept.clone();
+            for level in [Level::Note, Level::Warning, Level::Problem] {
+                let more = gathered.counts[level as usize].saturating_sub(KEPT as u64);
+                if more > 0 {
+                    list.push(Notice { level, message: format!("and {more} more") });
+                }
+            }
+            list
+        });
         list.sort_by_key(|notice| std::cmp::Reverse(notice.level));
         list
     }
 
     fn add(&self, level: Level, message: String) {
+        // The run tells of warnings and problems at its end, each once.
         match level {
             Level::Note => tracing::info!("{message}"),
-            Level::Warning => tracing::warn!("{message}"),
-            Level::Problem => tracing::error!("{message}"),
+            Level::Warning | Level::Problem => tracing::debug!("{message}"),
         }
         self.with(|gathered| {
             gathered.counts[level as usize] += 1;
@@ -117,7 +126,8 @@ mod tests {
         assert_eq!((notices.count(Level::Note), notices.count(Level::Warning)), (1000, 0));
         assert_eq!(notices.worst(), Some(Level::Problem));
         let list = notices.list();
-        assert_eq!(list.len(), KEPT + 1);
+        assert_eq!(list.len(), KEPT + 2);
+        assert_eq!(list[KEPT + 1].message, "and 900 more");
         assert_eq!((list[0].message.as_str(), list[1].message.as_str()), ("unreadable", "socket 0"));
     }
 }

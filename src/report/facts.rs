@@ -22,6 +22,9 @@ use super::verdict::Verdict;
 use crate::run;
 use crate::status::Status;
 
+/// Without `--max-age`, a page is made each day at least.
+const FRESH: Duration = Duration::from_hours(26);
+
 /// So many runs are shown.
 const RUNS: usize = 30;
 
@@ -44,6 +47,8 @@ pub(super) struct Wanted {
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Facts {
     pub(super) made: Timestamp,
+    /// What the page says of today holds until then.
+    pub(super) fresh_until: Timestamp,
     pub(super) version: &'static str,
     pub(super) timezone: String,
     #[serde(skip)]
@@ -127,6 +132,7 @@ pub(super) async fn gather(cx: &Context, pipeline: &Arc<Pipeline>, wanted: &Want
         let clock = pipeline.wall_clock();
         let mut facts = Facts {
             made: now,
+            fresh_until: now.checked_add(wanted.max_age.unwrap_or(FRESH)).unwrap_or(Timestamp::MAX),
             version: env!("CARGO_PKG_VERSION"),
             timezone: clock.iana_name().unwrap_or("this host's").to_owned(),
             clock,
@@ -186,7 +192,7 @@ impl Run {
             let problems = unit.notices.iter().filter(|notice| notice.level == Level::Problem);
             problems.map(|notice| format!("{}: {}", unit.unit, notice.message))
         });
-        let failures = report.all_failures().into_iter().map(|failure| {
+        let failures = report.grouped_failures().into_iter().map(|failure| {
             let of = &failure.of;
             let message = if failure.message.starts_with(of) {
                 failure.message.clone()

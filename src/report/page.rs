@@ -43,7 +43,9 @@ pub(super) fn html(facts: &Facts) -> String {
             body {
                 header {
                     h1 { "Backup of " span.name { (facts.status.pipeline) } }
-                    p.made { "Made " (moment(facts, facts.made)) " (" (facts.timezone) ") by cdrvault " (facts.version) }
+                    p.made { "Made " (moment(facts, facts.made)) " (" (facts.timezone) ") by cdrvault " (facts.version)
+                        ". It tells of that moment; after " span #fresh-until { (moment(facts, facts.fresh_until)) }
+                        " it is out of date, and whatever makes it has stopped." }
                 }
                 main {
                     (verdict(facts))
@@ -83,7 +85,7 @@ fn verdict(facts: &Facts) -> Markup {
             h2 #verdict { span.sign aria-hidden="true" { (sign) } " " (verdict.text) }
             p {
                 @match facts.status.last_success {
-                    Some(at) => { "The last run that went well ended " (ago(facts, at)) " (" (moment(facts, at)) ")." }
+                    Some(at) => { "The last run that went well ended " (ago(facts, at)) "." }
                     None => "No run has gone well yet.",
                 }
             }
@@ -400,11 +402,10 @@ fn maybe_moment(facts: &Facts, at: Option<Timestamp>) -> Markup {
     at.map_or_else(|| html! { "not known" }, |at| moment(facts, at))
 }
 
-/// How long ago, with the moment itself for those who point at it.
+/// When, and how long that was before the page: who reads it later could make nothing of that alone.
 fn ago(facts: &Facts, at: Timestamp) -> Markup {
-    let shown = at.to_zoned(facts.clock.clone()).strftime("%F %T").to_string();
     let age = facts.made.duration_since(at).as_secs();
-    html! { time datetime=(at) title=(shown) { @if age < 0 { (shown) } @else { (output::ago(age)) " ago" } } }
+    html! { (moment(facts, at)) @if age >= 0 { " " span.quiet { "(" (output::ago(age)) " before)" } } }
 }
 
 fn maybe_ago(facts: &Facts, at: Option<Timestamp>, none: &str) -> Markup {

@@ -105,6 +105,11 @@ impl Problems {
         &self.path
     }
 
+    /// Whether a run may go on with them.
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

@@ -1,6 +1,6 @@
 //! What happened in a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -132,6 +132,33 @@ impl Failure {
     }
 }
 
+/// A text with a mark in the place of each day, and the days.
+fn without_days(text: &str) -> (String, Vec<String>) {
+    const FORM: &[u8] = b"0000-00-00";
+    let is_day = |bytes: &[u8]| {
+        bytes.len() == FORM.len()
+            && bytes
+                .iter()
+                .zip(FORM)
+                .all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form })
+    };
+    let (mut words, mut days, mut rest) = (String::new(), Vec::new(), text);
+    while let Some(next) = rest.chars().next() {
+        match rest.get(..FORM.len()).filter(|day| is_day(day.as_bytes())) {
+            Some(day) => {
+                words.push('\0');
+                days.push(day.to_owned());
+                rest = &rest[FORM.len()..];
+            }
+            None => {
+                words.push(next);
+                rest = &rest[next.len_utf8()..];
+            }
+        }
+    }
+    (words, days)
+}
+
 impl Report {
     /// An empty report of a run that begins now.
     pub fn begin() -> Self {
@@ -185,6 +212,32 @@ impl Report {
         })
     }
 
+    /// Every failure, of units too. What is said of each day in the same words is said once, with the first day, how many
+    /// they are, and the last one.
+    pub fn grouped_failures(&self) -> Vec<Failure> {
+        let mut groups: Vec<(String, Failure, BTreeSet<String>)> = Vec::new();
+        for failure in self.all_failures() {
+            let (words, days) = without_days(&failure.message);
+            let key = format!("{}\0{}\0{words}", failure.of, failure.counts);
+            let group = match groups.iter_mut().find(|(known, ..)| *known == key) {
+                Some(group) => group,
+                None => {
+                    groups.push((key, failure.clone(), BTreeSet::new()));
+                    let Some(group) = groups.last_mut() else { continue };
+                    group
+                }
+            };
+            group.2.extend(days.into_iter().next());
+        }
+        let told = groups.into_iter().map(|(_, mut failure, days)| {
+            if let (Some(first), Some(last)) = (days.first(), days.last().filter(|_| days.len() > 1)) {
+                failure.message += &format!(" (and so for {} days from {first} to {last})", days.len());
+            }
+            failure
+        });
+        told.collect()
+    }
+
     /// Every failure, of units too, whether it counts or not.
     pub fn all_failures(&self) -> Vec<&Failure> {
         let of_units = self.units.iter().flat_map(|unit| match &unit.result {
@@ -193,5 +246,35 @@ impl Report {
             UnitResult::Unchanged | UnitResult::Gone => Vec::new(),
         });
         self.failures.iter().chain(of_units).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(of: &str, message: &str) -> Failure {
+        Failure { of: of.to_owned(), message: message.to_owned(), hint: None, counts: true, interrupted: false }
+    }
+
+    #[test]
+    fn what_is_said_of_many_days_is_said_once() {
+        let mut report = Report::begin();
+        for day in 1..=30 {
+            report
+                .failures
+                .push(failed("ar_cdr", &format!("ar_cdr 2026-01-{day:02}: no table ar_cdr-2026-01-{day:02}")));
+            report.failures.push(failed("etc", "no table"));
+        }
+        report.failures.push(failed("ar_cdr", "ar_cdr 2026-01-05: something else, é2026-1-1"));
+        let told: Vec<String> = report.grouped_failures().into_iter().map(|failure| failure.message).collect();
+        assert_eq!(
+            told,
+            [
+                "ar_cdr 2026-01-01: no table ar_cdr-2026-01-01 (and so for 30 days from 2026-01-01 to 2026-01-30)",
+                "no table",
+                "ar_cdr 2026-01-05: something else, é2026-1-1"
+            ]
+        );
     }
 }

@@ -14,6 +14,7 @@ use super::opened::Opened;
 use super::options::RunOptions;
 use super::plan::Plan;
 use super::planning::{self, Planned};
+use super::prune::{Applied, PrunePlan};
 use super::report::{Failure, Report, UnitReport, UnitResult};
 use super::spool::Spool;
 use super::state::State;
@@ -151,6 +152,7 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
         return Ok(Ran { plan, report, survey: None });
     }
 
+    explain(&opened, &plan);
     cx.progress.planned(&by_dataset(plan.tasks.iter().map(|task| &task.unit)));
     let mut spool = Spool::open(opened.spool_root(&directory), pipeline.min_free.as_u64())?;
     spool.eras = eras(&pipeline, &state);
@@ -180,6 +182,7 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     while let Some(done) = working.next().await {
         match done {
             Ok(GroupResult { units, warnings, settled: now, awaiting }) => {
+                units.iter().for_each(told);
                 report.units.extend(units);
                 report.warnings.extend(warnings);
                 settled.extend(now);
@@ -251,7 +254,8 @@ fn remember_run(directory: &Path, options: &RunOptions, report: &mut Report) {
 async fn prune(cx: &Context, opened: &Opened, state: &mut State, directory: &Path, report: &mut Report) {
     let pruning = async {
         let plan = prune::plan(cx, opened, state, Timestamp::now()).await?;
-        let pruned = prune::execute(cx, opened, &plan, false, state).await?;
+        let mut pruned = prune::execute(cx, opened, &plan, false, state).await?;
+        pruned.waiting = told_once(opened, &plan, pruned.waiting, state);
         state.save(directory)?;
         Ok::<_, Error>(pruned)
     };
@@ -274,6 +278,19 @@ fn check_owner(cx: &Context, state: Option<&State>, directory: &Path, adopt: boo
     state.map_or(Ok(()), |state| state.check_owner(directory, &cx.writer.pipeline))
 }
 
+/// That somebody has to say yes is told once for each `keep`; the report and `prune -n` go on telling it.
+fn told_once(opened: &Opened, plan: &PrunePlan, waiting: Vec<String>, state: &mut State) -> Vec<String> {
+    let keep = |sink: &str| opened.sinks.iter().find(|open| open.name == sink && open.sink.is_ok())?.keep;
+    let asking = plan.sinks.iter().filter(|planned| planned.needs_yes.is_some());
+    let asking: BTreeMap<String, Applied> =
+        asking.filter_map(|planned| Some((planned.sink.clone(), keep(&planned.sink)?.into()))).collect();
+    let new = waiting.into_iter().zip(plan.sinks.iter().filter(|planned| asking.contains_key(&planned.sink)));
+    let new = new.filter(|(_, planned)| state.waiting.get(&planned.sink) != asking.get(&planned.sink));
+    let new = new.map(|(message, _)| message).collect();
+    state.waiting = asking;
+    new
+}
+
 async fn lock_state(cx: &Context, directory: &Path, options: &RunOptions) -> Result<lock::Guard> {
     // Before the lock: while the other pipeline holds it, nobody would hear of it.
     check_owner(cx, State::load(directory).unwrap_or_default().as_ref(), directory, options.adopt_vault)?;
@@ -285,6 +302,52 @@ async fn lock_state(cx: &Context, directory: &Path, options: &RunOptions) -> Res
     let guard = lock::wait_for(cx, &directory.join("lock"), options.wait_lock).await?;
     durable::remove_temporaries(directory)?;
     Ok(guard)
+}
+
+/// What is worked with, and what is to be done, for those who want to know how (`-vv`).
+fn explain(opened: &Opened, plan: &Plan) {
+    for open in opened.sessions.iter().filter(|open| open.session.is_ok()) {
+        if let Some(database) = &open.database {
+            tracing::debug!("database {database} is {}", open.identity);
+        }
+    }
+    for open in &opened.sinks {
+        if let (Ok(sink), Some(identity)) = (&open.sink, &open.identity) {
+            tracing::debug!("sink {} is the vault {} in {}", open.name, identity.vault, sink.describe());
+        }
+    }
+    for flow in opened.flows.iter().filter(|flow| flow.source.is_ok()) {
+        let told = if flow.events { "is told of changes" } else { "finds changes by itself" };
+        tracing::debug!("flow {} {told}", flow.name);
+    }
+    for task in &plan.tasks {
+        tracing::debug!("{} is read: {}", task.unit, task.reasons.join(", "));
+    }
+    for unit in &plan.gone {
+        tracing::debug!("{unit} has no rows any more");
+    }
+    for copy in &plan.copies {
+        tracing::debug!(
+            "{} g{:04} is copied to {} from {}",
+            copy.unit,
+            copy.generation,
+            copy.to,
+            copy.from.join(" or ")
+        );
+    }
+}
+
+/// What became of a unit, for those who want to know what was done (`-v`).
+fn told(unit: &UnitReport) {
+    match &unit.result {
+        UnitResult::Published { generation, rows, bytes, sinks, .. } => {
+            let sinks = sinks.join(", ");
+            tracing::info!("{}: g{generation:04} is in {sinks} ({rows} rows, {bytes} bytes)", unit.unit);
+        }
+        UnitResult::Unchanged => tracing::info!("{}: unchanged", unit.unit),
+        UnitResult::Gone => tracing::info!("{}: gone", unit.unit),
+        UnitResult::Failed { error } => tracing::info!("{}: failed: {}", unit.unit, error.message),
+    }
 }
 
 /// What could not be opened fails once, however many flows it concerns.
@@ -359,6 +422,7 @@ fn eras(pipeline: &Pipeline, state: &State) -> BTreeMap<String, u64> {
 
 /// Days that the database lost without a word: noted once, in every sink that holds them.
 async fn note_gone(shop: &Shop, plan: &Plan, report: &mut Report) {
+    let mut gone: BTreeMap<&str, BTreeSet<Partition>> = BTreeMap::new();
     for unit in &plan.gone {
         let Some(flow) = shop.opened.flows.iter().find(|flow| flow.name == unit.dataset) else { continue };
         let mut new = false;
@@ -381,7 +445,7 @@ async fn note_gone(shop: &Shop, plan: &Plan, report: &mut Report) {
             }
         }
         if new {
-            report.warnings.push(format!("{unit} is no longer in the database; what is saved of it stays"));
+            gone.entry(&unit.dataset).or_default().insert(unit.partition);
             report.units.push(UnitReport {
                 unit: unit.clone(),
                 reasons: vec!["the sweep found no rows".to_owned()],
@@ -389,6 +453,18 @@ async fn note_gone(shop: &Shop, plan: &Plan, report: &mut Report) {
                 notices: Vec::new(),
             });
         }
+    }
+    // An application that purges a year would fill a mail with its days.
+    for (flow, partitions) in gone {
+        report.warnings.push(match (partitions.first(), partitions.last(), partitions.len()) {
+            (Some(first), Some(last), days) if days > 1 => format!(
+                "{days} partitions of {flow}, from {first} to {last}, are no longer in the database; what is saved of them stays"
+            ),
+            (first, ..) => {
+                let first = first.map(ToString::to_string).unwrap_or_default();
+                format!("{flow} {first} is no longer in the database; what is saved of it stays")
+            }
+        });
     }
 }
 

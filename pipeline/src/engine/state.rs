@@ -31,6 +31,8 @@ pub struct State {
     /// What is being removed from each sink: a removal that was cut off is finished by the next one.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub pruning: BTreeMap<String, Vec<Manifest>>,
+    /// Sinks whose pruning waits for somebody to say yes, with the `keep` of which that was told.
+    pub waiting: BTreeMap<String, Applied>,
     /// When each sink was last verified, as versions before `verified.json` noted it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub verified: BTreeMap<String, VerifiedSink>,
