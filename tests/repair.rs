@@ -435,9 +435,11 @@ fn a_receipt_with_the_highest_number_is_not_followed_by_the_first_one() {
     assert_eq!(said.status, 1, "{}", said.err);
     assert!(said.err.contains("no number is left"), "{}", said.err);
     assert!(!receipt(&site.vault(), "2026-01-01", 0).exists());
-    assert_eq!(findings(&site, &[]).0, 4);
-    std::fs::remove_file(forged).unwrap();
+    assert_eq!(findings(&site, &[]), (4, lines(&["vault damaged-receipt 2026-01-01"])));
+    assert_eq!(findings(&site, &["--repair"]).0, 4);
+    assert!(!forged.exists());
     site.ok("run", &[]);
+    assert_eq!(findings(&site, &[]).0, 0);
 }
 
 #[test]
@@ -517,5 +519,89 @@ fn a_sink_that_a_wrong_clock_has_filled_catches_up_all_the_same() {
     std::fs::rename(&away, site.path("second")).unwrap();
     site.ok("run", &[]);
     assert!(receipt(&site.path("second"), "2026-01-01", 2).exists());
+    assert_eq!(findings(&site, &[]), (0, vec![]));
+}
+
+#[test]
+fn damaged_notes_are_found_and_mended_and_no_run_fails_by_them() {
+    let site = site(&["vault"]);
+    second(&site);
+    site.ok("verify", &[]);
+    let notes = site.vault().join(".cdrvault/verified/ar_source_cdr/2026-01-01.json");
+    let sound = std::fs::read(&notes).unwrap();
+    let mut flipped = sound.clone();
+    flipped[20] ^= 1;
+    for hurt in [Vec::new(), b"{".to_vec(), flipped] {
+        std::fs::write(&notes, &hurt).unwrap();
+        assert_eq!(findings(&site, &[]), (4, lines(&["vault damaged-notes 2026-01-01"])));
+        add(&site, "2026-01-01 12:00:00", u32::try_from(hurt.len()).unwrap() + 100);
+        site.ok("replay", &["--flow", "ar_source_cdr", "--day", "2026-01-01"]);
+        std::fs::write(&notes, &hurt).unwrap();
+        assert_eq!(findings(&site, &["--repair"]), (0, lines(&["vault damaged-notes 2026-01-01 repaired"])));
+        assert_eq!(findings(&site, &[]), (0, vec![]));
+        // Nobody knows what was pinned.
+        let text = std::fs::read_to_string(&notes).unwrap();
+        assert!(text.contains("\"generation\":1,\"reason\":\"what was noted of it is damaged"), "{text}");
+    }
+    // As an older version wrote them.
+    std::fs::write(&notes, "{\"pins\":[]}").unwrap();
+    assert_eq!(findings(&site, &[]), (0, vec![]));
+}
+
+#[test]
+fn a_damaged_identity_or_index_is_found_and_mended_from_its_copy_or_the_receipts() {
+    let site = site(&["vault"]);
+    for name in ["vault.json", "vault-copy.json", "index/ar_source_cdr.json"] {
+        let path = site.vault().join(".cdrvault").join(name);
+        let sound = std::fs::read(&path).unwrap();
+        for way in ["run", "repair"] {
+            let mut hurt = sound.clone();
+            hurt[15] ^= 1;
+            std::fs::write(&path, hurt).unwrap();
+            if way == "run" {
+                assert_eq!(findings(&site, &[]), (4, lines(&["vault damaged-notes -"])), "{name}");
+                site.ok("run", &[]);
+            } else {
+                assert_eq!(findings(&site, &["--repair"]), (0, lines(&["vault damaged-notes - repaired"])), "{name}");
+            }
+            assert_eq!(findings(&site, &[]), (0, vec![]), "{name} {way}");
+            assert_eq!(std::fs::read(&path).unwrap(), sound, "{name} {way}");
+        }
+    }
+    // An older version wrote no copy and no checksum.
+    let identity = site.vault().join(".cdrvault/vault.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&std::fs::read(&identity).unwrap()).unwrap();
+    value.as_object_mut().unwrap().remove("self-sha256");
+    std::fs::write(&identity, value.to_string()).unwrap();
+    std::fs::remove_file(site.vault().join(".cdrvault/vault-copy.json")).unwrap();
+    assert_eq!(findings(&site, &[]), (0, vec![]));
+    site.ok("run", &[]);
+    assert!(std::fs::read_to_string(&identity).unwrap().contains("self-sha256"));
+    // Both are gone: somebody has to say whose it is.
+    for name in ["vault.json", "vault-copy.json"] {
+        std::fs::write(site.vault().join(".cdrvault").join(name), "").unwrap();
+    }
+    assert_ne!(site.run("run", &[]).status, 0);
+    site.ok("run", &["--adopt-vault"]);
+    assert_eq!(findings(&site, &[]), (0, vec![]));
+}
+
+#[test]
+fn a_clock_that_went_back_keeps_the_versions_of_past_days() {
+    let site = site(&["vault"]);
+    for call in [51, 52] {
+        add(&site, "2026-01-03 11:00:00", call);
+        let mut command = site.command("replay", &["--flow", "ar_source_cdr", "--day", "2026-01-03"]);
+        command.env("LD_PRELOAD", services::places::libfaketime()).env("FAKETIME", "@2026-01-03 06:00:00");
+        let said = services::home::said(command.output().unwrap());
+        assert_eq!(said.status, 0, "{}", said.err);
+    }
+    let versions = site.vault().join(".cdrvault/versions/ar_source_cdr/2026-01-03");
+    let mut names: Vec<String> = std::fs::read_dir(versions)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap()[..5].to_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["g0001", "g0002"]);
     assert_eq!(findings(&site, &[]), (0, vec![]));
 }

@@ -12,7 +12,7 @@ use cdrvault_pipeline::context::{Context, Writer};
 use cdrvault_pipeline::engine::Retrying;
 use cdrvault_pipeline::error::{Kind, Result};
 use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::Manifest;
+use cdrvault_pipeline::manifest::{Manifest, Notes};
 use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::Body;
 use cdrvault_pipeline::plugin::Around;
@@ -62,6 +62,18 @@ impl Server {
         self.boto3(&script).trim().to_owned()
     }
 
+    /// The names of kept versions whose bytes are not those that the name tells of, and how many versions there are.
+    fn wrong_versions(&self) -> String {
+        self.boto3(
+            "import hashlib\nfound = s3.list_objects_v2(Bucket='vault', Prefix='site/.cdrvault/versions/').get('Contents', [])\n\
+             sha = lambda key: hashlib.sha256(s3.get_object(Bucket='vault', Key=key)['Body'].read()).hexdigest()\n\
+             wrong = [one['Key'] for one in found if one['Key'].rsplit('-', 1)[1].split('.')[0] != sha(one['Key'])[:12]]\n\
+             print(wrong, len(found) > 0)",
+        )
+        .trim()
+        .to_owned()
+    }
+
     fn unfinished(&self) -> String {
         self.boto3("print(len(s3.list_multipart_uploads(Bucket='vault').get('Uploads', [])))").trim().to_owned()
     }
@@ -76,6 +88,11 @@ struct Place {
 
 impl Place {
     async fn open(server: &Server, port: u16) -> Self {
+        Self::open_as(server, port, "0badcafe", false).await
+    }
+
+    /// As another host does, which may take the vault over.
+    async fn open_as(server: &Server, port: u16, writer: &str, adopt: bool) -> Self {
         let home = tempfile::Builder::new().prefix("cdrvault-parts").tempdir().unwrap();
         let (region, key, secret) = match server {
             Server::Garage(server) => (server.region(), server.access_key(), server.secret_key()),
@@ -94,7 +111,7 @@ impl Place {
             progress: Arc::new(Quiet),
             writer: Arc::new(Writer {
                 pipeline: "parts".to_owned(),
-                id: "0badcafe".to_owned(),
+                id: writer.to_owned(),
                 timezone: jiff::tz::TimeZone::UTC,
                 state: home.path().join("state"),
             }),
@@ -103,7 +120,7 @@ impl Place {
         let pipeline = config::open(&home.path().join("pipeline.toml"), &cdrvault::registry()).unwrap();
         let around = Around { datasets: vec!["data".to_owned()], mirrored: None };
         let sink: Arc<dyn Sink> = Arc::new(Retrying(pipeline.sink("bucket").unwrap().build.build(&around).unwrap()));
-        sink.open(&cx, &Expected::default(), false).await.unwrap();
+        sink.open(&cx, &Expected { adopt, ..Expected::default() }, false).await.unwrap();
         Self { home, cx, sink }
     }
 
@@ -285,4 +302,85 @@ fn an_end_whose_reply_is_lost_is_found_to_be_ours_on_garage() {
 #[test]
 fn an_end_whose_reply_is_lost_is_found_to_be_ours_on_moto() {
     an_end_whose_reply_is_lost_is_found_to_be_ours(&Server::Moto(Moto::start()));
+}
+
+/// Another host replaces what is live just before it is kept.
+fn a_version_is_what_was_seen_or_is_not_there(server: &Server) {
+    let gate = Gate::start(server.port());
+    let runtime = Runtime::new().unwrap();
+    let ours = runtime.block_on(Place::open(server, gate.port()));
+    let theirs = Arc::new(runtime.block_on(Place::open(server, server.port())));
+    let of = |home: &Path, generation: u32, seed: u64| sealed(home, generation, &bytes(seed, 5000)).0;
+    runtime.block_on(ours.publish(&of(ours.home.path(), 1, 1), &Live::NOTHING)).unwrap();
+    // Whichever request to the live object comes then: the look at it is the first.
+    for moment in 1..=3 {
+        let live = runtime.block_on(ours.live());
+        let next = live.generation() + 1;
+        let mine = of(ours.home.path(), next, 100 + moment);
+        let mut other = Some((of(theirs.home.path(), next, 200 + moment), live.clone()));
+        let (theirs, handle, mut seen) = (Arc::clone(&theirs), runtime.handle().clone(), 0);
+        gate.set(move |asked: &Asked| {
+            let of_live = asked.target.contains("/data/day") || asked.header("x-amz-copy-source").is_some();
+            seen += u64::from(of_live);
+            if of_live
+                && seen > moment
+                && let Some((sealed, over)) = other.take()
+            {
+                let theirs = Arc::clone(&theirs);
+                let (say, said) = std::sync::mpsc::channel();
+                handle.spawn(async move { say.send(theirs.publish(&sealed, &over).await.map(drop)).unwrap() });
+                let _ = said.recv().unwrap();
+            }
+            Fate::Pass
+        });
+        let _ = runtime.block_on(ours.publish(&mine, &live));
+        assert_eq!(server.wrong_versions(), "[] True", "moment {moment}");
+        gate.set(|_: &Asked| Fate::Pass);
+    }
+    // Both at once, again and again.
+    let rounds = if std::env::var_os("CDRVAULT_TEST_FULL").is_some() { 100 } else { 8 };
+    for round in 0..rounds {
+        let live = runtime.block_on(theirs.live());
+        let next = live.generation() + 1;
+        let (mine, other) = (of(ours.home.path(), next, 1000 + round), of(theirs.home.path(), next, 2000 + round));
+        let (_, _) =
+            runtime.block_on(async { tokio::join!(ours.publish(&mine, &live), theirs.publish(&other, &live)) });
+        assert_eq!(server.wrong_versions(), "[] True", "round {round}");
+    }
+}
+
+#[test]
+fn a_version_is_what_was_seen_or_is_not_there_on_moto() {
+    a_version_is_what_was_seen_or_is_not_there(&Server::Moto(Moto::start()));
+}
+
+#[test]
+fn a_version_is_what_was_seen_or_is_not_there_on_garage() {
+    a_version_is_what_was_seen_or_is_not_there(&Server::Garage(Garage::start()));
+}
+
+#[test]
+fn a_host_whose_vault_was_taken_over_writes_nothing_more() {
+    let server = Server::Moto(Moto::start());
+    let runtime = Runtime::new().unwrap();
+    let old = runtime.block_on(Place::open(&server, server.port()));
+    let of = |home: &Path, generation: u32, seed: u64| sealed(home, generation, &bytes(seed, 5000));
+    let first = runtime.block_on(old.publish(&of(old.home.path(), 1, 1).0, &Live::NOTHING)).unwrap();
+    let new = runtime.block_on(Place::open_as(&server, server.port(), "5ca1ab1e", true));
+    let live = runtime.block_on(old.live());
+    let refused = [
+        runtime.block_on(old.publish(&of(old.home.path(), 2, 2).0, &live)).map(drop),
+        runtime.block_on(old.sink.remove(&old.cx, &first)),
+        runtime.block_on(old.sink.unrecord(&old.cx, &[(unit(), 1)])),
+        runtime.block_on(old.sink.put_notes(&old.cx, &unit(), &Notes::default())),
+    ];
+    for (index, refused) in refused.into_iter().enumerate().filter(|(index, _)| *index != 2) {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused, "{index}: {error}");
+        assert!(error.one_line().contains("was taken over by writer 5ca1ab1e"), "{index}: {}", error.one_line());
+    }
+    let (next, sha) = of(new.home.path(), 2, 3);
+    runtime.block_on(new.publish(&next, &live)).unwrap();
+    assert_eq!(server.sha256(&live_path(&unit())), sha);
+    assert_eq!(server.wrong_versions(), "[] True");
 }

@@ -185,7 +185,7 @@ db.commit()
     /// Every object and receipt.
     fn files(&self) -> Vec<PathBuf> {
         let files = self.site.content().into_iter().map(|(path, _)| path);
-        let rest = [".cdrvault/vault.json", ".cdrvault/dirty"];
+        let rest = [".cdrvault/vault.json", ".cdrvault/vault-copy.json", ".cdrvault/dirty"];
         let besides = ["/spool/", "/.cdrvault/index/"];
         files
             .filter(|path| !rest.iter().any(|name| path.ends_with(name)))
@@ -231,6 +231,83 @@ db.commit()
             let _ = std::fs::remove_dir_all(self.site.path("back"));
             (report.damage(), restored)
         })
+    }
+}
+
+fn replay(site: &Site, call: u32) {
+    let script = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\n\
+                  db.execute(\"INSERT INTO ar_source_cdr VALUES ('2026-01-01 11:00:00', ?, 1, 2, 'x', 0)\", (int(sys.argv[2]),))\ndb.commit()";
+    services::python::run(script, &[site.path("billing.sqlite").to_str().unwrap(), &call.to_string()]);
+    site.ok("replay", &["--flow", "ar_source_cdr", "--day", "2026-01-01"]);
+}
+
+#[test]
+fn what_is_being_read_stays_what_it_was_when_a_run_replaces_it() {
+    let small = Small::new();
+    let registry = cdrvault::registry();
+    let pipeline = Arc::new(config::open(&small.site.path("pipeline.toml"), &registry).unwrap());
+    small.runtime.block_on(async {
+        let (sink, _) = recovery::open(&small.cx, pipeline.sink("vault").unwrap()).await.unwrap();
+        let flows = vec!["ar_source_cdr".to_owned()];
+        let wanted = Wanted { flows, days: DayRange::ALL, at: None, nearest: false };
+        let found = recovery::find(&small.cx, &sink, &wanted).await.unwrap();
+        for manifest in found.manifests {
+            let fetched = recovery::Fetched::fetch(&small.cx, &sink, manifest.clone()).await.unwrap();
+            tokio::task::block_in_place(|| {
+                replay(&small.site, 100 + u32::try_from(manifest.unit.partition.day().unwrap().day()).unwrap());
+            });
+            let payload = recovery::undo(&registry.decoders, &manifest, fetched.objects().unwrap()).await.unwrap();
+            recovery::compare(&small.cx, &manifest, payload).await.unwrap();
+        }
+    });
+}
+
+/// Has a day saved again while the first things are read.
+struct Meanwhile {
+    site: Site,
+    left: std::sync::atomic::AtomicU32,
+}
+
+impl cdrvault_pipeline::progress::Progress for Meanwhile {
+    fn planned(&self, _: &std::collections::BTreeMap<String, u64>) {}
+    fn read(&self, _: &cdrvault_pipeline::partition::Unit, _: u64, _: u64) {}
+    fn ended(&self, _: &cdrvault_pipeline::partition::Unit, _: bool) {}
+    fn began(&self, _unit: &cdrvault_pipeline::partition::Unit) {
+        use std::sync::atomic::Ordering;
+        if let Ok(left) = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            tokio::task::block_in_place(|| replay(&self.site, 200 + left));
+        }
+    }
+}
+
+#[test]
+fn what_a_run_does_beside_verify_is_no_damage() {
+    for keep in ["", "keep = { last = 1 }\n"] {
+        let Small { site, cx, runtime } = Small::new();
+        site.edit(
+            "path = \"vault\"\n",
+            &format!("path = \"vault\"\n{keep}[sink.second.local]\npath = \"second\"\n{keep}"),
+        );
+        site.edit("\"parquet\"]\nsinks = [\"vault\"]", "\"parquet\"]\nsinks = [\"vault\", \"second\"]");
+        site.ok("run", &[]);
+        site.run("prune", &["--yes"]);
+        let registry = cdrvault::registry();
+        let pipeline = Arc::new(config::open(&site.path("pipeline.toml"), &registry).unwrap());
+        let job = verify::Job {
+            flows: vec![],
+            sinks: vec![],
+            days: DayRange::ALL,
+            percent: 100.0,
+            against_source: false,
+            repair: false,
+            bare: false,
+        };
+        let meanwhile = Arc::new(Meanwhile { site, left: 4.into() });
+        let cx = Context { progress: Arc::clone(&meanwhile) as Arc<dyn cdrvault_pipeline::progress::Progress>, ..cx };
+        let report = runtime.block_on(verify::verify(&cx, &pipeline, &registry.decoders, &job)).unwrap();
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+        assert_eq!(report.damage(), 0, "{:?}", report.findings);
+        assert_eq!(meanwhile.left.load(std::sync::atomic::Ordering::SeqCst), 0);
     }
 }
 

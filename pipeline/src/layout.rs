@@ -7,6 +7,8 @@ use crate::partition::{Partition, Unit};
 pub const PRIVATE: &str = ".cdrvault";
 /// The identity of a vault.
 pub const IDENTITY: &str = ".cdrvault/vault.json";
+/// A second copy of it, for when the first is damaged.
+pub const IDENTITY_COPY: &str = ".cdrvault/vault-copy.json";
 /// The lock file of a path-based vault.
 pub const LOCK: &str = ".cdrvault/lock";
 /// There while a run writes, so that an unclean end is known.

@@ -309,6 +309,35 @@ pub struct Notes {
     pub verified: Option<Verified>,
 }
 
+impl Notes {
+    /// As they are stored.
+    pub fn to_text(&self) -> Result<Vec<u8>, serde_json::Error> {
+        #[derive(Serialize)]
+        struct Stored<'a> {
+            format: u32,
+            #[serde(flatten)]
+            notes: &'a Notes,
+        }
+        serde_json::to_vec(&Stored { format: FORMAT, notes: self }).map(checksum::seal)
+    }
+
+    /// The inverse. Older versions wrote no checksum.
+    pub fn of_text(text: &[u8]) -> Result<Self, String> {
+        checksum::check_if_sealed(text)?;
+        serde_json::from_slice(text).map_err(|error| error.to_string())
+    }
+
+    /// Instead of those that cannot be understood: nobody knows what was pinned, so everything is.
+    pub fn unreadable(generations: &[u32], now: Timestamp) -> Self {
+        let pin = |generation: &u32| Pin {
+            generation: *generation,
+            reason: "what was noted of it is damaged, and may have been a pin".to_owned(),
+            since: now,
+        };
+        Self { pins: generations.iter().map(pin).collect(), ..Self::default() }
+    }
+}
+
 /// A generation that was found good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -118,11 +118,17 @@ pub trait Sink: Send + Sync {
     /// Removes a body that no receipt names any more.
     async fn remove_body(&self, cx: &Context, sha256: &str) -> Result<()>;
 
-    /// What is noted of a unit.
+    /// What is noted of a unit. Where that cannot be understood, every generation is pinned.
     async fn notes(&self, cx: &Context, unit: &Unit) -> Result<Notes>;
 
     /// Replaces what is noted of a unit.
     async fn put_notes(&self, cx: &Context, unit: &Unit, notes: &Notes) -> Result<()>;
+
+    /// What is noted and cannot be understood: of a unit, or of the vault and its datasets.
+    async fn damaged_notes(&self, cx: &Context, datasets: &BTreeSet<String>) -> Result<Vec<(Option<Unit>, String)>> {
+        let _ = (cx, datasets);
+        Ok(Vec::new())
+    }
 
     /// Whether a generation that has its receipt here can still be read. Only a place with `native_history` may have
     /// dropped a superseded one while its receipt stays.

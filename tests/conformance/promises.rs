@@ -173,13 +173,14 @@ pub(crate) async fn an_error_halfway_does_no_harm(subject: &Subject) {
 /// After the next opening, every name is one of the vault's format.
 pub(crate) async fn no_leftovers(subject: &Subject) {
     subject.open().await.unwrap().close().await;
-    let fixed = [layout::IDENTITY, layout::LOCK, ".cdrvault/probe"];
+    let fixed = [layout::IDENTITY, layout::IDENTITY_COPY, layout::LOCK, ".cdrvault/probe"];
     let known = |name: &str| {
         fixed.contains(&name)
             || name.ends_with(".parquet") && !name.rsplit('/').next().unwrap().starts_with('.')
             || name.starts_with(layout::MANIFESTS) && name.ends_with(".json")
             || name.starts_with(".cdrvault/versions/") && name.ends_with(".kept")
             || name.starts_with(".cdrvault/verified/") && name.ends_with(".json")
+            || name.starts_with(layout::INDEXES) && name.ends_with(".json")
     };
     let names = subject.far.names().await;
     let strange: Vec<_> = names.iter().filter(|name| !known(name)).collect();

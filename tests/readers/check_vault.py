@@ -157,7 +157,30 @@ def check_tree(receipt):
     assert receipt["fingerprint"]["content"] == receipt["fingerprint"]["full"] == of_entries(entries)
 
 
-assert json.loads(read(".cdrvault/vault.json"))["format"] == 1
+
+
+def check_sealed(name):
+    text = read(name)
+    body, own = text[:-82], text[-82:]
+    assert own == SELF + sha256(body + b"}").encode() + b'"}', f"{name}: its checksum is wrong"
+    return json.loads(text)
+
+
+def check_indexes():
+    directory = path(".cdrvault/index")
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
+        index = check_sealed(f".cdrvault/index/{name}")
+        assert (index["format"], index["dataset"]) == (1, name.removesuffix(".json"))
+        for partition, generations in index["generations"].items():
+            for generation in generations:
+                receipt = f".cdrvault/manifests/{index['dataset']}/{partition}/g{generation:04}.json"
+                assert os.path.exists(path(receipt)), f"{receipt}: the index names it"
+
+
+assert check_sealed(".cdrvault/vault.json")["format"] == 1
+if os.path.exists(path(".cdrvault/vault-copy.json")):
+    assert read(".cdrvault/vault-copy.json") == read(".cdrvault/vault.json")
+check_indexes()
 counts = {"objects": 0, "trees": 0}
 for directory, _, names in sorted(os.walk(path(".cdrvault/manifests"))):
     receipts = [check_receipt(os.path.relpath(os.path.join(directory, name), vault)) for name in sorted(names)]

@@ -110,7 +110,9 @@ pub(super) fn next_generation(unit: &Unit, before: &[Before<'_>]) -> Result<u32>
     let highest = before.iter().map(|sink| sink.live.generation()).max().unwrap_or(0);
     highest.checked_add(1).ok_or_else(|| {
         Error::new(Kind::Refused, format!("{unit}: there is a receipt of generation {highest}, and no number is left"))
-            .hint("nobody publishes that often: see who put the receipt into the vault, and remove it")
+            .hint(
+                "nobody publishes that often: see who put the receipt into the vault; `verify --repair` sets it aside",
+            )
     })
 }
 

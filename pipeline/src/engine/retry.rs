@@ -126,6 +126,10 @@ impl Sink for Retrying {
         retry(cx, || self.0.notes(cx, unit)).await
     }
 
+    async fn damaged_notes(&self, cx: &Context, datasets: &BTreeSet<String>) -> Result<Vec<(Option<Unit>, String)>> {
+        retry(cx, || self.0.damaged_notes(cx, datasets)).await
+    }
+
     async fn put_notes(&self, cx: &Context, unit: &Unit, notes: &Notes) -> Result<()> {
         retry(cx, || self.0.put_notes(cx, unit, notes)).await
     }

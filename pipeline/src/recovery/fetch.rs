@@ -1,19 +1,21 @@
 //! The objects of a generation as local files, whose checksums hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
 use crate::context::Context;
+use crate::durable;
 use crate::engine::hash_file;
 use crate::entry::{Entry, StoredBody};
 use crate::error::{At as _, Error, Kind, Result};
+use crate::layout;
 use crate::manifest::{Content, Manifest};
 use crate::payload::{Body, ByteStream, Object, ObjectStream};
 use crate::scratch::Scratch;
@@ -25,6 +27,8 @@ pub struct Fetched {
     pub manifest: Manifest,
     /// By SHA-256.
     bodies: BTreeMap<String, PathBuf>,
+    /// Which files those of a vault are: a run may replace what lies under their names.
+    seen: BTreeMap<String, Inode>,
     scratch: Option<Scratch>,
 }
 
@@ -33,9 +37,18 @@ impl Fetched {
     /// temporary directory until this is dropped.
     pub async fn fetch(cx: &Context, sink: &Arc<dyn Sink>, manifest: Manifest) -> Result<Self> {
         let unit = manifest.unit.clone();
-        let mut fetched = Self { manifest, bodies: BTreeMap::new(), scratch: None };
-        fetched.bring(cx, sink).await.at(unit)?;
-        Ok(fetched)
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let manifest = manifest.clone();
+            let mut fetched = Self { manifest, bodies: BTreeMap::new(), seen: BTreeMap::new(), scratch: None };
+            match fetched.bring(cx, sink).await {
+                // A run may have moved it while it was read: then it has the name of a version now.
+                Err(error) if error.kind() == Kind::Damaged && sink.root().is_some() && tries < TRIES => {}
+                Err(error) => return Err(error).at(unit),
+                Ok(()) => return Ok(fetched),
+            }
+        }
     }
 
     async fn bring(&mut self, cx: &Context, sink: &Arc<dyn Sink>) -> Result<()> {
@@ -52,8 +65,10 @@ impl Fetched {
             let (path, sha256) = match body {
                 Body::File(path) => {
                     let reading = path.clone();
-                    let hashed = tokio::task::spawn_blocking(move || hash_file(&reading, u64::MAX));
-                    (path, hashed.await.map_err(stopped)??.whole)
+                    let hashed = tokio::task::spawn_blocking(move || hash_held(&reading));
+                    let (sha256, inode) = hashed.await.map_err(stopped)??;
+                    self.seen.insert(wanted.clone(), inode);
+                    (path, sha256)
                 }
                 Body::Stream(bytes) => {
                     let path = self.next_file(cx)?;
@@ -96,7 +111,7 @@ impl Fetched {
     pub fn objects(&self) -> Result<ObjectStream> {
         let body = |sha256: &str| -> Result<Body> {
             let path = self.bodies.get(sha256).ok_or_else(|| Error::failed("a body was not fetched"))?;
-            Ok(Body::File(path.clone()))
+            Ok(Body::File(self.held(sha256).unwrap_or_else(|| path.clone())))
         };
         let mut objects = Vec::new();
         match &self.manifest.content {
@@ -119,11 +134,80 @@ impl Fetched {
         Ok(stream::iter(objects).boxed())
     }
 
+    /// A path to the very file that was hashed, held open: under its own name, or under that of a version.
+    fn held(&self, sha256: &str) -> Option<PathBuf> {
+        let Content::Object(object) = &self.manifest.content else { return None };
+        let (path, inode) = (self.bodies.get(sha256)?, self.seen.get(sha256)?);
+        let same = |path: &Path| durable::open(path).ok()?.filter(|file| Inode::of(file).is_ok_and(|it| it == *inode));
+        let version = || {
+            let root = path.to_str()?.strip_suffix(&object.path)?;
+            let version = layout::version(&self.manifest.unit, self.manifest.generation, sha256).ok()?;
+            let version = Path::new(root).join(version);
+            // A copy, where there are no links.
+            same(&version).or_else(|| {
+                let copied = hash_file(&version, u64::MAX).is_ok_and(|hashes| hashes.whole == sha256);
+                if copied { durable::open(&version).ok()? } else { None }
+            })
+        };
+        Some(hold(same(path).or_else(version)?))
+    }
+
     /// The files, by SHA-256.
     pub fn bodies(&self) -> &BTreeMap<String, PathBuf> {
         &self.bodies
     }
 }
+
+/// Which file it is, and that nobody wrote into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Inode {
+    device: u64,
+    number: u64,
+    length: u64,
+    modified: (i64, i64),
+}
+
+impl Inode {
+    fn of(file: &File) -> std::io::Result<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let found = file.metadata()?;
+        let modified = (found.mtime(), found.mtime_nsec());
+        Ok(Self { device: found.dev(), number: found.ino(), length: found.len(), modified })
+    }
+}
+
+/// Hashes a file, and tells which one it was.
+fn hash_held(path: &Path) -> Result<(String, Inode)> {
+    let file = durable::open(path)?;
+    let file = file.ok_or_else(|| Error::new(Kind::Damaged, format!("{} went away", path.display())))?;
+    let hashes = hash_file(&path_of(&file), u64::MAX)?;
+    let inode = Inode::of(&file).map_err(|error| Error::io("look at", path, error))?;
+    Ok((hashes.whole, inode))
+}
+
+/// The path under which this process can open the very same file again: see proc(5).
+fn path_of(file: &File) -> PathBuf {
+    use std::os::fd::AsRawFd as _;
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// So many files are held open at a time: far more than are read at a time, far less than a process may have.
+const HELD: usize = 256;
+
+/// Holds a file open for as long as anybody can be reading it.
+fn hold(file: File) -> PathBuf {
+    static FILES: Mutex<VecDeque<File>> = Mutex::new(VecDeque::new());
+    let path = path_of(&file);
+    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
+    files.push_back(file);
+    if files.len() > HELD {
+        files.pop_front();
+    }
+    path
+}
+
+/// So often a local object is looked for, if a run may have moved it.
+const TRIES: u32 = 2;
 
 /// Drains a stream into a new file; gives the SHA-256 of what came.
 async fn write(cx: &Context, mut bytes: ByteStream, path: &Path) -> Result<String> {

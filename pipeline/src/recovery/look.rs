@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+use super::lost::{may_be_written, pause};
 use super::verify::{Checked, Finding, Job, Problem};
 use super::{Fetched, compare, lost, undo};
 use crate::config::SinkSpec;
@@ -31,6 +32,9 @@ const ENTRIES: u64 = 100_000;
 
 /// After so many objects in a row that a place cannot be asked for, the others are not asked for either.
 const PATIENCE: u32 = 3;
+
+/// So often at most a run that may be at work is waited for, before its traces are called damage.
+const PAUSES: u32 = 4;
 
 /// What one sink holds, by its receipts.
 pub(super) struct Held {
@@ -94,6 +98,8 @@ pub(super) struct Looking<'a> {
     sound: HashSet<[u8; 32]>,
     /// So many things in a row could not be looked at.
     in_vain: u32,
+    /// So often a run that may be at work is waited for.
+    pauses: u32,
 }
 
 impl<'a> Looking<'a> {
@@ -134,6 +140,7 @@ impl<'a> Looking<'a> {
             files: BTreeSet::new(),
             sound: HashSet::new(),
             in_vain: 0,
+            pauses: PAUSES,
         }
     }
 
@@ -143,7 +150,16 @@ impl<'a> Looking<'a> {
         self.held.listed = true;
         self.listing().await?;
         self.content().await?;
-        self.lost().await
+        self.lost().await?;
+        self.notes().await
+    }
+
+    /// What is noted and cannot be understood.
+    async fn notes(&mut self) -> Result<()> {
+        for (unit, detail) in self.held.sink.damaged_notes(self.cx, &self.held.datasets).await? {
+            self.found(unit.as_ref(), None, Problem::DamagedNotes, detail);
+        }
+        Ok(())
     }
 
     /// Receipts that are missing. Last, for a run may be at work: what it was doing is done by now.
@@ -369,7 +385,7 @@ impl<'a> Looking<'a> {
                 continue;
             };
             if matches!(error.kind(), Kind::Damaged | Kind::NotFound | Kind::Refused | Kind::Failed) {
-                self.blame(&manifest, &error).await?;
+                self.blame(&manifest).await?;
             } else {
                 self.failed(&unit, generation, error)?;
             }
@@ -398,13 +414,33 @@ impl<'a> Looking<'a> {
         compare(self.cx, manifest, undo(self.decoders, manifest, fetched.objects()?).await?).await
     }
 
-    /// Is it damage, or did somebody remove it meanwhile?
-    async fn blame(&mut self, manifest: &Manifest, error: &Error) -> Result<()> {
+    /// Is it damage, or did a run replace or remove it meanwhile?
+    async fn blame(&mut self, manifest: &Manifest) -> Result<()> {
         let (unit, generation) = (&manifest.unit, manifest.generation);
-        match self.held.sink.manifest(self.cx, unit, generation).await {
-            Err(gone) if gone.kind() == Kind::NotFound => return Ok(()),
-            _ => {}
-        }
+        let error = loop {
+            match self.held.sink.manifest(self.cx, unit, generation).await {
+                Err(gone) if gone.kind() == Kind::NotFound => return Ok(()),
+                _ => {}
+            }
+            if self.is_superseded(manifest).await {
+                return Ok(());
+            }
+            // It may have moved to the name of a version while it was read.
+            let error = match self.check(manifest).await {
+                Ok(()) => {
+                    self.checked.good += 1;
+                    self.checked.bytes += manifest.bytes();
+                    return Ok(());
+                }
+                Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+                Err(error) => error,
+            };
+            if self.pauses == 0 || !may_be_written(&self.held.sink) {
+                break error;
+            }
+            self.pauses -= 1;
+            pause(self.cx).await?;
+        };
         let problem = match &manifest.content {
             Content::Object(object) => {
                 let newest =
@@ -418,6 +454,23 @@ impl<'a> Looking<'a> {
         };
         self.found(Some(unit), Some(generation), problem, error.one_line());
         Ok(())
+    }
+
+    /// Whether a later generation is there by now, and nothing is kept of this one.
+    async fn is_superseded(&self, manifest: &Manifest) -> bool {
+        if !manifest.was_open() {
+            return false;
+        }
+        let newest = self.held.generations.get(&manifest.unit).and_then(|all| all.keys().next_back()).copied();
+        let later = manifest.generation.saturating_add(1)..=newest.unwrap_or(0).saturating_add(1);
+        for generation in later {
+            if let Ok(later) = self.held.sink.manifest(self.cx, &manifest.unit, generation).await
+                && later.supersedes(manifest)
+            {
+                return true;
+            }
+        }
+        false
     }
 }
 

@@ -9,6 +9,7 @@ use crate::error::{Kind, Result};
 use crate::index::Generations;
 use crate::partition::{DayRange, Partition, Unit};
 use crate::sink::Sink;
+use crate::{layout, lock};
 
 /// A run may be about to write the receipt of what it has just made live, or about to prune: so often it is looked at again.
 const AGAIN: u32 = 3;
@@ -46,11 +47,9 @@ pub async fn lost(
         if found.is_empty() {
             break;
         }
-        cx.unless_cancelled(async {
-            tokio::time::sleep(PAUSE).await;
-            Ok(())
-        })
-        .await?;
+        if may_be_written(sink) {
+            pause(cx).await?;
+        }
         let suspects: BTreeSet<Unit> = found.iter().map(|lost| lost.unit.clone()).collect();
         let again = suspects.iter().map(|unit| unit.dataset.clone()).collect();
         let suspect = |unit: &Unit, generation: u32| suspects.contains(unit) && wanted(unit, generation);
@@ -58,6 +57,19 @@ pub async fn lost(
         found.retain(|lost| now.contains(lost));
     }
     Ok(found)
+}
+
+/// Whether a run may be at work there: of a directory its lock tells.
+pub(super) fn may_be_written(sink: &Arc<dyn Sink>) -> bool {
+    sink.root().is_none_or(|root| lock::is_held(&root.join(layout::LOCK)))
+}
+
+pub(super) async fn pause(cx: &Context) -> Result<()> {
+    cx.unless_cancelled(async {
+        tokio::time::sleep(PAUSE).await;
+        Ok(())
+    })
+    .await
 }
 
 async fn look(
@@ -69,6 +81,7 @@ async fn look(
 ) -> Result<Vec<Lost>> {
     let is_in = |partition: Partition| partition.day().map_or(days == DayRange::ALL, |day| days.contains(day));
     let mut all = Vec::new();
+    let files = sink.files(cx, datasets).await?;
     for dataset in datasets {
         cx.check()?;
         let index = match sink.recorded(cx, dataset).await {
@@ -107,7 +120,6 @@ async fn look(
                 });
             }
         }
-        let files = sink.files(cx, &BTreeSet::from([dataset.clone()])).await?;
         for partition in files.iter().filter_map(|name| day_of(name, dataset)) {
             let unit = Unit::new(dataset, partition);
             if is_in(partition)

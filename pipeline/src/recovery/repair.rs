@@ -36,8 +36,8 @@ impl<'a> Mending<'a> {
     /// Under the locks of a run. What cannot be mended stays a finding, which says why.
     pub(super) async fn mend(&mut self, findings: &mut [Finding]) -> Result<()> {
         let hurt = |finding: &Finding| {
-            use Problem::{Behind, Damaged, DamagedReceipt, Missing, MissingReceipt};
-            matches!(finding.problem, Damaged | Missing | DamagedReceipt | MissingReceipt | Behind)
+            use Problem::{Behind, Damaged, DamagedNotes, DamagedReceipt, Missing, MissingReceipt};
+            matches!(finding.problem, Damaged | Missing | DamagedReceipt | MissingReceipt | DamagedNotes | Behind)
         };
         if !findings.iter().any(hurt) {
             return Ok(());
@@ -70,7 +70,10 @@ impl<'a> Mending<'a> {
             }
         }
         // A mirror is mended from the local vault, so that comes first; and receipts say what objects should be.
-        let mut order: Vec<usize> = (0..findings.len()).filter(|index| hurt(&findings[*index])).collect();
+        let notes = findings.iter_mut().filter(|finding| finding.problem == Problem::DamagedNotes);
+        self.mend_notes(opened, notes.collect()).await?;
+        let left = |index: &usize| hurt(&findings[*index]) && findings[*index].problem != Problem::DamagedNotes;
+        let mut order: Vec<usize> = (0..findings.len()).filter(left).collect();
         order.sort_by_key(|index| {
             let finding = &findings[*index];
             let mirror = opened.sinks.iter().any(|open| open.name == finding.sink && open.mirrors.is_some());
@@ -107,6 +110,26 @@ impl<'a> Mending<'a> {
         // What no receipt named has its receipt again.
         for finding in findings.iter_mut().filter(|finding| finding.problem == Problem::Extra) {
             finding.repaired = named.iter().any(|(sink, path)| *sink == finding.sink && *path == finding.detail);
+        }
+        Ok(())
+    }
+
+    /// Notes that cannot be understood are replaced by some that pin everything, an index is made anew from the receipts, and
+    /// an identity was mended when the sink was opened, from its copy.
+    async fn mend_notes(&self, opened: &Opened, findings: Vec<&mut Finding>) -> Result<()> {
+        for finding in findings {
+            let open = opened.sinks.iter().find(|open| open.name == finding.sink);
+            let Some(Ok(sink)) = open.map(|open| &open.sink) else { continue };
+            let datasets: BTreeSet<String> = sink.datasets(self.cx).await?.into_iter().collect();
+            if let Some(unit) = &finding.unit {
+                sink.put_notes(self.cx, unit, &sink.notes(self.cx, unit).await?).await?;
+            } else {
+                for dataset in &datasets {
+                    sink.record(self.cx, dataset).await?;
+                }
+            }
+            let left = sink.damaged_notes(self.cx, &datasets).await?;
+            finding.repaired = left.iter().all(|(_, detail)| *detail != finding.detail);
         }
         Ok(())
     }

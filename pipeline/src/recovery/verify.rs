@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::look::{Brief, Held, Looking};
@@ -13,6 +14,8 @@ use crate::config::Pipeline;
 use crate::context::Context;
 use crate::engine::report::Failure;
 use crate::error::{Kind, Result};
+use crate::index::Generations;
+use crate::lock;
 use crate::partition::{DayRange, Unit};
 use crate::plugin::Decoder;
 
@@ -150,6 +153,7 @@ pub struct Checked {
 /// Looks at the sinks of a pipeline. Nothing is locked or written, unless something is to be repaired. What goes wrong
 /// besides takes nothing away from what was found.
 pub async fn verify(cx: &Context, pipeline: &Arc<Pipeline>, decoders: &[Decoder], job: &Job) -> Result<Report> {
+    let began = Timestamp::now();
     let mut report = Report::default();
     let mut all = Vec::new();
     for (index, spec) in pipeline.sinks.iter().enumerate() {
@@ -191,6 +195,7 @@ pub async fn verify(cx: &Context, pipeline: &Arc<Pipeline>, decoders: &[Decoder]
             behind.problem != Problem::Behind || !report.findings.iter().any(lost)
         })
         .collect();
+    let between = still_so(cx, pipeline, &all, between, began).await?;
     report.findings.extend(between);
     if job.against_source
         && let Err(error) = source::compare(cx, pipeline, job, &all, &mut report).await
@@ -207,6 +212,54 @@ pub async fn verify(cx: &Context, pipeline: &Arc<Pipeline>, decoders: &[Decoder]
         held.sink.close().await;
     }
     Ok(report)
+}
+
+/// A run may be at work: what was published since, or has reached the sink by now, or will at the end of that run, is not
+/// behind.
+async fn still_so(
+    cx: &Context,
+    pipeline: &Pipeline,
+    all: &[Held],
+    findings: Vec<Finding>,
+    began: Timestamp,
+) -> Result<Vec<Finding>> {
+    let mut histories: BTreeMap<(String, String), Generations> = BTreeMap::new();
+    let mut still = Vec::new();
+    for finding in findings {
+        let (Problem::Behind, Some(unit), Some(highest)) = (finding.problem, &finding.unit, finding.generation) else {
+            still.push(finding);
+            continue;
+        };
+        let is_here = |held: &&Held| held.generations.get(unit).is_some_and(|all| all.contains_key(&highest));
+        let mut is_new = false;
+        if let Some(holds) = all.iter().find(is_here) {
+            let receipt = holds.sink.manifest(cx, unit, highest).await;
+            is_new = receipt.is_ok_and(|receipt| receipt.received.is_some_and(|received| received >= began));
+        }
+        let of_mirror = |held: &&Held| held.name == finding.sink && held.sink.capabilities().mirror;
+        let will_come = all.iter().any(|held| of_mirror(&held)) && lock::is_held(&pipeline.state.join("lock"));
+        if is_new || will_come {
+            continue;
+        }
+        let place = (finding.sink.clone(), unit.dataset.clone());
+        if let (false, Some(spec)) = (histories.contains_key(&place), pipeline.sink(&finding.sink)) {
+            let again = async {
+                let (sink, _) = find::open(cx, spec).await?;
+                let history = sink.history(cx, &unit.dataset).await;
+                sink.close().await;
+                history
+            };
+            match again.await {
+                Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+                history => drop(histories.insert(place.clone(), history.unwrap_or_default())),
+            }
+        }
+        let here = histories.get(&place).and_then(|history| history.get(&unit.partition)?.last());
+        if here.is_none_or(|here| *here < highest) {
+            still.push(finding);
+        }
+    }
+    Ok(still)
 }
 
 fn tell(report: &mut Report, of: &str, error: crate::error::Error) -> Result<()> {

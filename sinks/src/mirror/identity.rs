@@ -10,10 +10,18 @@ use super::{Listing, Mirror, Transport};
 use crate::vault;
 
 impl<T: Transport> Mirror<T> {
-    /// The identity of the vault over there.
-    pub(super) async fn identity(&self, cx: &Context) -> Result<Identity> {
-        let text = self.fetch_small(cx, layout::IDENTITY, Moment::Now).await?;
-        vault::parse_identity(&format!("{}/{}", self.describe(), layout::IDENTITY), &text)
+    /// The identity of the vault over there, or its copy where it is damaged; whether it is whole.
+    pub(super) async fn identity(&self, cx: &Context, listing: &Listing) -> Result<(Identity, bool)> {
+        let mut damaged = None;
+        for name in [layout::IDENTITY, layout::IDENTITY_COPY].into_iter().filter(|name| listing.contains_key(*name)) {
+            let text = self.fetch_small(cx, name, Moment::Now).await?;
+            match vault::parse_identity(&format!("{}/{name}", self.describe()), &text) {
+                Ok(identity) => return Ok((identity, damaged.is_none())),
+                Err(error) if error.kind() == Kind::Damaged => damaged = damaged.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(damaged.unwrap_or_else(|| vault::no_vault(&self.describe())))
     }
 
     /// Undoing a transfer that was cut off changes the far end: only where that is ours. Where that cannot be read any
@@ -63,7 +71,9 @@ impl<T: Transport> Mirror<T> {
                 _ => Ok(false),
             };
         }
-        let found = self.identity(cx).await?;
+        let (found, whole) = self.identity(cx, listing).await?;
+        // One of an older version has no copy.
+        let whole = whole && listing.contains_key(layout::IDENTITY_COPY);
         match &expect.mirrored {
             Some(mirrored) if found.vault != mirrored.vault && !expect.adopt => Err(Error::new(
                 Kind::Refused,
@@ -73,7 +83,7 @@ impl<T: Transport> Mirror<T> {
                 ),
             )
             .hint("give each vault a mirror of its own; if this one is to be taken over, run once with --adopt-vault")),
-            Some(mirrored) => Ok(found == *mirrored),
+            Some(mirrored) => Ok(whole && found == *mirrored),
             None => Ok(true),
         }
     }

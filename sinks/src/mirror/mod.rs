@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_pipeline::index::Index;
 use cdrvault_pipeline::layout;
 use cdrvault_pipeline::manifest::{Content, Manifest, Notes};
 use cdrvault_pipeline::partition::{Partition, Unit};
@@ -147,11 +148,11 @@ impl<T: Transport> Sink for Mirror<T> {
         }
         let mut listing = found.listing;
         if expect.reading {
-            if !listing.as_ref().is_some_and(|listing| listing.contains_key(layout::IDENTITY)) {
+            let Some(listing) = listing.filter(|listing| listing.contains_key(layout::IDENTITY)) else {
                 return Err(vault::no_vault(&self.describe()));
-            }
-            self.with(|state| state.listing = listing);
-            return self.identity(cx).await;
+            };
+            self.with(|state| state.listing = Some(listing.clone()));
+            return self.identity(cx, &listing).await.map(|(identity, _)| identity);
         }
         let same = self.check_identity(cx, expect, listing.as_ref()).await?;
         if let Some(listing) = &mut listing {
@@ -202,6 +203,16 @@ impl<T: Transport> Sink for Mirror<T> {
 
     async fn history(&self, _cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>> {
         self.history_of(dataset)
+    }
+
+    async fn recorded(&self, cx: &Context, dataset: &str) -> Result<Option<Index>> {
+        let name = layout::index(dataset)?;
+        if !self.listed(|files| files.contains_key(&name)) {
+            return Ok(None);
+        }
+        let text = self.fetch_small(cx, &name, Moment::Now).await?;
+        let damaged = |why| Error::new(Kind::Damaged, format!("the index {}/{name}: {why}", self.describe()));
+        Index::of_text(&text, dataset).map(Some).map_err(damaged)
     }
 
     async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live> {
@@ -396,8 +407,11 @@ impl<T: Transport> Sink for Mirror<T> {
             return Ok(Notes::default());
         }
         let text = self.fetch_small(cx, &name, Moment::Now).await?;
-        serde_json::from_slice(&text).map_err(|error| {
-            Error::new(Kind::Damaged, format!("{}/{name} is damaged", self.describe())).with_source(error)
+        Notes::of_text(&text).or_else(|why| {
+            tracing::warn!("{}/{name}: {why}", self.describe());
+            let history = self.history_of(&unit.dataset)?;
+            let generations = history.get(&unit.partition).cloned().unwrap_or_default();
+            Ok(Notes::unreadable(&generations, Timestamp::now()))
         })
     }
 

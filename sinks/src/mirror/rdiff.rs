@@ -329,10 +329,12 @@ fn selection(root: &Path, parcel: &Parcel) -> Result<Vec<u8>> {
     };
     line(b"- ", root, b"/**.cdrvault-tmp-*");
     line(b"", &root.join(layout::IDENTITY), b"");
+    line(b"", &root.join(layout::IDENTITY_COPY), b"");
     for dataset in &parcel.datasets {
         line(b"", &root.join(layout::live_directory(dataset)?), b"");
         line(b"", &root.join(layout::manifests_of(dataset)?), b"");
         line(b"", &root.join(layout::notes_of(dataset)?), b"");
+        line(b"", &root.join(layout::index(dataset)?), b"");
     }
     for sha256 in &parcel.bodies {
         line(b"", &root.join(layout::object(sha256)?), b"");

@@ -57,7 +57,8 @@ impl<T: Transport> Mirror<T> {
         let keeps_history = self.capabilities().native_history;
         let mut parcel = Parcel { datasets: Vec::from_iter(self.selected()), ..Parcel::default() };
         if self.with(|state| state.identity_differs) {
-            parcel.identity.push(layout::IDENTITY.to_owned());
+            let copy = Some(layout::IDENTITY_COPY).filter(|name| root.join(name).is_file());
+            parcel.identity.extend([Some(layout::IDENTITY), copy].into_iter().flatten().map(str::to_owned));
         }
         let mut histories = BTreeMap::new();
         for dataset in &parcel.datasets {
@@ -99,6 +100,13 @@ impl<T: Transport> Mirror<T> {
             let notes = layout::notes(unit)?;
             if root.join(&notes).exists() {
                 parcel.receipts.push(notes);
+            }
+        }
+        // What else removes receipts there has an index of its own.
+        for dataset in parcel.datasets.iter().filter(|_| keeps_history) {
+            let index = layout::index(dataset)?;
+            if root.join(&index).is_file() {
+                parcel.receipts.push(index);
             }
         }
         parcel.objects.sort();

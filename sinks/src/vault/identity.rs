@@ -4,9 +4,9 @@ use std::path::Path;
 
 use cdrvault_pipeline::context::Writer;
 use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::layout;
 use cdrvault_pipeline::manifest::FORMAT;
 use cdrvault_pipeline::sink::{Expected, Identity};
+use cdrvault_pipeline::{checksum, layout};
 use jiff::Timestamp;
 
 use super::Store;
@@ -19,6 +19,8 @@ pub(super) struct Checked {
 
 enum Write {
     Nothing,
+    /// It stays what it is: one of its copies is damaged or missing, or has no checksum yet.
+    Again,
     /// There is none yet.
     New,
     /// In the place of another one.
@@ -35,7 +37,14 @@ pub(super) async fn check(store: &impl Store, writer: &Writer, expect: &Expected
         databases: expect.databases.clone(),
         created,
     };
-    let Some(text) = store.small(layout::IDENTITY).await? else {
+    let found = match read(store, expect.reading).await {
+        // Nobody knows whose it is.
+        Err(error) if error.kind() == Kind::Damaged && expect.adopt => {
+            return Ok(Checked { identity: ours(new_id()?, Timestamp::now()), write: Write::Adopted });
+        }
+        other => other?,
+    };
+    let Some(Found { identity: found, whole }) = found else {
         if expect.reading {
             return Err(no_vault(&store.describe()));
         }
@@ -45,13 +54,12 @@ pub(super) async fn check(store: &impl Store, writer: &Writer, expect: &Expected
         }
         return Ok(Checked { identity: ours(new_id()?, Timestamp::now()), write: Write::New });
     };
-    let found = parse(&store.show(layout::IDENTITY), &text)?;
     if expect.reading {
         return Ok(Checked { identity: found, write: Write::Nothing });
     }
     let expected = ours(found.vault.clone(), found.created);
     let checked = match difference(&found, &expected) {
-        None => Checked { identity: found, write: Write::Nothing },
+        None => Checked { identity: found, write: if whole { Write::Nothing } else { Write::Again } },
         Some(_) if expect.adopt => Checked { identity: expected, write: Write::Adopted },
         Some(difference) => return Err(Error::new(
             Kind::Refused,
@@ -74,13 +82,22 @@ pub(crate) fn no_vault(place: &str) -> Error {
 
 /// Writes the identity, and makes the place of the vault where it is missing.
 pub(super) async fn make(store: &impl Store, checked: &Checked) -> Result<()> {
-    let text = || {
-        serde_json::to_vec_pretty(&checked.identity)
-            .map_err(|error| Error::failed("cannot write the vault's identity as JSON").with_source(error))
-    };
+    let text = || text_of(&checked.identity);
     match checked.write {
-        Write::Nothing => Ok(()),
-        Write::Adopted => store.replace(layout::IDENTITY, text()?).await,
+        Write::Nothing => return Ok(()),
+        Write::Adopted => store.replace(layout::IDENTITY, text()?).await?,
+        Write::Again => {
+            // Somebody may have taken it over since it was looked at.
+            let now = read(store, true).await?;
+            if now.is_none_or(|now| now.identity != checked.identity) {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!("the vault in {} was taken over just now", store.describe()),
+                )
+                .hint("see which host did it, and give each a vault of its own"));
+            }
+            store.replace(layout::IDENTITY, text()?).await?;
+        }
         Write::New => {
             let raced = || {
                 Error::new(
@@ -94,9 +111,47 @@ pub(super) async fn make(store: &impl Store, checked: &Checked) -> Result<()> {
                 return Err(raced());
             }
             let made = store.create(layout::IDENTITY, text()?).await;
-            made.map_err(|error| if error.kind() == Kind::Conflict { raced() } else { error })
+            made.map_err(|error| if error.kind() == Kind::Conflict { raced() } else { error })?;
         }
     }
+    store.replace(layout::IDENTITY_COPY, text()?).await
+}
+
+/// What a vault says of itself.
+struct Found {
+    identity: Identity,
+    /// It and its copy are as they are written today.
+    whole: bool,
+}
+
+/// The identity, or its copy where it is damaged.
+async fn read(store: &impl Store, only: bool) -> Result<Option<Found>> {
+    let shown = store.show(layout::IDENTITY);
+    let Some(text) = store.small(layout::IDENTITY).await? else { return Ok(None) };
+    match parse(&shown, &text) {
+        Ok(identity) => {
+            let whole = only || store.small(layout::IDENTITY_COPY).await? == Some(text_of(&identity)?);
+            Ok(Some(Found { identity, whole: whole && checksum::is_sealed(&text) }))
+        }
+        Err(error) if error.kind() == Kind::Damaged => {
+            let copy = store.small(layout::IDENTITY_COPY).await?;
+            let copy = copy.and_then(|text| parse(&store.show(layout::IDENTITY_COPY), &text).ok());
+            let Some(identity) = copy else { return Err(error) };
+            tracing::warn!("{}; its copy is used", error.one_line());
+            Ok(Some(Found { identity, whole: false }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whose vault it is now.
+pub(super) async fn now(store: &impl Store) -> Result<Option<Identity>> {
+    Ok(read(store, true).await?.map(|found| found.identity))
+}
+
+fn text_of(identity: &Identity) -> Result<Vec<u8>> {
+    let text = serde_json::to_vec_pretty(identity).map(checksum::seal);
+    text.map_err(|error| Error::failed("cannot write the vault's identity as JSON").with_source(error))
 }
 
 /// The identity that a `vault.json` tells, if we know its format.
@@ -105,11 +160,11 @@ pub(crate) fn parse(shown: &str, text: &[u8]) -> Result<Identity> {
     struct Versioned {
         format: u32,
     }
-    let damaged = |error: serde_json::Error| {
+    let unreadable = || {
         Error::new(Kind::Damaged, format!("{shown} is not a vault's identity"))
-            .with_source(error)
-            .hint("restore the file from a copy of the vault, or run once with --adopt-vault after removing it")
+            .hint("restore the file from a copy of the vault, or run once with --adopt-vault")
     };
+    let damaged = |error: serde_json::Error| unreadable().with_source(error);
     // A newer format may have other fields, so its number is looked at first.
     let Versioned { format } = serde_json::from_slice(text).map_err(damaged)?;
     if format > FORMAT {
@@ -119,6 +174,7 @@ pub(crate) fn parse(shown: &str, text: &[u8]) -> Result<Identity> {
         )
         .hint("use a newer cdrvault for this vault"));
     }
+    checksum::check_if_sealed(text).map_err(|why| unreadable().with_source(why))?;
     serde_json::from_slice(text).map_err(damaged)
 }
 

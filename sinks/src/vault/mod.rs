@@ -53,10 +53,9 @@ impl<S: Store> Vault<S> {
             )
             .hint("let one host alone write into a vault: stop the runs of this one, or give it a vault of its own")
         };
-        let Some(text) = self.store.small(layout::IDENTITY).await? else {
+        let Some(now) = identity::now(&*self.store).await? else {
             return Err(lost("went away".to_owned()));
         };
-        let now = parse_identity(&self.store.show(layout::IDENTITY), &text)?;
         if now.vault != ours.vault {
             return Err(lost("was replaced by another one".to_owned()));
         }
@@ -207,6 +206,10 @@ impl<S: Store> Sink for Vault<S> {
 
     async fn notes(&self, _cx: &Context, unit: &Unit) -> Result<Notes> {
         reading::notes(&*self.store, unit).await
+    }
+
+    async fn damaged_notes(&self, _cx: &Context, datasets: &BTreeSet<String>) -> Result<Vec<(Option<Unit>, String)>> {
+        reading::damaged_notes(&*self.store, datasets).await
     }
 
     async fn put_notes(&self, _cx: &Context, unit: &Unit, notes: &Notes) -> Result<()> {

@@ -236,7 +236,6 @@ fn no_body(unit: &Unit) -> Error {
 
 /// Replaces what is noted of a unit.
 pub(super) async fn put_notes(store: &impl Store, unit: &Unit, notes: &Notes) -> Result<()> {
-    let text =
-        serde_json::to_vec(notes).map_err(|error| Error::failed("cannot write notes as JSON").with_source(error))?;
+    let text = notes.to_text().map_err(|error| Error::failed("cannot write notes as JSON").with_source(error))?;
     store.replace(&layout::notes(unit)?, text).await
 }

@@ -1,6 +1,6 @@
 //! What a vault holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cdrvault_pipeline::entry::{Entry, StoredBody};
@@ -12,6 +12,7 @@ use cdrvault_pipeline::partition::{Partition, Unit};
 use cdrvault_pipeline::payload::{Body, Object, ObjectStream};
 use cdrvault_pipeline::sink::{Held, Live, LiveObject};
 use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
 
 use super::{Seen, Store};
 
@@ -237,11 +238,49 @@ pub(crate) fn parse_manifest(shown: &str, text: &[u8], unit: &Unit, generation: 
 /// What is noted of a unit.
 pub(super) async fn notes(store: &impl Store, unit: &Unit) -> Result<Notes> {
     let name = layout::notes(unit)?;
-    match store.small(&name).await? {
-        None => Ok(Notes::default()),
-        Some(text) => serde_json::from_slice(&text)
-            .map_err(|error| Error::new(Kind::Damaged, format!("{} is damaged", store.show(&name))).with_source(error)),
+    let Some(text) = store.small(&name).await? else { return Ok(Notes::default()) };
+    match Notes::of_text(&text) {
+        Ok(notes) => Ok(notes),
+        // Whatever is noted next replaces them.
+        Err(why) => {
+            tracing::warn!("{}: {why}; no generation of {unit} is pruned until `prune --release`", store.show(&name));
+            Ok(Notes::unreadable(&generations(store, unit).await?, Timestamp::now()))
+        }
     }
+}
+
+/// See [`cdrvault_pipeline::sink::Sink::damaged_notes`].
+pub(super) async fn damaged_notes(
+    store: &impl Store,
+    datasets: &BTreeSet<String>,
+) -> Result<Vec<(Option<Unit>, String)>> {
+    let mut damaged = Vec::new();
+    for name in [layout::IDENTITY, layout::IDENTITY_COPY] {
+        if let Some(text) = store.small(name).await?
+            && let Err(error) = super::identity::parse(&store.show(name), &text)
+        {
+            damaged.push((None, error.one_line()));
+        }
+    }
+    for dataset in datasets {
+        let name = layout::index(dataset)?;
+        if let Some(text) = store.small(&name).await?
+            && let Err(why) = Index::of_text(&text, dataset)
+        {
+            damaged.push((None, format!("{}: {why}", store.show(&name))));
+        }
+        let directory = layout::notes_of(dataset)?;
+        for name in store.tree(&directory).await?.into_keys() {
+            let of = name.strip_prefix(&directory).and_then(|rest| rest.strip_prefix('/')?.strip_suffix(".json"));
+            let Some(partition) = of.and_then(|partition| partition.parse::<Partition>().ok()) else { continue };
+            if let Some(text) = store.small(&name).await?
+                && let Err(why) = Notes::of_text(&text)
+            {
+                damaged.push((Some(Unit::new(dataset, partition)), format!("{}: {why}", store.show(&name))));
+            }
+        }
+    }
+    Ok(damaged)
 }
 
 /// The objects of a generation, live or kept, whose hashes are checked before or while they stream.
