@@ -43,7 +43,8 @@ pub async fn lost(
     wanted: &(dyn Fn(&Unit, u32) -> bool + Sync),
 ) -> Result<Vec<Lost>> {
     let mut found = look(cx, sink, datasets, days, wanted).await?;
-    for _ in 1..AGAIN {
+    let tries = if may_be_written(sink) { AGAIN } else { 2 };
+    for _ in 1..tries {
         if found.is_empty() {
             break;
         }
@@ -59,9 +60,9 @@ pub async fn lost(
     Ok(found)
 }
 
-/// Whether a run may be at work there: of a directory its lock tells.
+/// Whether a run may be at work there: of a directory its lock tells, and a mirror changes in one transfer.
 pub(super) fn may_be_written(sink: &Arc<dyn Sink>) -> bool {
-    sink.root().is_none_or(|root| lock::is_held(&root.join(layout::LOCK)))
+    !sink.capabilities().mirror && sink.root().is_none_or(|root| lock::is_held(&root.join(layout::LOCK)))
 }
 
 pub(super) async fn pause(cx: &Context) -> Result<()> {
