@@ -29,7 +29,7 @@ const MANY: usize = 50;
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PrunePlan {
-    /// The sinks that have a `keep`.
+    /// The sinks that have a `keep`; in what is shown to people, also those that have none.
     pub sinks: Vec<SinkPlan>,
     /// Sinks that could not be asked.
     pub failures: Vec<Failure>,
