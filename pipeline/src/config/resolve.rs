@@ -93,8 +93,8 @@ fn from_file(path: &Path, private: bool) -> Result<Vec<u8>> {
 fn from_command(command: &Command, patience: Duration) -> Result<Vec<u8>> {
     let name = &command.program;
     let longest = usize::try_from(LONGEST).unwrap_or(usize::MAX);
-    // It may have started an agent, which stays.
-    let program = Program::new(name).args(&command.arguments).at_most(longest).limit(patience).leaves_children();
+    // An agent that it started has a session of its own, and stays. What else it left would hold our standard error open.
+    let program = Program::new(name).args(&command.arguments).at_most(longest).limit(patience);
     let outcome = program.run_blocking().map_err(|error| match error.kind() {
         Kind::Transient => {
             let seconds = patience.as_secs();
