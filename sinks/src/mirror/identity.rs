@@ -42,6 +42,21 @@ impl<T: Transport> Mirror<T> {
         .hint("correct the place; if it is the right one, run once with --adopt-vault: the transfer is undone there"))
     }
 
+    /// A lock does not travel. A far end that holds this very run's is no copy, but the vault itself under another name.
+    pub(super) async fn check_not_itself(&self, cx: &Context, listing: Option<&Listing>) -> Result<()> {
+        if !listing.is_some_and(|listing| listing.contains_key(layout::LOCK)) {
+            return Ok(());
+        }
+        let (_, root) = self.mirrored()?;
+        let path = root.join(layout::LOCK);
+        let ours = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+        if self.fetch_small(cx, layout::LOCK, Moment::Now).await? != ours {
+            return Ok(());
+        }
+        let message = format!("{} is the vault itself, in {}, and no copy of it", self.describe(), root.display());
+        Err(Error::new(Kind::Refused, message).hint("mirror it to another place, or remove this sink"))
+    }
+
     /// Whether the far end is a copy of what is mirrored, as it is now.
     pub(super) async fn check_identity(
         &self,

@@ -155,6 +155,9 @@ impl<T: Transport> Sink for Mirror<T> {
             return self.identity(cx, &listing).await.map(|(identity, _)| identity);
         }
         let same = self.check_identity(cx, expect, listing.as_ref()).await?;
+        if !dry_run {
+            self.check_not_itself(cx, listing.as_ref()).await?;
+        }
         if let Some(listing) = &mut listing {
             let mut leftovers = self.transport.leftovers(listing);
             // Nothing but ours is touched in a place that others use, too.
