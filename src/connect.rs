@@ -1,15 +1,17 @@
 //! `validate --connect`: whether what the pipeline file points at is there, lets us in, and has room.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cdrvault_pipeline::config::Pipeline;
 use cdrvault_pipeline::engine;
-use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_pipeline::error::{Error, Kind, Result};
 use cdrvault_pipeline::progress::Quiet;
+use rustix::fs::{Access, access};
 use serde::Serialize;
 
 use crate::cli::Globals;
-use crate::{output, session};
+use crate::{notify, output, session};
 
 /// One thing that was tried.
 #[derive(Debug, Serialize)]
@@ -27,6 +29,13 @@ pub(crate) struct Check {
 impl Check {
     fn good(what: String, finding: String) -> Self {
         Self { what, ok: true, optional: false, finding, hint: None }
+    }
+
+    fn of(what: String, found: Result<String>) -> Self {
+        match found {
+            Ok(finding) => Self::good(what, finding),
+            Err(error) => Self::bad(what, false, &error),
+        }
     }
 
     fn bad(what: String, optional: bool, error: &Error) -> Self {
@@ -100,9 +109,55 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
                 Err(error) => checks.push(Check::bad(what, open.optional, error)),
             }
         }
+        checks.extend(engine::needs(&opened).into_iter().map(|(what, found)| Check::of(what, found)));
         opened.close().await;
+        let pipeline = Arc::clone(&opened.pipeline);
+        let alerts = tokio::task::spawn_blocking(move || alerts(&pipeline)).await;
+        checks.extend(alerts.map_err(|died| Error::failed("a check stopped unexpectedly").with_source(died))?);
         Ok(checks)
     })
+}
+
+/// What tells others of a run. Nothing is sent: only the places are looked at.
+fn alerts(pipeline: &Pipeline) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if let Some(path) = &pipeline.metrics {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        // The run does not make it: that of the collector is elsewhere, then.
+        let found = if directory.is_dir() {
+            engine::writable(directory)
+        } else {
+            Err(Error::new(Kind::Config, format!("there is no directory {}", directory.display()))
+                .hint("make it, or correct `textfile`"))
+        };
+        checks.push(Check::of("metrics".to_owned(), found));
+    }
+    let Some(notify) = &pipeline.notify else { return checks };
+    for (what, url) in [("ping", &notify.ping), ("webhook", &notify.webhook)] {
+        let Some(url) = url else { continue };
+        let found = url.resolve().and_then(|url| notify::target(&url)).map(|_| "its URL is known".to_owned());
+        checks.push(Check::of(what.to_owned(), found));
+    }
+    if let Some(command) = &notify.command {
+        checks.push(Check::of("command of notify".to_owned(), program(&command.program)));
+    }
+    checks
+}
+
+/// Where a program is, as it would be found when it is started.
+fn program(name: &str) -> Result<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places: Vec<PathBuf> = if name.contains('/') {
+        vec![PathBuf::from(name)]
+    } else {
+        std::env::split_paths(&path).map(|directory| directory.join(name)).collect()
+    };
+    let can_be_run = |place: &&PathBuf| place.is_file() && access(place.as_path(), Access::EXEC_OK).is_ok();
+    match places.iter().find(can_be_run) {
+        Some(place) => Ok(format!("{} can be run", place.display())),
+        None => Err(Error::new(Kind::Config, format!("there is no program {name} that we may run"))
+            .hint("write its whole path, and make it executable")),
+    }
 }
 
 fn clock(offset: Option<i64>) -> String {

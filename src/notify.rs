@@ -7,7 +7,7 @@ use cdrvault_pipeline::config::{Command, Notify, NotifyOn, Pipeline, Secret};
 use cdrvault_pipeline::error::{Error, Result};
 use cdrvault_pipeline::program::Program;
 use reqwest::{Client, Method};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -119,10 +119,7 @@ async fn post(notify: &Notify, url: &Secret, path: &str, kind: &str, body: Strin
         .timeout(notify.timeout)
         .build()
         .map_err(unfit)?;
-    let mut target = reqwest::Url::parse(base.expose_secret())
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(|| Error::failed("its secret is no URL of http or https"))?;
+    let mut target = target(&base)?;
     if !path.is_empty() {
         target.set_path(&format!("{}{path}", target.path().trim_end_matches('/')));
     }
@@ -137,6 +134,14 @@ async fn post(notify: &Notify, url: &Secret, path: &str, kind: &str, body: Strin
         Ok(sent) => sent.map(drop).map_err(unfit),
         Err(_) => Err(too_slow(notify.timeout)),
     }
+}
+
+/// The URL that a secret holds.
+pub(crate) fn target(secret: &SecretString) -> Result<reqwest::Url> {
+    reqwest::Url::parse(secret.expose_secret())
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| Error::failed("its secret is no URL of http or https"))
 }
 
 fn too_slow(timeout: Duration) -> Error {

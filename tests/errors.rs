@@ -185,6 +185,26 @@ fn a_mirror_onto_its_own_vault_behind_a_link_is_told() {
 }
 
 #[test]
+fn a_mirror_onto_its_own_vault_by_a_daemon_is_told() {
+    let daemon = services::rsyncd::Rsyncd::start();
+    let site = tree_site(
+        "[sink.vault.local]\npath = \"VAULT\"\n[sink.copy.rsync]\nmirror = \"vault\"\nto = \"rsync://127.0.0.1:PORT/open/vault\"\n",
+        "\"vault\", \"copy\"",
+    );
+    site.edit("VAULT", daemon.module().join("vault").to_str().unwrap());
+    site.edit("PORT", &daemon.port().to_string());
+    let said = site.run("run", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    assert!(said.err.contains("/open/vault is the vault itself, in "), "{}", said.err);
+    // A copy that was made by hand has a lock, too, but not this run's.
+    let done =
+        Command::new("cp").arg("-a").arg(daemon.module().join("vault")).arg(daemon.module().join("copy")).status();
+    assert!(done.unwrap().success());
+    site.edit("/open/vault", "/open/copy");
+    site.ok("run", &[]);
+}
+
+#[test]
 fn two_sinks_in_one_place_behind_a_mount_are_told() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: only root mounts directories");
@@ -222,6 +242,40 @@ fn a_vault_is_not_pruned_by_the_rule_of_another_sink() {
         assert!(said.err.contains("is the same place as the sink `first`"), "{verb:?} {}", said.err);
     }
     assert_eq!(services::files(&site.vault().join(".cdrvault/manifests")).len(), before);
+}
+
+#[test]
+fn what_a_run_needs_besides_is_tried_by_validate() {
+    let site = tree_site("[sink.vault.local]\npath = \"vault\"\n", "\"vault\"");
+    let good = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    let checked = site.ok("validate", &["--connect"]);
+    assert!(checked.out.contains("state directory") && checked.out.contains("can be made"), "{}", checked.out);
+    assert!(!site.path("state").exists() && !site.vault().exists(), "nothing is made");
+    let write = |text: &str| {
+        site.pipeline(text);
+        std::fs::set_permissions(site.path("pipeline.toml"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let refused = |change: &dyn Fn(&str) -> String, says: &str| {
+        write(&change(&good));
+        let said = site.run("validate", &["--connect"]);
+        assert!(said.status == 1 && said.err.contains(says), "{says}: {} {}", said.status, said.err);
+    };
+    let table = |table: &str| format!("{good}\n{table}\n");
+    refused(&|good| good.replace("1MiB", "100TiB"), "are to stay free");
+    refused(&|_| table("[metrics]\ntextfile = \"none/x.prom\""), "there is no directory");
+    refused(&|_| table("[notify]\nping = { file = \"none\" }"), "read the secret in");
+    refused(&|_| table("[notify]\nwebhook = \"nowhere\""), "no URL of http or https");
+    refused(&|_| table("[notify]\ncommand = [\"no-such-program\"]"), "there is no program no-such-program");
+    let no_program = site.path("tree/a").display().to_string();
+    refused(&|_| table(&format!("[notify]\ncommand = [\"{no_program}\"]")), "there is no program /");
+    std::fs::write(site.path("state"), "in the way").unwrap();
+    refused(&|good| good.to_owned(), "Not a directory");
+    std::fs::remove_file(site.path("state")).unwrap();
+    write(&table(
+        "[metrics]\ntextfile = \"x.prom\"\n[notify]\nping = \"https://example.invalid/x\"\ncommand = [\"true\"]",
+    ));
+    let said = site.ok("validate", &["--connect"]);
+    assert!(!said.out.contains("example.invalid"), "{}", said.out);
 }
 
 #[test]

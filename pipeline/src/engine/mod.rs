@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `options` | what a run is asked for |
 //! | `opened` | a pipeline whose databases and sinks are connected |
+//! | `needs` | whether this machine has what a run needs |
 //! | `plan`, `planning` | which units are exported, and why, as a value |
 //! | `sweep`, `state` | which days are looked at besides those announced |
 //! | `marks` | whether a database is as the last run left it |
@@ -22,6 +23,7 @@ mod group;
 pub mod history;
 mod marks;
 mod mirroring;
+mod needs;
 pub mod opened;
 pub mod options;
 pub mod plan;
@@ -39,6 +41,7 @@ mod tap;
 pub mod verified;
 pub mod watch;
 
+pub use needs::{Need, needs, writable};
 pub use opened::Opened;
 pub use options::RunOptions;
 pub use plan::Plan;
