@@ -51,21 +51,28 @@ impl DayArgs {
 }
 
 /// `2026-01-15T10:00:00Z`, or without a zone in that of the pipeline: `2026-01-15 10:00`, or `2026-01-15` for its beginning.
-/// Where there is no pipeline, whose zone is meant cannot be known.
+/// Where there is no pipeline, whose zone is meant cannot be known. A time without a fraction is the end of that second:
+/// what other verbs show as saved at that time is saved by then.
 pub(crate) fn parse_time(text: &str, zone: Option<&TimeZone>) -> Result<Timestamp, Failure> {
+    let end = |time: Timestamp| {
+        let rest = jiff::SignedDuration::new(0, 999_999_999);
+        if text.contains(['.', ',']) { time } else { time.saturating_add(rest).unwrap_or(Timestamp::MAX) }
+    };
     if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
+        return Ok(end(time));
     }
     let Some(zone) = zone else {
         return Err(Failure::Usage(format!(
             "`{text}` is no time with a zone, which --vault needs: write 2026-01-15T10:00:00Z or 2026-01-15T10:00:00+01:00"
         )));
     };
-    let civil = text
-        .parse::<DateTime>()
-        .or_else(|_| text.parse::<Date>().map(|date| date.to_datetime(jiff::civil::Time::midnight())));
-    let zoned = civil.and_then(|civil| civil.to_zoned(zone.clone()));
-    zoned.map(|zoned| zoned.timestamp()).map_err(|_| {
+    let zoned = match text.parse::<Date>().ok().filter(|date| date.to_string() == text) {
+        Some(date) => date.to_zoned(zone.clone()).map(|zoned| zoned.timestamp()),
+        None => {
+            text.parse::<DateTime>().and_then(|civil| civil.to_zoned(zone.clone())).map(|zoned| end(zoned.timestamp()))
+        }
+    };
+    zoned.map_err(|_| {
         Failure::Usage(format!("`{text}` is no time: write 2026-01-15, \"2026-01-15 10:00\" or 2026-01-15T10:00:00Z"))
     })
 }
@@ -125,8 +132,11 @@ mod tests {
         let rome = TimeZone::get("Europe/Rome").unwrap();
         let of = |text: &str| parse_time(text, Some(&rome)).ok().map(|time| time.to_string());
         assert_eq!(of("2026-01-15").as_deref(), Some("2026-01-14T23:00:00Z"));
-        assert_eq!(of("2026-07-15 10:30").as_deref(), Some("2026-07-15T08:30:00Z"));
-        assert_eq!(of("2026-01-15T10:00:00Z").as_deref(), Some("2026-01-15T10:00:00Z"));
+        assert_eq!(of("2026-07-15 10:30").as_deref(), Some("2026-07-15T08:30:00.999999999Z"));
+        assert_eq!(of("2026-07-15 10:30:07").as_deref(), Some("2026-07-15T08:30:07.999999999Z"));
+        assert_eq!(of("2026-07-15 10:30:07.5").as_deref(), Some("2026-07-15T08:30:07.5Z"));
+        assert_eq!(of("2026-01-15T10:00:00Z").as_deref(), Some("2026-01-15T10:00:00.999999999Z"));
+        assert_eq!(of("2026-01-15T10:00:00.000Z").as_deref(), Some("2026-01-15T10:00:00Z"));
         assert_eq!(of("yesterday"), None);
     }
 
@@ -134,6 +144,6 @@ mod tests {
     fn a_bare_vault_needs_a_zone() {
         assert!(parse_time("2026-01-15 10:00", None).is_err());
         let time = parse_time("2026-01-15T10:00:00+01:00", None).ok();
-        assert_eq!(time.map(|time| time.to_string()).as_deref(), Some("2026-01-15T09:00:00Z"));
+        assert_eq!(time.map(|time| time.to_string()).as_deref(), Some("2026-01-15T09:00:00.999999999Z"));
     }
 }

@@ -12,6 +12,7 @@ use cdrvault_pipeline::recovery::restore::{self, Plan, Report};
 use cdrvault_pipeline::recovery::{self, Wanted};
 use cdrvault_pipeline::sink::Sink;
 use cdrvault_pipeline::target::{Target, TargetOptions};
+use jiff::tz::TimeZone;
 use secrecy::SecretString;
 use serde::Serialize;
 
@@ -27,8 +28,8 @@ pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE", conflicts_with = "vault")]
     pipeline: Option<String>,
-    /// The sink to restore from.
-    #[arg(long, value_name = "SINK", required_unless_present = "vault")]
+    /// The sink to restore from; needed where the pipeline has several.
+    #[arg(long, value_name = "SINK")]
     from_sink: Option<String>,
     /// A vault, without any pipeline file: a directory, s3://BUCKET/PREFIX, USER@HOST:PATH (rsync), USER@HOST::PATH (rdiff-backup).
     #[arg(long, value_name = "DIR|URL", conflicts_with = "from_sink")]
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// Where what was live at that time was pruned, take the generation before it, or else the one after it.
     #[arg(long, requires = "at")]
     nearest: bool,
+    /// The generation of this number, as `snapshots --all` tells it, instead of the newest.
+    #[arg(long, value_name = "N", conflicts_with = "at", value_parser = clap::value_parser!(u32).range(1..))]
+    generation: Option<u32>,
     /// Only this flow; may be given more than once. Otherwise every flow that the target can take.
     #[arg(long, value_name = "FLOW")]
     flow: Vec<String>,
@@ -68,6 +72,9 @@ pub(crate) struct Args {
     /// Make the accounts, too, that a dump holds.
     #[arg(long)]
     accounts: bool,
+    /// Make tables that are not there, as the receipts describe them: columns, types and the key, and nothing else.
+    #[arg(long)]
+    create_tables: bool,
     /// What the import of the application's version reads, in its order, where it is not what release 6 reads; for csv-asterisell.
     #[arg(long, value_name = "TABLE=COLUMN,...", value_parser = columns)]
     columns: Vec<(String, Vec<String>)>,
@@ -131,9 +138,13 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     if globals.json {
         output::json(&shown)?;
     } else {
-        show(&shown, globals);
+        show(&shown, globals, zone.as_ref());
     }
-    let Some(report) = &shown.report else { return Ok(Exit::Done) };
+    for missing in &shown.plan.missing {
+        output::error(globals, missing, Some("`verify` tells more; another sink may have the receipt"));
+    }
+    let whole = shown.plan.missing.is_empty();
+    let Some(report) = &shown.report else { return Ok(if whole { Exit::Done } else { Exit::Partial }) };
     for failure in &report.failed {
         output::error(globals, &format!("{}: {}", failure.of, failure.message), failure.hint.as_deref());
     }
@@ -150,7 +161,13 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     }
     let failed = !report.failed.is_empty() || !report.not_tried.is_empty() || !report.taken_back.is_empty();
     Ok(match (failed, report.restored.is_empty() && report.same.is_empty()) {
-        (false, _) => Exit::Done,
+        (false, _) => {
+            if whole {
+                Exit::Done
+            } else {
+                Exit::Partial
+            }
+        }
         (true, false) => Exit::Partial,
         (true, true) => Exit::Failed,
     })
@@ -164,13 +181,14 @@ async fn work(
     target: &Arc<dyn Target>,
     wanted: &Wanted,
 ) -> Result<Shown, Failure> {
-    let selection = recovery::find(cx, sink, wanted).await?;
+    let selection = recovery::find_generation(cx, sink, wanted, args.generation).await?;
     let plan = restore::plan(cx, sink, selection, target, !wanted.flows.is_empty()).await?;
     if !globals.json && !globals.quiet {
         for remark in plan.left_out.iter().chain(&plan.remarks) {
             output::warning(globals, remark);
         }
         if let (true, Some(at)) = (output::on_terminal(), wanted.at) {
+            let at = at.to_zoned(cx.writer.timezone.clone()).strftime("%F %T%:z");
             output::note(&format!("as it was saved at {at}; {}", range_text(wanted.days)));
         }
     }
@@ -182,7 +200,18 @@ async fn work(
 }
 
 fn spec<'p>(args: &Args, pipeline: &'p Pipeline) -> Result<&'p cdrvault_pipeline::config::SinkSpec, Failure> {
-    let name = args.from_sink.as_deref().unwrap_or("vault");
+    let name = match (&args.from_sink, &args.vault, &pipeline.sinks[..]) {
+        (Some(name), ..) => name,
+        (None, Some(_), _) => "vault",
+        (None, None, [one]) => &one.name,
+        (None, None, sinks) => {
+            let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
+            let names = names.join(", ");
+            return Err(Failure::Usage(format!(
+                "which sink is to be restored from? Write --from-sink with one of: {names}"
+            )));
+        }
+    };
     pipeline.sink(name).ok_or_else(|| {
         let known: Vec<&str> = pipeline.sinks.iter().map(|sink| sink.name.as_str()).collect();
         let error = Error::new(Kind::Config, format!("there is no sink `{name}`"));
@@ -206,6 +235,7 @@ fn target(args: &Args, pipeline: &Pipeline) -> Result<Arc<dyn Target>, Failure> 
         no_announce: args.no_announce,
         replace_engine: args.replace_engine,
         accounts: args.accounts,
+        create_tables: args.create_tables,
         columns: args.columns.iter().cloned().collect(),
     };
     if !options.columns.is_empty() && !args.into.starts_with("csv-asterisell:") {
@@ -224,13 +254,21 @@ fn target(args: &Args, pipeline: &Pipeline) -> Result<Arc<dyn Target>, Failure> 
     Err(Failure::Usage(format!("`{}` is no target; write one of\n{}", args.into, forms.join("\n"))))
 }
 
-fn show(shown: &Shown, globals: &Globals) {
+/// As `snapshots` shows it. Where no pipeline says which zone is meant, with its own.
+fn shown_time(time: jiff::Timestamp, zone: Option<&TimeZone>) -> String {
+    match zone {
+        Some(zone) => time.to_zoned(zone.clone()).strftime("%F %T").to_string(),
+        None => time.strftime("%F %TZ").to_string(),
+    }
+}
+
+fn show(shown: &Shown, globals: &Globals, zone: Option<&TimeZone>) {
     let Some(report) = &shown.report else {
         let rows = shown.plan.units.iter().map(|unit| {
             vec![
                 unit.unit.to_string(),
                 format!("g{:04}", unit.generation),
-                unit.received.map(|time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default(),
+                unit.received.map(|time| shown_time(time, zone)).unwrap_or_default(),
                 output::count(unit.rows),
                 output::size(unit.bytes),
             ]

@@ -585,7 +585,7 @@ fn what_stands_in_the_way_is_told_before_anything_is_touched() {
     refused(&site, &files, &FROM_VAULT, 1, &["rows of a table"]);
     // The account of the run may not write.
     let ours = ["--into".to_owned(), "billing".to_owned()];
-    refused(&site, &ours, &FROM_VAULT, 1, &["denied"]);
+    refused(&site, &ours, &FROM_VAULT, 1, &["denied", "mysql://USER@127.0.0.1", "--password-file FILE", "DELETE"]);
     assert!(content(&server) == before);
 
     server.app("ALTER TABLE ar_cdr ADD site_note VARCHAR(10) NOT NULL DEFAULT 'dflt'");
@@ -698,4 +698,134 @@ fn a_restore_that_fails_leaves_the_day_as_it_was_and_no_table_of_its_own() {
         let ours = "SELECT COUNT(*) FROM information_schema.tables WHERE table_name LIKE 'cdrvault%'";
         assert_eq!(server.app(ours).trim(), "0", "{engine:?}");
     }
+}
+
+/// Two days saved, the first of them twice.
+fn saved_twice(seed: u64) -> (MariaDb, Site) {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(seed, 2, 40).fill(&server);
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    let sql = "UPDATE ar_cdr SET income = income + 7 WHERE calldate < '2026-01-02';";
+    server.app(&transaction(sql, &["2026-01-01"]));
+    site.ok("run", &[]);
+    (server, site)
+}
+
+#[test]
+fn a_dump_that_fails_does_not_keep_the_calls_from_coming_back() {
+    let (server, site) = saved_twice(309);
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    site.pipeline(&format!(
+        "{text}\n[flow.dump]\nsource.dump = {{ database = \"billing\", tables = \"configuration\" }}\nsinks = [\"vault\"]\n"
+    ));
+    server.app("GRANT SHOW VIEW, TRIGGER, EVENT ON asterisell.* TO cdrvault@'127.0.0.1'");
+    site.ok("run", &[]);
+    let (before, target) = (content(&server), site.admin(&server));
+    let fails = |says: &str| {
+        server.app("UPDATE ar_cdr SET cost = 1");
+        let said = restore(&site, &target, &FROM_VAULT);
+        assert_eq!(said.status, 3, "{}", said.err);
+        assert!(said.err.contains("dump snapshot") && said.err.contains(says), "{}", said.err);
+        assert!(!said.err.contains("not tried"), "{}", said.err);
+        assert!(content(&server) == before, "the calls are back");
+    };
+    // The account may not make a trigger of somebody else.
+    fails("Access denied");
+    // In the way of a table of the dump.
+    site.ok("run", &[]);
+    server.app("GRANT ALL ON *.* TO admin@'127.0.0.1'; DROP TABLE ar_params; CREATE VIEW ar_params AS SELECT 1 AS a");
+    fails("ar_params");
+}
+
+#[test]
+fn what_is_stored_without_its_receipt_is_named_by_a_restore() {
+    let (_server, site) = saved_twice(310);
+    let receipts = site.vault().join(".cdrvault/manifests/ar_cdr");
+    let into = |name: &str, more: &[&str]| {
+        let target = format!("sqlite:{}", site.path(name).display());
+        site.run("restore", &[&["--into", &target], more].concat())
+    };
+    assert_eq!(into("whole.sqlite", &[]).status, 0);
+    std::fs::remove_file(receipts.join("2026-01-01/g0002.json")).unwrap();
+    let newest_is_gone = "ar_cdr 2026-01-01: what is live is not generation 1";
+    for more in [&["-n"][..], &[]] {
+        let said = into("one.sqlite", more);
+        assert_eq!(said.status, 3, "{}", said.err);
+        assert!(said.err.contains(newest_is_gone), "{}", said.err);
+    }
+    assert_eq!(into("other.sqlite", &["--flow", "ar_source_cdr"]).status, 0);
+    assert_eq!(into("meant.sqlite", &["--generation", "1", "--day", "2026-01-01"]).status, 0);
+    std::fs::remove_dir_all(receipts.join("2026-01-02")).unwrap();
+    let said = into("two.sqlite", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    let no_receipt = "ar_cdr 2026-01-02 is stored, and has no receipt";
+    assert!(said.err.contains(newest_is_gone) && said.err.contains(no_receipt), "{}", said.err);
+    let said = into("three.sqlite", &["--day", "2026-01-02"]);
+    assert!(said.status == 3 && said.err.contains(no_receipt) && !said.err.contains(newest_is_gone), "{}", said.err);
+    // A dataset of which no receipt is left.
+    std::fs::remove_dir_all(&receipts).unwrap();
+    let said = into("four.sqlite", &[]);
+    assert!(said.status == 3 && said.err.contains(no_receipt), "{}", said.err);
+}
+
+#[test]
+fn a_generation_is_found_by_its_number_and_by_the_time_that_is_shown() {
+    let (_server, site) = saved_twice(311);
+    let first = |name: &str, more: &[&str]| {
+        let target = format!("csv:{}", site.path(name).display());
+        let day = ["--flow", "ar_cdr", "--day", "2026-01-01", "--into", &target];
+        let said = site.run("restore", &[&day[..], more].concat());
+        let file = site.path(name).join("ar_cdr/y_2026/m_01/ar_cdr-2026-01-01.csv");
+        if said.status == 0 { Ok(std::fs::read_to_string(file).unwrap()) } else { Err(said.err) }
+    };
+    let (one, two) = (first("one", &["--generation", "1"]).unwrap(), first("two", &["--generation", "2"]).unwrap());
+    assert_ne!(one, two);
+    assert_eq!(first("newest", &[]).unwrap(), two);
+    let none = first("three", &["--generation", "3"]).unwrap_err();
+    assert!(none.contains("no generation 3 of ar_cdr 2026-01-01 (there is g0001, g0002)"), "{none}");
+    assert_eq!(site.run("restore", &["--into", "csv:x", "--generation", "0"]).status, 2);
+
+    // The second of the receipt is all that people see.
+    let receipt = site.vault().join(".cdrvault/manifests/ar_cdr/2026-01-01/g0002.json");
+    let receipt: serde_json::Value = serde_json::from_slice(&std::fs::read(receipt).unwrap()).unwrap();
+    let received: jiff::Timestamp = receipt["received"].as_str().unwrap().parse().unwrap();
+    let rome = received.to_zoned(jiff::tz::TimeZone::get("Europe/Rome").unwrap());
+    let shown = rome.strftime("%F %T").to_string();
+    assert!(site.ok("snapshots", &["--all"]).out.contains(&shown[..10]));
+    assert_eq!(first("shown", &["--at", &shown]).unwrap(), two);
+    let early = first("early", &["--at", "2026-01-01 10:00"]).unwrap_err();
+    assert!(early.contains("at 2026-01-01 10:00:00+01:00"), "in the pipeline's zone: {early}");
+}
+
+#[test]
+fn a_vault_of_rows_alone_goes_into_an_empty_database() {
+    let (server, site) = saved_twice(312);
+    server.app("DROP TRIGGER fixture_source_cdr_kind");
+    let before = content(&server);
+    let target = site.admin(&server);
+    let described = || {
+        server.app(
+            "SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COLUMN_KEY FROM information_schema.COLUMNS
+             WHERE TABLE_SCHEMA = 'asterisell' AND TABLE_NAME IN ('ar_cdr', 'ar_source_cdr')
+             ORDER BY TABLE_NAME, ORDINAL_POSITION",
+        )
+    };
+    let columns = described();
+    server.sql("", "DROP DATABASE asterisell; CREATE DATABASE asterisell");
+    refused(&site, &target, &FROM_VAULT, 1, &["no table `ar_cdr`", "--create-tables"]);
+    let plan = restore(&site, &target, &["--create-tables", "-n"]);
+    assert!(plan.status == 0 && plan.err.contains("table `ar_cdr` is not there, and is made"), "{}", plan.err);
+    assert_eq!(server.app("SHOW TABLES"), "", "a dry run makes nothing");
+    restored(&site, &target, &["--create-tables"]);
+    assert!(content(&server) == before, "what came back is not what was saved");
+    assert_eq!(described(), columns);
+    assert!(restored(&site, &target, &["--create-tables"]).starts_with("0 partitions restored"));
+    // What a receipt says is a type is not taken for more.
+    let receipt = only_file(&site.vault().join(".cdrvault/manifests/ar_source_cdr/2026-01-02"));
+    let forged = std::fs::read_to_string(&receipt).unwrap();
+    let forged = forged.replacen("\"varchar(10000)\"", "\"varchar(10000), b int\"", 1);
+    std::fs::write(&receipt, sealed_again(&forged)).unwrap();
+    server.app("DROP TABLE ar_source_cdr");
+    refused(&site, &target, &["--create-tables", "--day", "2026-01-02"], 1, &["cannot be made", "`content`"]);
 }

@@ -80,6 +80,8 @@ pub struct TargetOptions {
     pub replace_engine: bool,
     /// The accounts that a dump holds are made, too.
     pub accounts: bool,
+    /// Tables that are not there are made, as the receipts describe them.
+    pub create_tables: bool,
     /// The columns that files are to have, in this order, by table.
     pub columns: BTreeMap<String, Vec<String>>,
 }

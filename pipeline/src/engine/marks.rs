@@ -137,17 +137,18 @@ fn random() -> Result<u64> {
 mod tests {
     use super::*;
 
-    fn server(name: &str, started: Option<i64>) -> Option<Server> {
-        Some(Server { name: name.to_owned(), started })
+    fn server(name: &str, started: Option<i64>) -> Server {
+        Server { name: name.to_owned(), started }
     }
 
-    fn found(marks: &[u64], server: Option<Server>) -> stage::Opened {
-        stage::Opened { marks: Some(marks.iter().copied().collect()), server, ..stage::Opened::default() }
+    fn found(marks: &[u64], server: impl Into<Option<Server>>) -> stage::Opened {
+        let (marks, server) = (Some(marks.iter().copied().collect()), server.into());
+        stage::Opened { marks, server, ..stage::Opened::default() }
     }
 
     #[test]
     fn a_database_is_known_again_by_its_mark_and_its_server() {
-        let known = DatabaseState { marks: [1, 2].into(), server: server("a", Some(5)), era: 1 };
+        let known = DatabaseState { marks: [1, 2].into(), server: Some(server("a", Some(5))), era: 1 };
         let of = |found| standing(Some(&known), &found);
         assert_eq!(standing(None, &found(&[1], None)), Standing::New);
         assert_eq!(of(found(&[2], server("a", Some(5)))), Standing::Same);

@@ -10,10 +10,11 @@ use crate::config::SinkSpec;
 use crate::context::Context;
 use crate::engine::Retrying;
 use crate::error::{At as _, Error, Kind, Result};
-use crate::manifest::Manifest;
+use crate::layout;
+use crate::manifest::{Content, Manifest};
 use crate::partition::{DayRange, Partition, Unit};
 use crate::plugin::Around;
-use crate::sink::{Expected, Identity, Sink};
+use crate::sink::{Expected, Identity, LiveObject, Sink};
 
 /// So many receipts are asked for at a time.
 const AT_ONCE: usize = 8;
@@ -40,6 +41,8 @@ pub struct Selection {
     pub not_yet: Vec<Unit>,
     /// Datasets that have nothing in the range.
     pub empty: Vec<String>,
+    /// What the sink holds and cannot give back, because its receipts are gone: what, for people.
+    pub missing: Vec<String>,
 }
 
 /// What was live of a unit at a time.
@@ -48,6 +51,8 @@ enum Then {
     NotYet,
     /// It was pruned, and this is what there is around it.
     Pruned(String),
+    /// It has no such generation, but others.
+    Without(String),
 }
 
 /// Opens one sink to read from it, whoever's vault it is. Nothing is locked or written.
@@ -62,6 +67,16 @@ pub async fn open(cx: &Context, spec: &SinkSpec) -> Result<(Arc<dyn Sink>, Ident
 
 /// Finds the generations in a sink. An error when a dataset has none, or a receipt cannot be read.
 pub async fn find(cx: &Context, sink: &Arc<dyn Sink>, wanted: &Wanted) -> Result<Selection> {
+    find_generation(cx, sink, wanted, None).await
+}
+
+/// The same, of each partition the generation of this number, where one is given.
+pub async fn find_generation(
+    cx: &Context,
+    sink: &Arc<dyn Sink>,
+    wanted: &Wanted,
+    number: Option<u32>,
+) -> Result<Selection> {
     if let Some(at) = wanted.at {
         sink.look_back(cx, at).await?;
     }
@@ -72,7 +87,7 @@ pub async fn find(cx: &Context, sink: &Arc<dyn Sink>, wanted: &Wanted) -> Result
             .hint(format!("it holds: {}", if there.is_empty() { "nothing".to_owned() } else { names(&there) })));
     }
     let mut selection = Selection::default();
-    let mut pruned = Vec::new();
+    let (mut pruned, mut without) = (Vec::new(), Vec::new());
     for dataset in there.iter().filter(|name| wanted.flows.is_empty() || wanted.flows.contains(name)) {
         let history = sink.history(cx, dataset).await?;
         let has_days = history.keys().any(|partition| partition.day().is_some());
@@ -80,7 +95,13 @@ pub async fn find(cx: &Context, sink: &Arc<dyn Sink>, wanted: &Wanted) -> Result
         let found: Vec<(Unit, Then)> = stream::iter(units)
             .map(|(partition, generations)| async move {
                 let unit = Unit::new(dataset.clone(), partition);
-                let then = live_then(cx, sink, &unit, &generations, wanted).await?;
+                let then = match number {
+                    None => live_then(cx, sink, &unit, &generations, wanted).await?,
+                    Some(number) if generations.contains(&number) => {
+                        Then::Live(Box::new(sink.manifest(cx, &unit, number).await?))
+                    }
+                    Some(_) => Then::Without(format!("{unit} (there is {})", numbers(&generations))),
+                };
                 Ok::<_, Error>((unit, then))
             })
             .buffered(AT_ONCE)
@@ -94,31 +115,101 @@ pub async fn find(cx: &Context, sink: &Arc<dyn Sink>, wanted: &Wanted) -> Result
                 Then::Live(manifest) => selection.manifests.push(*manifest),
                 Then::NotYet => selection.not_yet.push(unit),
                 Then::Pruned(around) => pruned.push(around),
+                Then::Without(others) => without.push(others),
             }
         }
-        if !pruned.is_empty() {
+        if !pruned.is_empty() || !without.is_empty() {
             continue;
         }
         let any = selection.manifests.iter().any(|manifest| manifest.unit.dataset == *dataset);
         if !any && wanted.flows.contains(dataset) {
-            return Err(nothing(sink, &format!("of `{dataset}` "), wanted));
+            return Err(nothing(cx, sink, &format!("of `{dataset}` "), wanted));
         }
     }
+    let more = |list: &[String]| if list.len() > 1 { format!(", and {} more", list.len() - 1) } else { String::new() };
     if let (Some(first), Some(at)) = (pruned.first(), wanted.at) {
-        let more = if pruned.len() > 1 { format!(", and {} more", pruned.len() - 1) } else { String::new() };
+        let (at, more) = (local(cx, at), more(&pruned));
         return Err(Error::new(Kind::NotFound, format!("what was live at {at} was pruned: {first}{more}"))
             .hint("name another time; with --nearest, the generation before it is taken, or the one after it"));
     }
-    if selection.manifests.is_empty() { Err(nothing(sink, "", wanted)) } else { Ok(selection) }
+    if let (Some(first), Some(number)) = (without.first(), number) {
+        let more = more(&without);
+        let message = format!("{} has no generation {number} of {first}{more}", sink.describe());
+        return Err(Error::new(Kind::NotFound, message)
+            .hint("`snapshots --all` lists those that are kept; name one partition by --flow and --day"));
+    }
+    let newest = wanted.at.is_none() && number.is_none();
+    selection.missing = missing(cx, sink, wanted, &there, if newest { &selection.manifests } else { &[] }).await?;
+    if selection.manifests.is_empty() { Err(nothing(cx, sink, "", wanted)) } else { Ok(selection) }
 }
 
-fn nothing(sink: &Arc<dyn Sink>, of: &str, wanted: &Wanted) -> Error {
+fn numbers(generations: &[u32]) -> String {
+    generations.iter().map(|generation| format!("g{generation:04}")).collect::<Vec<_>>().join(", ")
+}
+
+/// A time as people see it elsewhere, in the pipeline's zone, in a form that `--at` takes.
+fn local(cx: &Context, at: Timestamp) -> String {
+    at.to_zoned(cx.writer.timezone.clone()).strftime("%F %T%:z").to_string()
+}
+
+/// What is stored in the range and cannot be chosen, since the receipt that would name it is gone.
+async fn missing(
+    cx: &Context,
+    sink: &Arc<dyn Sink>,
+    wanted: &Wanted,
+    datasets: &BTreeSet<String>,
+    newest: &[Manifest],
+) -> Result<Vec<String>> {
+    let files = sink.files(cx, datasets).await?;
+    let mut without: BTreeSet<Unit> = BTreeSet::new();
+    for name in &files {
+        let Some(unit) = unit_of(name).filter(|unit| is_in(wanted.days, unit.partition)) else { continue };
+        if wanted.flows.is_empty() || wanted.flows.contains(&unit.dataset) {
+            without.insert(unit);
+        }
+    }
+    // A run may be at work: what got its receipt meanwhile is there.
+    let of: BTreeSet<String> = without.iter().map(|unit| unit.dataset.clone()).collect();
+    for dataset in of {
+        let history = sink.history(cx, &dataset).await?;
+        without.retain(|unit| unit.dataset != dataset || !history.contains_key(&unit.partition));
+    }
+    let mut missing: Vec<String> = without.iter().map(|unit| format!("{unit} is stored, and has no receipt")).collect();
+    for manifest in newest {
+        // What is live has no copy among the versions, unless another one took its place.
+        let Content::Object(object) = &manifest.content else { continue };
+        let (unit, generation) = (&manifest.unit, manifest.generation);
+        if !files.contains(&layout::version(unit, generation, &object.sha256)?) || !files.contains(&object.path) {
+            continue;
+        }
+        let live = sink.live(cx, unit).await?;
+        if live.generation() == generation && matches!(live.object, LiveObject::Other { .. }) {
+            missing.push(format!(
+                "{unit}: what is live is not generation {generation}, which is the newest that has a receipt"
+            ));
+        }
+    }
+    Ok(missing)
+}
+
+/// The day whose live object, or kept version, has this name.
+fn unit_of(name: &str) -> Option<Unit> {
+    let (dataset, partition) = match name.strip_prefix(".cdrvault/versions/") {
+        Some(kept) => kept.split_once('/')?,
+        None => name.split_once("/day=")?,
+    };
+    let (partition, file) = partition.split_once('/')?;
+    let is_ours = layout::live_directory(dataset).is_ok() && !file.contains('/') && !file.contains("cdrvault-tmp");
+    Some(Unit::new(dataset, partition.parse().ok()?)).filter(|_| is_ours)
+}
+
+fn nothing(cx: &Context, sink: &Arc<dyn Sink>, of: &str, wanted: &Wanted) -> Error {
     let days = if wanted.days == DayRange::ALL {
         String::new()
     } else {
         format!(" in the range {}", crate::engine::range_text(wanted.days))
     };
-    let at = wanted.at.map(|at| format!(" at {at}")).unwrap_or_default();
+    let at = wanted.at.map(|at| format!(" at {}", local(cx, at))).unwrap_or_default();
     Error::new(Kind::NotFound, format!("{} holds nothing {of}{days}{at}", sink.describe()).replace("  ", " "))
         .hint("`snapshots --all` lists what is saved, and since when")
 }
@@ -154,7 +245,8 @@ async fn live_then(
     let pruned = later.last().and_then(|next| next.replaced).is_some_and(|replaced| Some(replaced) != before);
     if pruned && !wanted.nearest {
         let around = chosen.iter().chain(later.last());
-        let around: Vec<String> = around.map(|one| format!("g{:04} since {}", one.generation, since(one))).collect();
+        let around: Vec<String> =
+            around.map(|one| format!("g{:04} since {}", one.generation, local(cx, since(one)))).collect();
         return Ok(Then::Pruned(format!("{unit} (there is {})", around.join(", "))));
     }
     if pruned && chosen.is_none() {

@@ -28,6 +28,6 @@ pub mod verify;
 
 pub use content::{compare, undo};
 pub use fetch::Fetched;
-pub use find::{Selection, Wanted, find, open};
+pub use find::{Selection, Wanted, find, find_generation, open};
 pub use lost::{Lost, lost};
 pub use record::record;

@@ -31,6 +31,8 @@ pub struct Plan {
     pub units: Vec<PlannedUnit>,
     /// Units that the target cannot take, or that had nothing yet at the time that was asked for.
     pub left_out: Vec<String>,
+    /// What the sink holds of it, and cannot give back.
+    pub missing: Vec<String>,
     /// What the target says before anything is touched.
     pub remarks: Vec<String>,
     #[serde(skip)]
@@ -112,7 +114,8 @@ pub async fn plan(
             bytes: manifest.bytes(),
         })
         .collect();
-    Ok(Plan { from: sink.describe(), into: target.describe(), units, left_out, remarks, manifests })
+    let missing = selection.missing;
+    Ok(Plan { from: sink.describe(), into: target.describe(), units, left_out, missing, remarks, manifests })
 }
 
 /// Fetches everything, and only when all checksums hold touches the target.
@@ -194,10 +197,13 @@ impl Restoring<'_> {
         });
         let restored = restoring.await.at(unit);
         cx.progress.ended(unit, restored.is_err());
-        // A server that went away, a full disk and a missing right fail for every day alike.
-        if restored.as_ref().is_err_and(|error| {
-            matches!(error.kind(), Kind::Transient | Kind::Busy | Kind::NoSpace | Kind::Denied | Kind::Interrupted)
-                || manifest.holds() == Holding::Document
+        // A server that went away and a full disk fail for everything alike, and so does a missing right for every day.
+        // What a dump lacks may be there already: each day is compared after it was put in place.
+        let is_dump = manifest.holds() == Holding::Document;
+        if restored.as_ref().is_err_and(|error| match error.kind() {
+            Kind::Transient | Kind::Busy | Kind::NoSpace | Kind::Interrupted => true,
+            Kind::Denied => !is_dump,
+            _ => false,
         }) {
             stopped.store(true, Ordering::Relaxed);
         }

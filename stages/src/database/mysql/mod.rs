@@ -5,6 +5,7 @@ pub mod bench;
 pub(crate) mod client;
 pub(crate) mod columns;
 pub(crate) mod connect;
+mod creation;
 mod decode;
 mod dumped;
 mod error;

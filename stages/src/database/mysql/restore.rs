@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 use super::columns::{self, Reading};
 use super::connect::{ANSWER, Target, execute, hang_up, literal, query_integer, quoted, within};
 use super::decode::BatchDecoder;
-use super::dumped;
 use super::restorable::{announce, announces, check_staging, check_table, orphans};
 use super::snapshot::BatchesOf;
 use super::staging::{LOOSE, Loading, STRICT, Staging, no_warnings};
 use super::walk::condition;
 use super::wire::Connection;
+use super::{creation, dumped};
 use crate::database::jobs::QUEUE;
 use crate::database::tables::Table;
 
@@ -111,6 +111,17 @@ impl MySqlTarget {
         Ok(connection)
     }
 
+    /// The account of the daily work reads calls and writes none: where it is refused, another one is to be named.
+    fn name_account(&self, error: Error) -> Error {
+        if error.kind() != Kind::Denied || error.hint_text().is_some_and(|hint| hint.contains("--no-announce")) {
+            return error;
+        }
+        let into = self.target.identity.replacen("://", "://USER@", 1);
+        error.hint(format!(
+            "the account that `run` uses cannot restore; name one that may: `--into {into} --password-file FILE`. Its rights:              SELECT, INSERT, DELETE and CREATE TEMPORARY TABLES, see docs/recipes/least-privilege.md"
+        ))
+    }
+
     async fn keep_others_away(&self, cx: &Context) -> Result<()> {
         // Hashed here: MySQL has no functions for that any more.
         let hash = hex::encode(Sha256::digest(&self.target.identity));
@@ -186,6 +197,22 @@ impl MySqlTarget {
             let table = match self.table(connection, manifest).await {
                 // A dump makes it.
                 Err(error) if error.kind() == Kind::NotFound && makes_tables => continue,
+                Err(error) if error.kind() == Kind::NotFound && self.options.create_tables => {
+                    creation::statement(manifest)?;
+                    let name = manifest.table.as_ref().map(|table| table.name.as_str()).unwrap_or_default();
+                    let remark = format!(
+                        "table `{name}` is not there, and is made: its columns and its key, no defaults and no other index"
+                    );
+                    if !remarks.contains(&remark) {
+                        remarks.push(remark);
+                    }
+                    continue;
+                }
+                Err(error) if error.kind() == Kind::NotFound => {
+                    return Err(error.hint(
+                        "restore a dump that has the table first, or let --create-tables make it from the receipt",
+                    ));
+                }
                 other => other?,
             };
             if !seen.iter().any(|other| other.table == manifest.table) {
@@ -221,7 +248,13 @@ impl MySqlTarget {
         rows: RowStream,
     ) -> Result<Restored> {
         let looking = async {
-            let table = self.table(connection, manifest).await?;
+            let table = match self.table(connection, manifest).await {
+                Err(error) if error.kind() == Kind::NotFound && self.options.create_tables => {
+                    creation::make_table(connection, manifest).await?;
+                    self.table(connection, manifest).await?
+                }
+                table => table?,
+            };
             let day = condition(connection, &table, manifest.unit.partition).await?;
             Ok((table, day))
         };
@@ -404,7 +437,7 @@ impl target::Target for MySqlTarget {
         let mut connection = self.take(cx).await?;
         let checking = self.check_tables(&mut connection, wanted);
         let checked = within(cx, STEP, "look at the tables", checking).await;
-        self.give_back(connection, checked).await
+        self.give_back(connection, checked).await.map_err(|error| self.name_account(error))
     }
 
     fn at_once(&self) -> usize {
