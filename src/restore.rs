@@ -75,6 +75,9 @@ pub(crate) struct Args {
     /// Make tables that are not there, as the receipts describe them: columns, types and the key, and nothing else.
     #[arg(long)]
     create_tables: bool,
+    /// Whose rights the views, routines, triggers and events of a dump work with: USER@HOST or CURRENT_USER, the account of the restore.
+    #[arg(long, value_name = "ACCOUNT", value_parser = definer)]
+    definer: Option<String>,
     /// What the import of the application's version reads, in its order, where it is not what release 6 reads; for csv-asterisell.
     #[arg(long, value_name = "TABLE=COLUMN,...", value_parser = columns)]
     columns: Vec<(String, Vec<String>)>,
@@ -219,6 +222,18 @@ fn spec<'p>(args: &Args, pipeline: &'p Pipeline) -> Result<&'p cdrvault_pipeline
     })
 }
 
+/// An account as SQL writes it.
+fn definer(text: &str) -> Result<String, String> {
+    if text.eq_ignore_ascii_case("CURRENT_USER") {
+        return Ok("CURRENT_USER".to_owned());
+    }
+    let quoted = |name: &str| format!("`{}`", name.replace('`', "``"));
+    match text.rsplit_once('@') {
+        Some((user, host)) if !user.is_empty() && !host.is_empty() => Ok(format!("{}@{}", quoted(user), quoted(host))),
+        _ => Err("write USER@HOST, or CURRENT_USER".to_owned()),
+    }
+}
+
 /// The target that `--into` names.
 fn target(args: &Args, pipeline: &Pipeline) -> Result<Arc<dyn Target>, Failure> {
     let password = match &args.password_file {
@@ -236,6 +251,7 @@ fn target(args: &Args, pipeline: &Pipeline) -> Result<Arc<dyn Target>, Failure> 
         replace_engine: args.replace_engine,
         accounts: args.accounts,
         create_tables: args.create_tables,
+        definer: args.definer.clone(),
         columns: args.columns.iter().cloned().collect(),
     };
     if !options.columns.is_empty() && !args.into.starts_with("csv-asterisell:") {

@@ -177,7 +177,7 @@ fn a_dump_that_gets_no_answer_is_given_up_when_it_is_made_and_when_it_is_restore
     let run = site.command("run", &["--flow", "configurations"]);
     let gave_up = gives_up(&server, &site, run, ("after-snapshot", "ar_params WRITE"), 61);
     assert_ne!(gave_up.status, 0);
-    says(&gave_up, &["configurations", "cannot read from `mariadb-dump`: no answer within 3600 s"]);
+    says(&gave_up, &["configurations", "cannot make the dump: no answer within 3600 s"]);
     assert!(std::fs::read(&dump).unwrap() == saved, "the good one stays");
 
     let admin = site.admin(&server);
@@ -186,7 +186,7 @@ fn a_dump_that_gets_no_answer_is_given_up_when_it_is_made_and_when_it_is_restore
     let restoring = restore(&site, &admin, "configurations", &[]);
     let gave_up = gives_up(&server, &site, restoring, ("before-restore", "ar_params WRITE"), 61);
     assert_eq!(gave_up.status, 1, "{}", gave_up.err);
-    says(&gave_up, &["configurations snapshot", "`mariadb`: no answer within 3600 s"]);
+    says(&gave_up, &["configurations snapshot", "restore table `ar_params`: no answer within 3600 s"]);
     let again = said(restore(&site, &admin, "configurations", &[]).output().unwrap());
     assert_eq!(again.status, 0, "{}", again.err);
     assert_eq!(server.app("SELECT name FROM ar_params").trim(), "saved");

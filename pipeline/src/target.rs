@@ -82,6 +82,8 @@ pub struct TargetOptions {
     pub accounts: bool,
     /// Tables that are not there are made, as the receipts describe them.
     pub create_tables: bool,
+    /// Whose rights the views, routines, triggers and events of a dump work with, instead of those of whoever made them.
+    pub definer: Option<String>,
     /// The columns that files are to have, in this order, by table.
     pub columns: BTreeMap<String, Vec<String>>,
 }

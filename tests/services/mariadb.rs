@@ -203,6 +203,7 @@ impl MariaDb {
                 "--batch",
                 "--skip-column-names",
                 "--raw",
+                "--comments",
             ])
             .arg(format!("--socket={}", self.socket().display()))
             .args((!database.is_empty()).then_some(database))

@@ -11,6 +11,7 @@
 pub mod boto3;
 pub mod chromium;
 mod daemon;
+pub mod described;
 pub mod fresh_root;
 pub mod garage;
 pub mod gate;

@@ -23,32 +23,30 @@ impl Account {
     }
 }
 
-/// Statements for all who have rights on this very database: roles, then accounts, then what they may. Empty where we may
-/// not read who has. An account that cannot be written is a comment, and a warning.
-pub(crate) async fn statements(connection: &mut Connection, database: &str, notices: &Notices) -> Result<String> {
-    let mut made = String::new();
+/// Statements for all who have rights on this very database: roles, then accounts, then what they may. None where we may
+/// not read who has. An account that cannot be written is a warning.
+pub(crate) async fn statements(connection: &mut Connection, database: &str, notices: &Notices) -> Result<Vec<String>> {
+    let mut made = Vec::new();
     let mut granted = Vec::new();
-    let mut missing = String::new();
     let accounts = accounts(connection, database, notices).await?;
     let roles: Vec<&str> = accounts.iter().filter(|account| account.is_role).map(|role| role.user.as_str()).collect();
     for account in &accounts {
         match of_account(connection, account, database, &roles).await {
             Ok((create, grants)) => {
-                made += &create;
+                made.extend(create);
                 // What a role may is told for its members, too.
                 granted.extend(grants);
             }
             Err(error) if matches!(error.kind(), Kind::Transient | Kind::Interrupted) => return Err(error),
             Err(error) => {
-                let message = format!("the account {} is not in the dump: {}", account.written(), error.one_line());
-                missing += &format!("-- {}\n", message.replace(['\n', '\r'], " "));
-                notices.warning(message);
+                notices.warning(format!("the account {} is not in the dump: {}", account.written(), error.one_line()));
             }
         }
     }
     let mut seen = BTreeSet::new();
     granted.retain(|line| seen.insert(line.clone()));
-    Ok(made + &granted.concat() + &missing)
+    made.extend(granted);
+    Ok(made)
 }
 
 async fn of_account(
@@ -56,22 +54,22 @@ async fn of_account(
     account: &Account,
     database: &str,
     roles: &[&str],
-) -> Result<(String, Vec<String>)> {
+) -> Result<(Vec<String>, Vec<String>)> {
     let written = account.written();
-    let mut created = String::new();
+    let mut created = Vec::new();
     if account.is_role {
-        created = format!("CREATE ROLE IF NOT EXISTS {written};\n");
+        created.push(format!("CREATE ROLE IF NOT EXISTS {written}"));
     } else {
         for row in query(connection, &format!("SHOW CREATE USER {written}")).await? {
             let line = text(&row, 0).unwrap_or_default();
-            created += &format!("{};\n", line.replacen("CREATE USER ", "CREATE USER IF NOT EXISTS ", 1));
+            created.push(line.replacen("CREATE USER ", "CREATE USER IF NOT EXISTS ", 1));
         }
     }
     let mut grants = Vec::new();
     for row in query(connection, &format!("SHOW GRANTS FOR {written}")).await? {
         let line = text(&row, 0).unwrap_or_default();
         if is_about(&line, database, roles) {
-            grants.push(format!("{line};\n"));
+            grants.push(line);
         }
     }
     Ok((created, grants))

@@ -1,11 +1,10 @@
-//! The server's own programs, `mariadb-dump` and `mariadb`: arguments as a list, never a shell, the password in the
+//! The server's own client, for dumps of earlier versions: arguments as a list, never a shell, the password in the
 //! environment, which nobody else can read.
 
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use bytes::Bytes;
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::error::{Error, Kind, Result};
 use secrecy::ExposeSecret as _;
@@ -14,11 +13,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::connect::within;
+use super::dumping::without_values;
 use super::wire::{Place, Server, Tls};
-use crate::blocking::CHUNK;
 
-/// So much of what a program complains of is kept.
-const COMPLAINTS: usize = 4 << 10;
+/// So much of the end of what a program complains of is kept. What is before are rows that it was given.
+const COMPLAINTS: usize = 1 << 10;
 
 /// How long a program may be busy with one statement. It may have indexes to build, or wait for whoever has locked a table.
 const STATEMENT: Duration = Duration::from_hours(1);
@@ -79,23 +78,14 @@ impl Server {
         matches!(self.place, Place::Socket(_)) || self.tls == Tls::VerifyIdentity
     }
 
-    /// `mariadb-dump` of the database, with these options and tables.
-    pub(crate) fn dump(&self, options: &[&str], tables: &[String]) -> Result<Running> {
-        let (mut command, name, plugins) = self.command(["mariadb-dump", "mysqldump"], "mariadb-client")?;
-        command.args(options).arg("--").arg(&self.database).args(tables).stdin(Stdio::null()).stdout(Stdio::piped());
-        Running::start(command, name, plugins)
-    }
-
-    /// An error when there is no client.
-    pub(crate) fn check_client(&self) -> Result<()> {
-        self.command(["mariadb", "mysql"], "mariadb-client").map(drop)
-    }
-
     /// `mariadb`, which runs the statements that it is given and stops at the first that fails. It is told to take them
     /// as they are: none of its own commands, which could start programs.
     pub(crate) fn client(&self) -> Result<Running> {
         let (mut command, name, plugins) = self.command(["mariadb", "mysql"], "mariadb-client")?;
-        command.args(["--batch", "--binary-mode", "--", &self.database]).stdin(Stdio::piped()).stdout(Stdio::null());
+        command
+            .args(["--batch", "--binary-mode", "--comments", "--max-allowed-packet=1G", "--", &self.database])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
         Running::start(command, name, plugins)
     }
 }
@@ -129,6 +119,13 @@ fn is_of_mariadb(name: &str) -> bool {
     said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("MariaDB"))
 }
 
+/// What it complains of, without the statement that it repeats before.
+fn complaint(end: &str) -> String {
+    let from = end.rfind("\nERROR ").map_or(0, |at| at + 1);
+    let said = end.get(from..).unwrap_or(end).trim();
+    if said.starts_with("ERROR 1062") { without_values(said) } else { said.replace('\n', "; ") }
+}
+
 /// A program at work.
 pub(crate) struct Running {
     child: Child,
@@ -146,28 +143,18 @@ impl Running {
             started.map_err(|error| Error::new(Kind::Config, format!("cannot run `{name}`")).with_source(error))?;
         let mut stderr = child.stderr.take();
         let complaints = tokio::spawn(async move {
-            let mut all = Vec::new();
+            let mut end = Vec::new();
             let mut buffer = vec![0; 1024];
             while let Some(from) = &mut stderr {
                 match from.read(&mut buffer).await {
                     Ok(0) | Err(_) => break,
-                    Ok(count) if all.len() < COMPLAINTS => all.extend_from_slice(&buffer[..count]),
-                    Ok(_) => {}
+                    Ok(count) => end.extend_from_slice(buffer.get(..count).unwrap_or_default()),
                 }
+                end.drain(..end.len().saturating_sub(COMPLAINTS));
             }
-            String::from_utf8_lossy(&all).trim().replace('\n', "; ")
+            complaint(&String::from_utf8_lossy(&end))
         });
         Ok(Self { child, name, complaints, plugins })
-    }
-
-    /// The next piece of what it writes; `None` at its end.
-    pub(crate) async fn read(&mut self, cx: &Context) -> Result<Option<Bytes>> {
-        let Some(output) = self.child.stdout.as_mut() else { return Ok(None) };
-        let mut piece = Vec::with_capacity(CHUNK);
-        let reading = async { Ok(output.read_buf(&mut piece).await) };
-        let read = within(cx, STATEMENT, &format!("read from `{}`", self.name), reading).await?;
-        let count = read.map_err(|error| self.lost(error))?;
-        Ok((count > 0).then(|| piece.into()))
     }
 
     /// Gives it something to read. `false` when it does not read any more: its exit status says why.
@@ -222,6 +209,7 @@ mod tests {
             cancel: tokio_util::sync::CancellationToken::new(),
             progress: std::sync::Arc::new(cdrvault_pipeline::progress::Quiet),
             writer: std::sync::Arc::new(writer),
+            scratch: None,
         }
     }
 
@@ -278,6 +266,20 @@ mod tests {
                 assert!(!directory.exists());
             }
         }
+    }
+
+    #[test]
+    fn the_end_of_a_complaint_is_kept_and_no_row() {
+        let rows = "--------------\nINSERT INTO t VALUES ('39 02 1234')\n--------------\n";
+        assert_eq!(
+            complaint(&format!(
+                "{rows}\nERROR 1153 (08S01) at line 3: Got a packet bigger than 'max_allowed_packet' bytes\n"
+            )),
+            "ERROR 1153 (08S01) at line 3: Got a packet bigger than 'max_allowed_packet' bytes"
+        );
+        let twice =
+            complaint(&format!("{rows}\nERROR 1062 (23000) at line 3: Duplicate entry '39 02 1234' for key 'x'\n"));
+        assert_eq!(twice, "ERROR 1062 (23000) at line 3: Duplicate entry '...' for key '...'");
     }
 
     #[test]

@@ -1,128 +1,163 @@
-//! A dump is given to the server, line by line.
+//! A dump is given to the server, statement by statement.
+
+use std::io::SeekFrom;
+use std::path::PathBuf;
 
 use cdrvault_pipeline::context::Context;
 use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::payload::{Body, ObjectStream, file_stream};
+use cdrvault_pipeline::failpoint;
+use cdrvault_pipeline::payload::{Body, ByteStream, ObjectStream};
 use cdrvault_pipeline::target::TargetOptions;
 use futures::TryStreamExt as _;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _, BufReader};
 
-use super::wire::Server;
-use crate::dump::{ACCOUNTS, COMPLETE};
+use super::connect::{Target, execute, hang_up, query, query_integer, text, within};
+use super::dumping::{About, FIRST, Frames, STATEMENT, with_definer, without_engine, without_values};
+use super::error::explain;
+use super::older;
+use super::wire::Connection;
 
-/// Runs the statements of a dump. Its content must have been compared with its receipt.
+/// What the packet of a statement has besides the statement.
+const AROUND: u64 = 1024;
+
+/// Runs the statements of a dump; tells what a person should know. Its content must have been compared with its receipt.
 pub(super) async fn restore(
     cx: &Context,
-    server: &Server,
+    target: &Target,
     options: &TargetOptions,
     mut objects: ObjectStream,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let object = objects.try_next().await?.ok_or_else(|| Error::new(Kind::Damaged, "there is no dump"))?;
-    let mut bytes = match object.body {
-        Body::Stream(bytes) => bytes,
-        Body::File(path) => file_stream(&path)?,
+    let mut dump = match object.body {
+        Body::Stream(bytes) => spool(cx, bytes).await?,
+        Body::File(path) => open(path).await?,
         Body::None | Body::Unchanged | Body::Withdrawn => {
             return Err(Error::new(Kind::Damaged, "the dump has no body"));
         }
     };
-    let mut client = server.client()?;
-    let mut lines = Lines { options, unfinished: Vec::new(), accounts: false, complete: false };
-    let mut reads = true;
-    while let (true, Some(piece)) = (reads, cx.unless_cancelled(bytes.try_next()).await?) {
-        let whole = lines.take(&piece);
-        reads = client.write(cx, &whole).await?;
+    let mut first = [0; FIRST.len()];
+    let read = dump.read_exact(&mut first).await;
+    rewind(&mut dump).await?;
+    if read.is_err() || first != *FIRST.as_bytes() {
+        let mut connection = target.connect(cx).await?;
+        let needs = older::largest(cx, &mut dump).await?;
+        let fitting = fits(cx, &mut connection, (needs, "its longest line")).await;
+        hang_up(connection).await;
+        fitting?;
+        rewind(&mut dump).await?;
+        older::restore(cx, &target.server, options, dump).await?;
+        return Ok(Vec::new());
     }
-    client.finish(cx).await?;
-    if lines.complete {
-        Ok(())
-    } else {
-        Err(Error::new(Kind::Damaged, "the dump has no closing line: it is not whole"))
-    }
+    let mut connection = target.connect(cx).await?;
+    let done = run(cx, &mut connection, options, dump).await;
+    hang_up(connection).await;
+    done
 }
 
-struct Lines<'a> {
-    options: &'a TargetOptions,
-    unfinished: Vec<u8>,
-    /// What follows are accounts.
-    accounts: bool,
-    complete: bool,
+/// It is read twice, so it must lie somewhere; nobody else can open it there.
+async fn spool(cx: &Context, mut bytes: ByteStream) -> Result<File> {
+    let failed =
+        |error| Error::io("write a dump in", &std::env::temp_dir(), error).hint("name another place by TMPDIR");
+    let mut file = File::from_std(tempfile::tempfile().map_err(failed)?);
+    while let Some(piece) = cx.unless_cancelled(bytes.try_next()).await? {
+        file.write_all(&piece).await.map_err(failed)?;
+    }
+    file.flush().await.map_err(failed)?;
+    rewind(&mut file).await?;
+    Ok(file)
 }
 
-impl Lines<'_> {
-    /// The whole lines that are there by now, as they are to be run.
-    fn take(&mut self, piece: &[u8]) -> Vec<u8> {
-        self.unfinished.extend_from_slice(piece);
-        let end = self.unfinished.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let rest = self.unfinished.split_off(end);
-        let whole = std::mem::replace(&mut self.unfinished, rest);
-        let mut out = Vec::with_capacity(whole.len());
-        for line in whole.split_inclusive(|byte| *byte == b'\n') {
-            self.accounts |= line.starts_with(ACCOUNTS.as_bytes());
-            self.complete |= line.starts_with(COMPLETE.as_bytes());
-            if self.accounts && !self.options.accounts {
-                continue;
-            }
-            if self.options.replace_engine && line.starts_with(b") ENGINE=") {
-                out.extend_from_slice(&without_engine(line));
-            } else {
-                out.extend_from_slice(line);
+async fn open(path: PathBuf) -> Result<File> {
+    File::open(&path).await.map_err(|error| Error::io("open", &path, error))
+}
+
+async fn rewind(file: &mut File) -> Result<()> {
+    let sought = file.seek(SeekFrom::Start(0)).await;
+    sought.map(drop).map_err(|error| Error::failed("the dump cannot be read").with_source(error))
+}
+
+async fn run(
+    cx: &Context,
+    connection: &mut Connection,
+    options: &TargetOptions,
+    mut dump: File,
+) -> Result<Vec<String>> {
+    // Whoever waits for a table waits until we give up.
+    within(cx, STATEMENT, "begin", execute(connection, "SET SESSION lock_wait_timeout = 86400")).await?;
+    // Nothing is dropped before it is known that what comes instead is whole, and that the server takes it.
+    let (needs, whose) = largest(cx, &mut dump, options).await?;
+    fits(cx, connection, (needs, &whose)).await?;
+    rewind(&mut dump).await?;
+    failpoint::hit("before-dump")?;
+    let mut remarks = Vec::new();
+    let mut frames = Frames::new(BufReader::new(dump));
+    while let Some(about) = frames.next().await? {
+        if about.is("account") && !options.accounts {
+            frames.skip().await?;
+            continue;
+        }
+        let mut sql = frames.take().await?;
+        if options.replace_engine && about.is("table") {
+            sql = without_engine(sql);
+        }
+        if let Some(definer) = &options.definer {
+            sql = with_definer(sql, definer);
+        }
+        let doing = format!("restore {}", about.what);
+        let running =
+            async { connection.execute(&sql).await.map_err(|failure| told(&about, explain(&doing, failure))) };
+        within(cx, STATEMENT, &doing, running).await?;
+        // The server makes no event whose time has passed, and calls that a note.
+        if about.is("event") {
+            for row in within(cx, STATEMENT, &doing, query(connection, "SHOW WARNINGS")).await? {
+                if text(&row, 1).as_deref() == Some("1588") {
+                    remarks.push(format!("{}: {}", about.what, text(&row, 2).unwrap_or_default()));
+                }
             }
         }
-        out
     }
+    Ok(remarks)
 }
 
-/// The end of a `CREATE TABLE` of TokuDB, with the options that only TokuDB knows taken out.
-fn without_engine(line: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(line);
-    let Some(options) = text.trim_end().strip_suffix(';') else { return line.to_vec() };
-    if !options.to_ascii_lowercase().starts_with(") engine=tokudb") {
-        return line.to_vec();
+/// An error where the server would not take what a dump has.
+async fn fits(cx: &Context, connection: &mut Connection, (needs, whose): (u64, &str)) -> Result<()> {
+    let takes =
+        within(cx, STATEMENT, "begin", query_integer(connection, "SELECT @@SESSION.max_allowed_packet")).await?;
+    let takes = takes.and_then(|takes| u64::try_from(takes).ok()).unwrap_or(u64::MAX);
+    if needs + AROUND <= takes {
+        return Ok(());
     }
-    let of_tokudb = |option: &&str| {
-        let option = option.to_ascii_lowercase();
-        ["engine=tokudb", "row_format=tokudb", "`compression`="].iter().any(|own| option.starts_with(own))
-    };
-    let kept: Vec<&str> = words(options).into_iter().filter(|option| !of_tokudb(option)).collect();
-    format!("{};\n", kept.join(" ")).into_bytes()
+    let message = format!("the server takes {takes} bytes at once, and {whose} needs {needs}; nothing was changed");
+    let wanted = (needs + AROUND).next_multiple_of(1 << 20);
+    Err(Error::new(Kind::Refused, message).hint(format!("`SET GLOBAL max_allowed_packet = {wanted}`, and again")))
 }
 
-/// Parts at the spaces outside of quoted text. A doubled quote ends and begins again, which comes to the same.
-fn words(text: &str) -> Vec<&str> {
-    let (mut words, mut from, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'\'' => quoted = !quoted,
-            b' ' if !quoted => {
-                words.push(&text[from..at]);
-                from = at + 1;
-            }
-            _ => {}
+/// Reads all of a dump; tells what the server must take at once, and for what.
+async fn largest(cx: &Context, dump: &mut File, options: &TargetOptions) -> Result<(u64, String)> {
+    let mut frames = Frames::new(BufReader::new(dump));
+    let mut largest = (0, "nothing".to_owned());
+    while let Some(about) = frames.next().await? {
+        cx.check()?;
+        if about.needs() > largest.0 && (options.accounts || !about.is("account")) {
+            largest = (about.needs(), about.what);
         }
+        frames.skip().await?;
     }
-    words.push(&text[from..]);
-    words
+    Ok(largest)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokudb_becomes_the_default_engine() {
-        let of = |line: &str| String::from_utf8(without_engine(line.as_bytes())).unwrap();
-        assert_eq!(
-            of(
-                ") ENGINE=TokuDB AUTO_INCREMENT=5 DEFAULT CHARSET=utf8mb4 ROW_FORMAT=TOKUDB_ZLIB `compression`='tokudb_zlib';\n"
-            ),
-            ") AUTO_INCREMENT=5 DEFAULT CHARSET=utf8mb4;\n"
-        );
-        assert_eq!(of(") ENGINE=TokuDB COMMENT='engine=tokudb; x';\n"), ") COMMENT='engine=tokudb; x';\n");
-        assert_eq!(
-            of(") ENGINE=TokuDB COMMENT='it''s \\' x' `compression`='tokudb_zlib';\n"),
-            ") COMMENT='it''s \\' x';\n"
-        );
-        assert_eq!(of(") ENGINE=InnoDB;\n"), ") ENGINE=InnoDB;\n");
+/// An error of the server without what was in rows.
+fn told(about: &About, error: Error) -> Error {
+    let of_rows = about.is("rows of") || about.is("value");
+    let message = if of_rows { without_values(error.message()) } else { error.message().to_owned() };
+    let lost_definer = ["1449)", "1227)"].iter().any(|number| message.ends_with(number));
+    let said = Error::new(error.kind(), message);
+    if lost_definer && !of_rows {
+        return said.hint("its definer is missing here, or not ours to name: `--definer CURRENT_USER` makes the account of the restore its definer");
+    }
+    match error.hint_text() {
+        Some(hint) => said.hint(hint.to_owned()),
+        None => said,
     }
 }

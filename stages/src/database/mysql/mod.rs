@@ -2,15 +2,17 @@
 
 pub(crate) mod accounts;
 pub mod bench;
-pub(crate) mod client;
+mod client;
 pub(crate) mod columns;
 pub(crate) mod connect;
 mod creation;
 mod decode;
 mod dumped;
+pub(crate) mod dumping;
 mod error;
 mod holder;
 pub(crate) mod literal;
+mod older;
 mod queue;
 mod restorable;
 mod restore;

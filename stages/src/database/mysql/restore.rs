@@ -187,9 +187,6 @@ impl MySqlTarget {
         let mut remarks = Vec::new();
         let mut seen: Vec<&Manifest> = Vec::new();
         let makes_tables = wanted.iter().any(|manifest| manifest.holds() == Holding::Document);
-        if makes_tables {
-            self.target.server.check_client()?;
-        }
         for manifest in wanted.iter().filter(|manifest| manifest.holds() == Holding::Rows) {
             if seen.iter().any(|other| other.table == manifest.table && other.columns == manifest.columns) {
                 continue;
@@ -454,9 +451,11 @@ impl target::Target for MySqlTarget {
                 self.give_back(connection, done).await
             }
             Payload::Objects(objects) => {
-                let done = dumped::restore(cx, &self.target.server, &self.options, objects).await;
-                self.seen.lock().await.checked.clear();
-                done.map(|()| Restored::Written)
+                let done = dumped::restore(cx, &self.target, &self.options, objects).await;
+                let mut seen = self.seen.lock().await;
+                seen.checked.clear();
+                seen.remarks.extend(done?);
+                Ok(Restored::Written)
             }
         }
     }

@@ -106,8 +106,8 @@ impl Connection {
     }
 
     /// Runs a statement by the text protocol; tells how many rows it touched.
-    pub(crate) async fn execute(&mut self, sql: &str) -> Result<u64> {
-        self.begin(QUERY, sql.as_bytes()).await?;
+    pub(crate) async fn execute(&mut self, sql: impl AsRef<[u8]>) -> Result<u64> {
+        self.begin(QUERY, sql.as_ref()).await?;
         match self.answer().await? {
             Answer::Done { touched } => Ok(touched),
             Answer::Columns(count) => {
