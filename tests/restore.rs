@@ -748,7 +748,7 @@ fn what_is_stored_without_its_receipt_is_named_by_a_restore() {
     };
     assert_eq!(into("whole.sqlite", &[]).status, 0);
     std::fs::remove_file(receipts.join("2026-01-01/g0002.json")).unwrap();
-    let newest_is_gone = "ar_cdr 2026-01-01: what is live is not generation 1";
+    let newest_is_gone = "ar_cdr 2026-01-01 generation 2: the index of the vault names it";
     for more in [&["-n"][..], &[]] {
         let said = into("one.sqlite", more);
         assert_eq!(said.status, 3, "{}", said.err);
@@ -759,10 +759,17 @@ fn what_is_stored_without_its_receipt_is_named_by_a_restore() {
     std::fs::remove_dir_all(receipts.join("2026-01-02")).unwrap();
     let said = into("two.sqlite", &[]);
     assert_eq!(said.status, 3, "{}", said.err);
-    let no_receipt = "ar_cdr 2026-01-02 is stored, and has no receipt";
+    let no_receipt = "ar_cdr 2026-01-02 generation 1: the index of the vault names it";
     assert!(said.err.contains(newest_is_gone) && said.err.contains(no_receipt), "{}", said.err);
     let said = into("three.sqlite", &["--day", "2026-01-02"]);
     assert!(said.status == 3 && said.err.contains(no_receipt) && !said.err.contains(newest_is_gone), "{}", said.err);
+    // A vault that an older version wrote has no index; its objects tell.
+    std::fs::remove_file(site.vault().join(".cdrvault/index/ar_cdr.json")).unwrap();
+    let said = into("older.sqlite", &[]);
+    assert_eq!(said.status, 3, "{}", said.err);
+    assert!(said.err.contains("ar_cdr 2026-01-01 generation 2: what is live is not generation 1"), "{}", said.err);
+    let no_receipt = "ar_cdr 2026-01-02 generation 1: it has an object and no receipt";
+    assert!(said.err.contains(no_receipt), "{}", said.err);
     // A dataset of which no receipt is left.
     std::fs::remove_dir_all(&receipts).unwrap();
     let said = into("four.sqlite", &[]);

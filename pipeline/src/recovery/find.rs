@@ -14,7 +14,7 @@ use crate::layout;
 use crate::manifest::{Content, Manifest};
 use crate::partition::{DayRange, Partition, Unit};
 use crate::plugin::Around;
-use crate::sink::{Expected, Identity, LiveObject, Sink};
+use crate::sink::{Expected, Identity, Sink};
 
 /// So many receipts are asked for at a time.
 const AT_ONCE: usize = 8;
@@ -138,8 +138,9 @@ pub async fn find_generation(
         return Err(Error::new(Kind::NotFound, message)
             .hint("`snapshots --all` lists those that are kept; name one partition by --flow and --day"));
     }
-    let newest = wanted.at.is_none() && number.is_none();
-    selection.missing = missing(cx, sink, wanted, &there, if newest { &selection.manifests } else { &[] }).await?;
+    if number.is_none() {
+        selection.missing = missing(cx, sink, wanted, &there, &selection.manifests).await?;
+    }
     if selection.manifests.is_empty() { Err(nothing(cx, sink, "", wanted)) } else { Ok(selection) }
 }
 
@@ -152,55 +153,33 @@ fn local(cx: &Context, at: Timestamp) -> String {
     at.to_zoned(cx.writer.timezone.clone()).strftime("%F %T%:z").to_string()
 }
 
-/// What is stored in the range and cannot be chosen, since the receipt that would name it is gone.
+/// What the vault holds, or held, and what should have been chosen instead: its receipt is gone.
 async fn missing(
     cx: &Context,
     sink: &Arc<dyn Sink>,
     wanted: &Wanted,
     datasets: &BTreeSet<String>,
-    newest: &[Manifest],
+    chosen: &[Manifest],
 ) -> Result<Vec<String>> {
-    let files = sink.files(cx, datasets).await?;
-    let mut without: BTreeSet<Unit> = BTreeSet::new();
-    for name in &files {
-        let Some(unit) = unit_of(name).filter(|unit| is_in(wanted.days, unit.partition)) else { continue };
-        if wanted.flows.is_empty() || wanted.flows.contains(&unit.dataset) {
-            without.insert(unit);
+    let datasets: BTreeSet<String> =
+        datasets.iter().filter(|name| wanted.flows.is_empty() || wanted.flows.contains(*name)).cloned().collect();
+    let files = sink.files(cx, &datasets).await?;
+    let of_unit = |unit: &Unit| chosen.iter().find(|manifest| manifest.unit == *unit);
+    // What is live has no copy among the versions, unless another one took its place: only then the object is read for it.
+    let replaced = |unit: &Unit, generation: u32| match of_unit(unit) {
+        Some(Manifest { content: Content::Object(object), generation: own, .. }) if *own == generation => {
+            layout::version(unit, generation, &object.sha256).is_ok_and(|name| files.contains(&name))
         }
-    }
-    // A run may be at work: what got its receipt meanwhile is there.
-    let of: BTreeSet<String> = without.iter().map(|unit| unit.dataset.clone()).collect();
-    for dataset in of {
-        let history = sink.history(cx, &dataset).await?;
-        without.retain(|unit| unit.dataset != dataset || !history.contains_key(&unit.partition));
-    }
-    let mut missing: Vec<String> = without.iter().map(|unit| format!("{unit} is stored, and has no receipt")).collect();
-    for manifest in newest {
-        // What is live has no copy among the versions, unless another one took its place.
-        let Content::Object(object) = &manifest.content else { continue };
-        let (unit, generation) = (&manifest.unit, manifest.generation);
-        if !files.contains(&layout::version(unit, generation, &object.sha256)?) || !files.contains(&object.path) {
-            continue;
-        }
-        let live = sink.live(cx, unit).await?;
-        if live.generation() == generation && matches!(live.object, LiveObject::Other { .. }) {
-            missing.push(format!(
-                "{unit}: what is live is not generation {generation}, which is the newest that has a receipt"
-            ));
-        }
-    }
-    Ok(missing)
-}
-
-/// The day whose live object, or kept version, has this name.
-fn unit_of(name: &str) -> Option<Unit> {
-    let (dataset, partition) = match name.strip_prefix(".cdrvault/versions/") {
-        Some(kept) => kept.split_once('/')?,
-        None => name.split_once("/day=")?,
+        Some(_) => false,
+        None => true,
     };
-    let (partition, file) = partition.split_once('/')?;
-    let is_ours = layout::live_directory(dataset).is_ok() && !file.contains('/') && !file.contains("cdrvault-tmp");
-    Some(Unit::new(dataset, partition.parse().ok()?)).filter(|_| is_ours)
+    let mut lost = super::lost(cx, sink, &datasets, wanted.days, &replaced).await?;
+    // Of an earlier time, the one that followed what was chosen may have been live already.
+    lost.retain(|lost| match of_unit(&lost.unit) {
+        Some(chosen) if wanted.at.is_some() => lost.generation == chosen.generation + 1,
+        _ => lost.newest,
+    });
+    Ok(lost.iter().map(|lost| format!("{} generation {}: {}", lost.unit, lost.generation, lost.detail)).collect())
 }
 
 fn nothing(cx: &Context, sink: &Arc<dyn Sink>, of: &str, wanted: &Wanted) -> Error {
