@@ -12,6 +12,7 @@ use crate::database::mysql::wire::Row;
 
 /// A table, of whatever kind.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub(super) struct Table {
     pub(super) name: String,
     pub(super) has_data: bool,
