@@ -292,6 +292,10 @@ fn every_number_of_the_page_is_that_of_the_other_verbs() {
     let plan = json(&site, "prune", &["-n"]);
     for told in list(&plan["plan"], "sinks") {
         let shown = list(&page, "prune").iter().find(|shown| shown["sink"] == told["sink"]).unwrap();
+        // The page tells of sinks without `keep` that they have none.
+        if shown["going"].is_null() {
+            continue;
+        }
         let versions = list(told, "versions");
         let going = versions.iter().filter(|version| version["remove"] == true).count();
         assert_eq!((&shown["going"], &shown["staying"]), (&going.into(), &(versions.len() - going).into()));
