@@ -466,6 +466,7 @@ mod tests {
             cancel: tokio_util::sync::CancellationToken::new(),
             progress: std::sync::Arc::new(crate::progress::Quiet),
             writer: std::sync::Arc::new(writer),
+            scratch: None,
         }
     }
 

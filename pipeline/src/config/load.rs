@@ -151,7 +151,9 @@ fn root<'a>(
     let state = state?;
     let mut own: Vec<_> = sink_specs.iter().filter_map(|sink| sink.build.place()?.path()).collect();
     own.push(state.clone());
-    flow_specs.iter_mut().for_each(|flow| flow.source.leave_out(&own));
+    for flow in &mut flow_specs {
+        flow.source.leave_out(&own);
+    }
     let pipeline = Pipeline {
         path: input.path.to_owned(),
         timezone: header.timezone.map(|zone| zone.0),

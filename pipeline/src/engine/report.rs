@@ -144,16 +144,13 @@ fn without_days(text: &str) -> (String, Vec<String>) {
     };
     let (mut words, mut days, mut rest) = (String::new(), Vec::new(), text);
     while let Some(next) = rest.chars().next() {
-        match rest.get(..FORM.len()).filter(|day| is_day(day.as_bytes())) {
-            Some(day) => {
-                words.push('\0');
-                days.push(day.to_owned());
-                rest = &rest[FORM.len()..];
-            }
-            None => {
-                words.push(next);
-                rest = &rest[next.len_utf8()..];
-            }
+        if let Some(day) = rest.get(..FORM.len()).filter(|day| is_day(day.as_bytes())) {
+            words.push('\0');
+            days.push(day.to_owned());
+            rest = &rest[FORM.len()..];
+        } else {
+            words.push(next);
+            rest = &rest[next.len_utf8()..];
         }
     }
     (words, days)
@@ -219,15 +216,11 @@ impl Report {
         for failure in self.all_failures() {
             let (words, days) = without_days(&failure.message);
             let key = format!("{}\0{}\0{words}", failure.of, failure.counts);
-            let group = match groups.iter_mut().find(|(known, ..)| *known == key) {
-                Some(group) => group,
-                None => {
-                    groups.push((key, failure.clone(), BTreeSet::new()));
-                    let Some(group) = groups.last_mut() else { continue };
-                    group
-                }
-            };
-            group.2.extend(days.into_iter().next());
+            let day = days.into_iter().next();
+            match groups.iter_mut().find(|(known, ..)| *known == key) {
+                Some((.., days)) => days.extend(day),
+                None => groups.push((key, failure.clone(), day.into_iter().collect())),
+            }
         }
         let told = groups.into_iter().map(|(_, mut failure, days)| {
             if let (Some(first), Some(last)) = (days.first(), days.last().filter(|_| days.len() > 1)) {

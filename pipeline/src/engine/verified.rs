@@ -209,8 +209,8 @@ pub(super) async fn settle(cx: &Context, opened: &Opened, report: &Report, direc
         let open = opened.sinks.iter().find(|open| open.name == damage.sink);
         let Some(Ok(sink)) = open.map(|open| &open.sink) else { continue };
         let held = sink.index(cx, &unit.dataset).await?;
-        let there = |held: &&crate::sink::Held| held.object_there && Some(held.generation) == damage.generation;
-        if held.get(&unit.partition).filter(there).is_some() {
+        let there = |held: &crate::sink::Held| held.object_there && Some(held.generation) == damage.generation;
+        if held.get(&unit.partition).is_some_and(there) {
             back.insert((damage.sink.clone(), unit.clone()));
         }
     }

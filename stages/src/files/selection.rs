@@ -166,7 +166,7 @@ impl Selection {
 
     fn is_hidden(&self, pattern: &Pattern) -> bool {
         let ends = pattern.text.match_indices('/').map(|(end, _)| end);
-        pattern.anchored && ends.into_iter().any(|end| self.exclude.would_match(pattern.text[..end].as_bytes()))
+        pattern.anchored && ends.into_iter().any(|end| self.exclude.would_match(&pattern.text.as_bytes()[..end]))
     }
 
     /// Whether everything is included that is not excluded.
