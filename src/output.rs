@@ -163,7 +163,7 @@ pub(crate) fn note(message: &str) {
 /// Everything that is wrong in a pipeline file.
 pub(crate) fn problems(globals: &Globals, problems: &Problems) {
     if speaks_json() {
-        for problem in problems.iter() {
+        for problem in problems {
             let level = if problems.severity() == Severity::Error { "ERROR" } else { "WARN" };
             let (line, column) = problems.position(problem);
             let place = format!("{}:{line}:{column}", problems.path().display());
