@@ -363,7 +363,15 @@ pub(crate) async fn two_writers_do_not_mix(subject: &Subject) {
     let first = subject.open().await.unwrap();
     first.publish(&sealed(subject.home.path(), &unit, 1, b"one"), &Live::NOTHING).await.unwrap();
     match subject.open().await {
-        Err(error) => assert_eq!(error.kind(), Kind::Locked),
+        Err(error) => {
+            // It is this very process that holds the lock. Then as another one would have written it.
+            assert_eq!(error.kind(), Kind::Refused, "{error}");
+            if let Some(root) = first.sink.root() {
+                let lock = root.join(cdrvault_pipeline::layout::LOCK);
+                std::fs::write(lock, r#"{"pid":42,"since":"2026-01-01T00:00:00Z"}"#).unwrap();
+                assert_eq!(subject.open().await.map(drop).unwrap_err().kind(), Kind::Locked);
+            }
+        }
         Ok(second) => {
             let (a, b) = (first.live(&unit).await, second.live(&unit).await);
             let (ours, theirs) =
