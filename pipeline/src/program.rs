@@ -244,10 +244,14 @@ impl Program {
                 error = self.stalled(pid) => Err(error),
                 () = cancelled.cancelled() => Err(Error::interrupted()),
             };
-            done.map(|status| Outcome {
-                status,
-                output: into_inner(output),
-                complaints: String::from_utf8_lossy(&into_inner(complaints)).into_owned(),
+            done.and_then(|status| {
+                let output = into_inner(output);
+                // It may have ended before all of it was read.
+                if output.len() > self.most {
+                    return Err(self.too_much());
+                }
+                let complaints = String::from_utf8_lossy(&into_inner(complaints)).into_owned();
+                Ok(Outcome { status, output, complaints })
             })
         };
         match &ended {
