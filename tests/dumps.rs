@@ -157,6 +157,11 @@ fn what_cannot_be_saved_is_named_and_the_rest_is_saved() {
     assert!(text.contains("view `whole`") && text.contains("function `half`") && text.contains("rows of `kept`"));
     write(&site, &server, ", exclude = [\"broken\", \"child*\"]");
     ended(&site.run("run", &[]), 0, &[]);
+    // What was to be left out, and is not there under that name, is saved.
+    write(&site, &server, ", exclude = [\"broken\", \"child*\", \"kpet\", \"temp_*\"]");
+    let said = site.run("run", &[]);
+    ended(&said, 0, &["`kpet` of `exclude` matches nothing in the database"]);
+    assert!(!said.err.contains("temp_"), "{}", said.err);
 
     // A routine that may be called, and whose text may not be read.
     server.sql(

@@ -125,11 +125,17 @@ fn what_is_wrong_with_the_vault_is_told() {
     // Somebody else's.
     let identity = site.vault().join(".cdrvault/vault.json");
     let ours = std::fs::read_to_string(&identity).unwrap();
-    std::fs::write(&identity, ours.replace("\"pipeline\": \"test\"", "\"pipeline\": \"production\"")).unwrap();
+    let other = |from: &str, to: &str| {
+        let text = ours.replace(from, to);
+        assert_ne!(text, ours);
+        let (body, _) = text.rsplit_once(",\"self-sha256\"").unwrap();
+        std::fs::write(&identity, cdrvault_pipeline::checksum::seal(format!("{body}}}").into_bytes())).unwrap();
+    };
+    other("\"pipeline\": \"test\"", "\"pipeline\": \"production\"");
     fails(&site, &[], 1, &["is not this pipeline's", "`production`", "--adopt-vault"]);
 
     // Newer.
-    std::fs::write(&identity, ours.replace("\"format\": 1", "\"format\": 2")).unwrap();
+    other("\"format\": 1", "\"format\": 2");
     fails(&site, &[], 1, &["has format 2", "use a newer cdrvault"]);
     std::fs::write(&identity, &ours).unwrap();
 
@@ -269,7 +275,7 @@ fn what_a_run_needs_besides_is_tried_by_validate() {
     let no_program = site.path("tree/a").display().to_string();
     refused(&|_| table(&format!("[notify]\ncommand = [\"{no_program}\"]")), "there is no program /");
     std::fs::write(site.path("state"), "in the way").unwrap();
-    refused(&|good| good.to_owned(), "Not a directory");
+    refused(&|good| good.to_owned(), "is not a directory");
     std::fs::remove_file(site.path("state")).unwrap();
     write(&table(
         "[metrics]\ntextfile = \"x.prom\"\n[notify]\nping = \"https://example.invalid/x\"\ncommand = [\"true\"]",

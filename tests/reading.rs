@@ -296,3 +296,18 @@ fn waited_for(mut run: Child) -> Child {
 fn end_of(run: Child) -> ExitStatus {
     waited_for(run).wait().unwrap()
 }
+
+#[test]
+fn a_server_that_shows_another_moment_or_cuts_results_hides_no_call() {
+    let server = MariaDb::start(Engine::InnoDb);
+    Rating::new(83, 2, 30).fill(&server);
+    server.app("ALTER TABLE ar_source_cdr ADD SYSTEM VERSIONING");
+    server.sql("", "SET GLOBAL system_versioning_asof = '2020-01-01', GLOBAL sql_select_limit = 3");
+    let site = Site::on(&server);
+    site.ok("run", &[]);
+    server.sql("", "SET GLOBAL system_versioning_asof = DEFAULT, GLOBAL sql_select_limit = DEFAULT");
+    for dataset in ["ar_cdr", "ar_source_cdr"] {
+        let rows: u64 = saved(&site, dataset).iter().map(|(_, rows)| rows).sum();
+        assert_eq!(server.sql("asterisell", &format!("SELECT COUNT(*) FROM {dataset}")).trim(), rows.to_string());
+    }
+}

@@ -98,6 +98,8 @@ struct Choice {
     set: Set,
     include: Option<GlobSet>,
     exclude: GlobSet,
+    /// As they were written, by the option that has them.
+    patterns: Vec<(&'static str, String)>,
 }
 
 impl Choice {
@@ -110,7 +112,28 @@ impl Choice {
             set.build()
         };
         let include = if options.include.is_empty() { None } else { Some(compile(&options.include)?) };
-        Ok(Self { set: options.tables, include, exclude: compile(&options.exclude)? })
+        let written = |option, patterns: &[Glob]| {
+            patterns.iter().map(move |pattern| (option, pattern.as_str().to_owned())).collect::<Vec<_>>()
+        };
+        let patterns = [written("include", &options.include), written("exclude", &options.exclude)].concat();
+        Ok(Self { set: options.tables, include, exclude: compile(&options.exclude)?, patterns })
+    }
+
+    /// The patterns that match nothing, and should: what is to be saved, and a name that is written out. A pattern of what
+    /// is not to be saved may be about what comes and goes.
+    fn idle(&self, names: &[String]) -> Vec<String> {
+        let is_name = |pattern: &str| !pattern.contains(['*', '?', '[', '{']);
+        let matches = |pattern: &str| {
+            globset::Glob::new(pattern).is_ok_and(|glob| {
+                let glob = glob.compile_matcher();
+                names.iter().any(|name| glob.is_match(name))
+            })
+        };
+        let idle = self
+            .patterns
+            .iter()
+            .filter(|(option, pattern)| (*option == "include" || is_name(pattern)) && !matches(pattern));
+        idle.map(|(option, pattern)| format!("`{pattern}` of `{option}` matches nothing in the database")).collect()
     }
 }
 
@@ -227,8 +250,8 @@ impl Source for Dump {
     }
 
     async fn check(&self, cx: &Context) -> Result<Vec<String>> {
-        let (tables, rights) = dumping::look(cx, &self.target, &self.choice).await?;
-        Ok(self.unseen(&rights, &tables))
+        let looked = dumping::look(cx, &self.target, &self.choice).await?;
+        Ok([self.unseen(&looked.rights, &looked.tables), self.choice.idle(&looked.names)].concat())
     }
 
     async fn discover(&self, _: &Context, _: &Ask) -> Result<Vec<Candidate>> {

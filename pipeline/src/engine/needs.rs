@@ -39,7 +39,9 @@ pub fn needs(opened: &Opened) -> Vec<Need> {
 pub fn writable(directory: &Path) -> Result<String> {
     let there = nearest(directory);
     if !there.is_dir() {
-        return Err(Error::new(Kind::Config, format!("{} is no directory", there.display())).hint("name another one"));
+        return Err(
+            Error::new(Kind::Config, format!("{} is not a directory", there.display())).hint("name another one")
+        );
     }
     access(&there, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|error| Error::io("write into", &there, error.into()))?;

@@ -25,12 +25,13 @@ pub(super) const ANSWER: Duration = Duration::from_secs(30);
 /// is utf8mb4, even to a server that does not heed what its clients propose, invalid dates may be written in conditions, TIMESTAMP is UTC, results keep the charset they are stored in (NULL),
 /// nothing is cut by `sql_select_limit`, and a slow disk of ours does not make the server hang up.
 const SETTINGS: &str = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', \
-     sql_select_limit = DEFAULT, net_write_timeout = 600, net_read_timeout = 600, wait_timeout = 86400, \
+     sql_select_limit = 18446744073709551615, net_write_timeout = 600, net_read_timeout = 600, wait_timeout = 86400, \
      character_set_client = utf8mb4, collation_connection = utf8mb4_general_ci, lock_wait_timeout = 10, innodb_lock_wait_timeout = 2, sql_big_selects = 1, character_set_results = NULL";
 
 /// What only some servers know; elsewhere it is not needed.
 const SETTINGS_OF_SOME: [&str; 3] = [
-    "SET SESSION sql_select_limit = 18446744073709551615",
+    // The rows in force now, whatever moment the server shows by default.
+    "SET SESSION system_versioning_asof = DEFAULT",
     "SET SESSION max_statement_time = 0",
     "SET SESSION rocksdb_lock_wait_timeout = 2",
 ];

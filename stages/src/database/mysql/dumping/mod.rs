@@ -123,8 +123,24 @@ pub(crate) async fn write(
     Ok(())
 }
 
-/// The tables that would be in it, and what the account may do.
-pub(crate) async fn look(cx: &Context, target: &Target, chosen: &dyn Chosen) -> Result<(Vec<String>, Rights)> {
+/// What is known of a dump before it is made.
+pub(crate) struct Looked {
+    /// The tables that would be in it.
+    pub(crate) tables: Vec<String>,
+    /// What the account may do.
+    pub(crate) rights: Rights,
+    /// Everything that the database names, also what would not be in it.
+    pub(crate) names: Vec<String>,
+}
+
+/// Of what kinds of object patterns may be: all that has a name of its own.
+const NAMES: &str = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
+     UNION SELECT ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = DATABASE() \
+     UNION SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE() \
+     UNION SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE()";
+
+/// Looks at the database without reading a row.
+pub(crate) async fn look(cx: &Context, target: &Target, chosen: &dyn Chosen) -> Result<Looked> {
     let (out, _listener) = mpsc::channel(1);
     let (connection, notices) = (target.connect(cx).await?, Notices::default());
     let mut dumping = Dumping {
@@ -142,7 +158,9 @@ pub(crate) async fn look(cx: &Context, target: &Target, chosen: &dyn Chosen) -> 
         let found = dumping.find().await?;
         found.has_any(&target.identity)?;
         let rights = Rights::of(&mut dumping.connection).await?;
-        Ok((found.tables.into_iter().map(|table| table.name).collect(), rights))
+        let names = query(&mut dumping.connection, NAMES).await?;
+        let names = names.iter().filter_map(|row| text_of(row, 0)).collect();
+        Ok(Looked { tables: found.tables.into_iter().map(|table| table.name).collect(), rights, names })
     };
     let looked = within(cx, ANSWER, "look at the tables", looking).await;
     hang_up(dumping.connection).await;
@@ -176,8 +194,6 @@ async fn begin(connection: &mut Connection) -> Result<()> {
             .hint("let the account change its session's settings"));
         }
     }
-    // The rows in force now, whatever moment the server shows by default. MySQL does not know it.
-    let _ = execute(connection, "SET SESSION system_versioning_asof = DEFAULT").await;
     execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
     execute(connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
     failpoint::hit("dump-begun")
