@@ -41,8 +41,8 @@ const GONE: i32 = 4;
 const HOLE: i32 = 6;
 const SHRUNK: i32 = 9;
 const LAGS: i32 = 12;
-/// Tomorrow: it is open, even if midnight passes while we look.
-const LAST: i32 = 41;
+/// Today, which is open.
+const LAST: i32 = 40;
 
 async fn delete(connection: &mut SqliteConnection, day: Date, more: &str) {
     let sql = format!("DELETE FROM ar_cdr WHERE date(calldate) = '{day}' {more}");

@@ -337,16 +337,16 @@ fn explain(opened: &Opened, plan: &Plan) {
     }
 }
 
-/// What became of a unit, for those who want to know what was done (`-v`).
+/// What became of a unit, for those who want to know what was done (`-vv`).
 fn told(unit: &UnitReport) {
     match &unit.result {
         UnitResult::Published { generation, rows, bytes, sinks, .. } => {
             let sinks = sinks.join(", ");
-            tracing::info!("{}: g{generation:04} is in {sinks} ({rows} rows, {bytes} bytes)", unit.unit);
+            tracing::debug!("{}: g{generation:04} is in {sinks} ({rows} rows, {bytes} bytes)", unit.unit);
         }
-        UnitResult::Unchanged => tracing::info!("{}: unchanged", unit.unit),
-        UnitResult::Gone => tracing::info!("{}: gone", unit.unit),
-        UnitResult::Failed { error } => tracing::info!("{}: failed: {}", unit.unit, error.message),
+        UnitResult::Unchanged => tracing::debug!("{}: unchanged", unit.unit),
+        UnitResult::Gone => tracing::debug!("{}: gone", unit.unit),
+        UnitResult::Failed { error } => tracing::debug!("{}: failed: {}", unit.unit, error.message),
     }
 }
 

@@ -161,9 +161,15 @@ async fn missing(
     datasets: &BTreeSet<String>,
     chosen: &[Manifest],
 ) -> Result<Vec<String>> {
-    let datasets: BTreeSet<String> =
-        datasets.iter().filter(|name| wanted.flows.is_empty() || wanted.flows.contains(*name)).cloned().collect();
-    let files = sink.files(cx, &datasets).await?;
+    let files = sink.files(cx, datasets).await?;
+    // Of a dataset all receipts may be lost.
+    let in_sight = files.iter().filter_map(|name| Some(name.split_once("/day=")?.0));
+    let in_sight = in_sight.filter(|name| layout::live_directory(name).is_ok());
+    let datasets: BTreeSet<String> = in_sight
+        .map(str::to_owned)
+        .chain(datasets.iter().cloned())
+        .filter(|name| wanted.flows.is_empty() || wanted.flows.contains(name))
+        .collect();
     let of_unit = |unit: &Unit| chosen.iter().find(|manifest| manifest.unit == *unit);
     // What is live has no copy among the versions, unless another one took its place: only then the object is read for it.
     let replaced = |unit: &Unit, generation: u32| match of_unit(unit) {

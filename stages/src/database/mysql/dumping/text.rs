@@ -92,7 +92,9 @@ pub(crate) fn unqualified(sql: &[u8], database: &str, is_view: bool) -> Vec<u8> 
     let mut out = Vec::with_capacity(sql.len());
     let mut from = 0;
     while let Some(rest) = sql.get(from..).filter(|rest| !rest.is_empty()) {
-        if rest.starts_with(&qualifier) && (!is_view || goes_on(rest)) {
+        // Behind a quote it is the second half of a doubled one, within a name.
+        let is_within = sql.get(..from).is_some_and(|before| before.ends_with(b"`"));
+        if rest.starts_with(&qualifier) && !is_within && (!is_view || goes_on(rest)) {
             from += qualifier.len();
             continue;
         }
