@@ -138,7 +138,10 @@ impl Fetched {
     fn held(&self, sha256: &str) -> Option<PathBuf> {
         let Content::Object(object) = &self.manifest.content else { return None };
         let (path, inode) = (self.bodies.get(sha256)?, self.seen.get(sha256)?);
-        let same = |path: &Path| durable::open(path).ok()?.filter(|file| Inode::of(file).is_ok_and(|it| it == *inode));
+        let same = |path: &Path| {
+            let file = durable::open(path).ok()?.filter(|file| Inode::of(file).is_ok_and(|it| it == *inode))?;
+            Some((file, path.to_owned()))
+        };
         let version = || {
             let root = path.to_str()?.strip_suffix(&object.path)?;
             let version = layout::version(&self.manifest.unit, self.manifest.generation, sha256).ok()?;
@@ -146,10 +149,11 @@ impl Fetched {
             // A copy, where there are no links.
             same(&version).or_else(|| {
                 let copied = hash_file(&version, u64::MAX).is_ok_and(|hashes| hashes.whole == sha256);
-                if copied { durable::open(&version).ok()? } else { None }
+                if copied { Some((durable::open(&version).ok()??, version)) } else { None }
             })
         };
-        Some(hold(same(path).or_else(version)?))
+        let (file, path) = same(path).or_else(version)?;
+        Some(hold(file, &path))
     }
 
     /// The files, by SHA-256.
@@ -180,24 +184,26 @@ impl Inode {
 fn hash_held(path: &Path) -> Result<(String, Inode)> {
     let file = durable::open(path)?;
     let file = file.ok_or_else(|| Error::new(Kind::Damaged, format!("{} went away", path.display())))?;
-    let hashes = hash_file(&path_of(&file), u64::MAX)?;
+    let hashes = hash_file(&path_of(&file, path), u64::MAX)?;
     let inode = Inode::of(&file).map_err(|error| Error::io("look at", path, error))?;
     Ok((hashes.whole, inode))
 }
 
-/// The path under which this process can open the very same file again: see proc(5).
-fn path_of(file: &File) -> PathBuf {
+/// The path under which this process can open the very same file again: see proc(5). Where that is not mounted, as in a
+/// bare chroot, it is the file's own, under which a run may put another one meanwhile.
+fn path_of(file: &File, path: &Path) -> PathBuf {
     use std::os::fd::AsRawFd as _;
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    let held = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    if held.exists() { held } else { path.to_owned() }
 }
 
 /// So many files are held open at a time: far more than are read at a time, far less than a process may have.
 const HELD: usize = 256;
 
 /// Holds a file open for as long as anybody can be reading it.
-fn hold(file: File) -> PathBuf {
+fn hold(file: File, path: &Path) -> PathBuf {
     static FILES: Mutex<VecDeque<File>> = Mutex::new(VecDeque::new());
-    let path = path_of(&file);
+    let path = path_of(&file, path);
     let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     files.push_back(file);
     if files.len() > HELD {
