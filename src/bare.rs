@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::{self, Pipeline};
-use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_engine::config::{self, Pipeline};
+use cdrvault_format::error::{Error, Kind, Result};
 
 use crate::registry;
 

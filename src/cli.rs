@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cdrvault_pipeline::config::Problems;
-use cdrvault_pipeline::error::{Error, Kind};
+use cdrvault_format::error::{Error, Kind};
+use cdrvault_plugin::options::Problems;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::{

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::Pipeline;
-use cdrvault_pipeline::engine;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::progress::Quiet;
+use cdrvault_engine::config::Pipeline;
+use cdrvault_engine::opening;
+use cdrvault_engine::run::{needs, writable};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::progress::Quiet;
 use rustix::fs::{Access, access};
 use serde::Serialize;
 
@@ -53,7 +54,7 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
     let runtime = session::runtime()?;
     runtime.block_on(async {
         let cx = session::context(&pipeline, Arc::new(Quiet))?;
-        let opened = engine::open(&cx, pipeline).await?;
+        let opened = opening::open(&cx, pipeline).await?;
         let mut checks = Vec::new();
         for (at, open) in opened.sessions.iter().enumerate() {
             let Some(name) = &open.database else { continue };
@@ -109,7 +110,7 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
                 Err(error) => checks.push(Check::bad(what, open.optional, error)),
             }
         }
-        checks.extend(engine::needs(&opened).into_iter().map(|(what, found)| Check::of(what, found)));
+        checks.extend(needs(&opened).into_iter().map(|(what, found)| Check::of(what, found)));
         opened.close().await;
         let pipeline = Arc::clone(&opened.pipeline);
         let alerts = tokio::task::spawn_blocking(move || alerts(&pipeline)).await;
@@ -125,7 +126,7 @@ fn alerts(pipeline: &Pipeline) -> Vec<Check> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         // The run does not make it: that of the collector is elsewhere, then.
         let found = if directory.is_dir() {
-            engine::writable(directory)
+            writable(directory)
         } else {
             Err(Error::new(Kind::Config, format!("there is no directory {}", directory.display()))
                 .hint("make it, or correct `textfile`"))

@@ -1,6 +1,6 @@
 //! Which days a verb is about.
 
-use cdrvault_pipeline::partition::DayRange;
+use cdrvault_format::partition::DayRange;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -79,7 +79,6 @@ pub(crate) fn parse_time(text: &str, zone: Option<&TimeZone>) -> Result<Timestam
 
 #[cfg(test)]
 mod tests {
-    use cdrvault_pipeline::engine::range_text;
     use clap::Parser as _;
 
     use super::*;
@@ -93,7 +92,7 @@ mod tests {
     fn of(line: &str) -> Result<String, String> {
         let parsed = Line::try_parse_from(["replay"].into_iter().chain(line.split_whitespace()));
         let range = parsed.map_err(|error| error.to_string())?.days.resolve()?;
-        Ok(range.map_or_else(|| "everything".to_owned(), range_text))
+        Ok(range.map_or_else(|| "everything".to_owned(), |days| days.to_string()))
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::{self, Pipeline};
-use cdrvault_pipeline::durable::{self, How};
-use cdrvault_pipeline::engine::options::Replay;
-use cdrvault_pipeline::engine::{self, Outcome, Report, RunOptions};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::partition::DayRange;
-use cdrvault_pipeline::progress::Quiet;
+use cdrvault_engine::config::{self, Pipeline};
+use cdrvault_engine::opening;
+use cdrvault_engine::options::{Replay, RunOptions};
+use cdrvault_engine::report::{Outcome, Report};
+use cdrvault_format::durable::{self, How};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::partition::DayRange;
+use cdrvault_plugin::progress::Quiet;
 use jiff::Span;
 use jiff::civil::Date;
 use serde::Serialize;
@@ -115,7 +116,7 @@ async fn play(args: &Args, directory: PathBuf, pipeline: Arc<Pipeline>, globals:
         ..RunOptions::default()
     };
     let replay = saved(&cx, &pipeline, &options).await?;
-    say(format!("4. A replay of {}: {}", engine::range_text(days), run::summary(&replay)));
+    say(format!("4. A replay of {}: {}", days, run::summary(&replay)));
 
     let (_, rows, parquet_bytes) = first_run.published();
     let shown = Shown { rows, csv_bytes: as_csv.bytes(), parquet_bytes, first_run, after_rerating, replay, directory };
@@ -125,12 +126,14 @@ async fn play(args: &Args, directory: PathBuf, pipeline: Arc<Pipeline>, globals:
 
 /// A run that must go well: it is our own example.
 async fn saved(
-    cx: &cdrvault_pipeline::context::Context,
+    cx: &cdrvault_plugin::context::Context,
     pipeline: &Arc<Pipeline>,
     options: &RunOptions,
 ) -> Result<Report> {
     let report =
-        engine::run(cx, Arc::clone(pipeline), options, engine::lock(cx, pipeline, options).await?).await?.report;
+        cdrvault_engine::run::run(cx, Arc::clone(pipeline), options, opening::lock(cx, pipeline, options).await?)
+            .await?
+            .report;
     if report.outcome == Outcome::Done {
         return Ok(report);
     }

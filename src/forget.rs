@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use cdrvault_pipeline::config::Pipeline;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::engine;
-use cdrvault_pipeline::engine::RunOptions;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::progress::Quiet;
+use cdrvault_engine::config::Pipeline;
+use cdrvault_engine::opening;
+use cdrvault_engine::options::RunOptions;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::progress::Quiet;
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
             return Err(error.hint("remove its table from the file first, or name another writer by --writer"));
         }
         let options = RunOptions { dry_run: args.dry_run, wait_lock: globals.wait_lock, ..RunOptions::default() };
-        let _lock = engine::lock(&cx, &pipeline, &options).await?;
+        let _lock = opening::lock(&cx, &pipeline, &options).await?;
         let rows = forget(&cx, &pipeline, args).await?;
         Ok(Shown { rows, removed: !args.dry_run })
     })?;

@@ -1,7 +1,7 @@
 //! `history`: the last runs.
 
-use cdrvault_pipeline::engine::Outcome;
-use cdrvault_pipeline::engine::history::{self, Line};
+use cdrvault_engine::history::{self, Line};
+use cdrvault_engine::report::Outcome;
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};

@@ -5,8 +5,9 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use cdrvault_pipeline::config::{self, Day};
-use cdrvault_pipeline::error::Error;
+use cdrvault_engine::config;
+use cdrvault_format::error::Error;
+use cdrvault_plugin::options::Day;
 use jiff::tz::TimeZone;
 
 use crate::cli::{Exit, Failure, Globals};
@@ -44,11 +45,11 @@ pub(crate) struct Args {
 }
 
 fn day(text: &str) -> Result<Day, String> {
-    text.parse().map_err(|wrong: config::Explained| format!("{}: {}", wrong.cause, wrong.help))
+    text.parse().map_err(|wrong: cdrvault_plugin::options::Explained| format!("{}: {}", wrong.cause, wrong.help))
 }
 
 pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
-    if config::secret_in_url(&args.database_url).is_some() {
+    if cdrvault_plugin::options::secret_in_url(&args.database_url).is_some() {
         let message = "the URL holds a password: put it into a file, mode 0600, and name that by --password-file";
         return Err(Failure::Usage(message.to_owned()));
     }

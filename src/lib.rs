@@ -1,6 +1,6 @@
 //! cdrvault keeps the call records of a VoIP billing system safe and small.
 //!
-//! The command line: one file for each verb, and what they share. The engine is in `cdrvault-pipeline`, the stages and
+//! The command line: one file for each verb, and what they share. The engine is in `cdrvault-engine`, the stages and
 //! the sinks in crates of their own; only [`registry`] joins them.
 
 mod bare;

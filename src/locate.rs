@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use cdrvault_pipeline::config::nearest;
-use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::options::nearest;
 
 /// The file that an argument names. With a `/` in it, or with the ending `.toml`, it is a path, which need not exist;
 /// otherwise it is a name in `/etc/cdrvault/pipelines.d` or `$XDG_CONFIG_HOME/cdrvault/pipelines.d`.

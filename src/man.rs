@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use cdrvault_pipeline::durable::{self, How};
-use cdrvault_pipeline::error::Error;
-use cdrvault_pipeline::outfile;
+use cdrvault_format::durable::{self, How};
+use cdrvault_format::error::Error;
+use cdrvault_format::outfile;
 use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};

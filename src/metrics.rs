@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use cdrvault_pipeline::config::Pipeline;
-use cdrvault_pipeline::engine::history::{self, Line};
-use cdrvault_pipeline::engine::report::UnitResult;
-use cdrvault_pipeline::engine::survey::Survey;
-use cdrvault_pipeline::engine::{Outcome, Report};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::{durable, outfile};
+use cdrvault_engine::config::Pipeline;
+use cdrvault_engine::history::{self, Line};
+use cdrvault_engine::report::{Outcome, Report, UnitResult};
+use cdrvault_engine::survey::Survey;
+use cdrvault_format::error::{Error, Result};
+use cdrvault_format::{durable, outfile};
 use jiff::Timestamp;
 use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
-use cdrvault_pipeline::config::{Command, Notify, NotifyOn, Pipeline, Secret};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::program::Program;
+use cdrvault_engine::config::{Notify, NotifyOn, Pipeline};
+use cdrvault_format::error::{Error, Result};
+use cdrvault_plugin::options::{Command, Secret};
+use cdrvault_plugin::program::Program;
 use reqwest::{Client, Method};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;

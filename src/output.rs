@@ -4,9 +4,9 @@ use std::io::{self, IsTerminal as _, Write};
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
-use cdrvault_pipeline::config::{Age, Problems, Severity};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::printable;
+use cdrvault_format::error::{Error, Result};
+use cdrvault_format::printable;
+use cdrvault_plugin::options::{Age, Problems, Severity};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -30,7 +30,7 @@ pub(crate) fn start_logging(globals: &Globals) {
         _ => "trace",
     };
     let filter = EnvFilter::new(format!(
-        "warn,sqlx=error,cdrvault={level},cdrvault_pipeline={level},cdrvault_stages={level},cdrvault_sinks={level}"
+        "warn,sqlx=error,cdrvault={level},cdrvault_engine={level},cdrvault_plugin={level},cdrvault_stages={level},cdrvault_sinks={level}"
     ));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

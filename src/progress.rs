@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cdrvault_pipeline::partition::Unit;
-use cdrvault_pipeline::progress::{Progress, Quiet};
+use cdrvault_format::partition::Unit;
+use cdrvault_plugin::progress::{Progress, Quiet};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -350,7 +350,7 @@ impl Progress for Events {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test")]
 
-    use cdrvault_pipeline::partition::Partition;
+    use cdrvault_format::partition::Partition;
 
     use super::*;
 

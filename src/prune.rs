@@ -1,10 +1,11 @@
 //! `prune`: removes the superseded versions that no rule keeps.
 
-use cdrvault_pipeline::engine::prune::{self, PrunePlan, Pruned};
-use cdrvault_pipeline::engine::{self, Opened};
-use cdrvault_pipeline::error::Result;
-use cdrvault_pipeline::partition::Partition;
-use cdrvault_pipeline::progress::Quiet;
+use cdrvault_engine::opened::Opened;
+use cdrvault_engine::opening;
+use cdrvault_engine::prune::{self, PrunePlan, Pruned};
+use cdrvault_format::error::Result;
+use cdrvault_format::partition::Partition;
+use cdrvault_plugin::progress::Quiet;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let shown = runtime.block_on(async {
         let cx = session::context(&pipeline, std::sync::Arc::new(Quiet))?;
         let (_guard, mut state, opened) =
-            engine::open_to_prune(&cx, pipeline.clone(), &args.flow, globals.wait_lock, args.dry_run).await?;
+            opening::open_to_prune(&cx, pipeline.clone(), &args.flow, globals.wait_lock, args.dry_run).await?;
         let done = work(&cx, args, &opened, &mut state).await;
         opened.close().await;
         let shown = done?;
@@ -78,10 +79,10 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
 }
 
 async fn work(
-    cx: &cdrvault_pipeline::context::Context,
+    cx: &cdrvault_plugin::context::Context,
     args: &Args,
     opened: &Opened,
-    state: &mut engine::state::State,
+    state: &mut cdrvault_engine::state::State,
 ) -> Result<Shown> {
     let mut released = None;
     for partition in &args.release {

@@ -1,6 +1,6 @@
 //! The kinds of stages and sinks that this command knows.
 
-use cdrvault_pipeline::plugin::Registry;
+use cdrvault_plugin::registry::Registry;
 
 /// All of them.
 pub fn registry() -> Registry {

@@ -1,7 +1,6 @@
 //! `replay`: a range of days is exported again, changed or not.
 
-use cdrvault_pipeline::engine::options::Replay;
-use cdrvault_pipeline::engine::{RunOptions, range_text};
+use cdrvault_engine::options::{Replay, RunOptions};
 
 use crate::cli::{Exit, Failure, Globals};
 use crate::days::DayArgs;
@@ -43,7 +42,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         return Err(Failure::Usage(message.to_owned()));
     }
     if !globals.json && !globals.quiet && output::on_terminal() {
-        let what = days.map_or_else(|| "the rows without a date".to_owned(), range_text);
+        let what = days.map_or_else(|| "the rows without a date".to_owned(), |days| days.to_string());
         output::note(&format!("replaying {what}"));
     }
     let options = RunOptions {

@@ -3,15 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::Pipeline;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::engine::range_text;
-use cdrvault_pipeline::error::{Error, Kind};
-use cdrvault_pipeline::partition::DayRange;
-use cdrvault_pipeline::recovery::restore::{self, Plan, Report};
-use cdrvault_pipeline::recovery::{self, Wanted};
-use cdrvault_pipeline::sink::Sink;
-use cdrvault_pipeline::target::{Target, TargetOptions};
+use cdrvault_engine::config::Pipeline;
+use cdrvault_engine::recovery::restore::{self, Plan, Report};
+use cdrvault_engine::recovery::{self, Wanted};
+use cdrvault_format::error::{Error, Kind};
+use cdrvault_format::partition::DayRange;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::target::{Target, TargetOptions};
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
 use serde::Serialize;
@@ -192,7 +191,7 @@ async fn work(
         }
         if let (true, Some(at)) = (output::on_terminal(), wanted.at) {
             let at = at.to_zoned(cx.writer.timezone.clone()).strftime("%F %T%:z");
-            output::note(&format!("as it was saved at {at}; {}", range_text(wanted.days)));
+            output::note(&format!("as it was saved at {at}; {}", wanted.days));
         }
     }
     if args.dry_run {
@@ -202,7 +201,7 @@ async fn work(
     Ok(Shown { plan, report: Some(report) })
 }
 
-fn spec<'p>(args: &Args, pipeline: &'p Pipeline) -> Result<&'p cdrvault_pipeline::config::SinkSpec, Failure> {
+fn spec<'p>(args: &Args, pipeline: &'p Pipeline) -> Result<&'p cdrvault_engine::config::SinkSpec, Failure> {
     let name = match (&args.from_sink, &args.vault, &pipeline.sinks[..]) {
         (Some(name), ..) => name,
         (None, Some(_), _) => "vault",

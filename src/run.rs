@@ -3,15 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::{NotifyOn, Pipeline, Watch};
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::engine::history::Line;
-use cdrvault_pipeline::engine::report::UnitResult;
-use cdrvault_pipeline::engine::verified::Verified;
-use cdrvault_pipeline::engine::{self, Outcome, Plan, Ran, Report, RunOptions, history};
-use cdrvault_pipeline::error::{Error, Kind};
-use cdrvault_pipeline::notice::Level;
-use cdrvault_pipeline::partition::Unit;
+use cdrvault_engine::config::{NotifyOn, Pipeline, Watch};
+use cdrvault_engine::history;
+use cdrvault_engine::history::Line;
+use cdrvault_engine::opening;
+use cdrvault_engine::options::RunOptions;
+use cdrvault_engine::report::{Outcome, Report, UnitResult};
+use cdrvault_engine::run::{Plan, Ran};
+use cdrvault_engine::verified::Verified;
+use cdrvault_format::error::{Error, Kind};
+use cdrvault_format::partition::Unit;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::notice::Level;
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
@@ -57,7 +60,7 @@ pub(crate) fn execute(name: Option<&str>, options: RunOptions, globals: &Globals
     let done = runtime.block_on(async {
         let cx = session::context(&pipeline, progress::of_run(globals))?;
         if options.dry_run {
-            return engine::run(&cx, Arc::clone(&pipeline), &options, None).await;
+            return cdrvault_engine::run::run(&cx, Arc::clone(&pipeline), &options, None).await;
         }
         watched(&cx, &pipeline, &options, globals).await
     });
@@ -100,11 +103,11 @@ async fn watched(
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     }
-    let done = match engine::lock(cx, pipeline, options).await {
+    let done = match opening::lock(cx, pipeline, options).await {
         Ok(lock) => {
             // Nobody waits for whoever is told that it begins.
             let telling = notify::tell(pipeline, NotifyOn::Start, "a run begins", &Nothing {}, globals);
-            tokio::join!(telling, engine::run(cx, Arc::clone(pipeline), options, lock)).1
+            tokio::join!(telling, cdrvault_engine::run::run(cx, Arc::clone(pipeline), options, lock)).1
         }
         Err(error) => Err(error),
     };
@@ -188,7 +191,7 @@ pub(crate) async fn measure(
 /// Whether another run of this host is at work, and for less than a day: one that takes longer has hung, and cron's mail
 /// should say so. So it should of a lock in the database alone, which a copy of this host holds, or a dead connection.
 fn is_young(error: &Error) -> bool {
-    cdrvault_pipeline::lock::held_since(error)
+    cdrvault_plugin::lock::held_since(error)
         .is_some_and(|since| jiff::Timestamp::now().duration_since(since) < jiff::SignedDuration::from_hours(24))
 }
 
@@ -206,7 +209,7 @@ fn show_plan(plan: &Plan, report: &Report, globals: &Globals) -> Result<(), Fail
     #[derive(Serialize)]
     struct Shown<'a> {
         plan: &'a Plan,
-        failures: Vec<&'a engine::report::Failure>,
+        failures: Vec<&'a cdrvault_engine::report::Failure>,
         warnings: &'a [String],
     }
     if globals.json {

@@ -1,7 +1,7 @@
 //! `schema`: the JSON schema of pipeline files.
 
-use cdrvault_pipeline::config;
-use cdrvault_pipeline::error::Error;
+use cdrvault_engine::config;
+use cdrvault_format::error::Error;
 
 use crate::cli::{Exit, Failure, Globals};
 use crate::{output, registry};

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cdrvault_pipeline::config::{self, Pipeline};
-use cdrvault_pipeline::context::{Context, Writer};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::program;
-use cdrvault_pipeline::progress::Progress;
-use cdrvault_pipeline::scratch;
+use cdrvault_engine::config::{self, Pipeline};
+use cdrvault_format::error::{Error, Result};
+use cdrvault_plugin::context::{Context, Writer};
+use cdrvault_plugin::program;
+use cdrvault_plugin::progress::Progress;
+use cdrvault_plugin::scratch;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

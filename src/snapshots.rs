@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use cdrvault_pipeline::engine::Opened;
-use cdrvault_pipeline::engine::state::State;
-use cdrvault_pipeline::error::Kind;
-use cdrvault_pipeline::manifest::Manifest;
-use cdrvault_pipeline::partition::{DayRange, Partition, Unit};
-use cdrvault_pipeline::progress::Quiet;
+use cdrvault_engine::opened::Opened;
+use cdrvault_engine::state::State;
+use cdrvault_format::error::Kind;
+use cdrvault_format::manifest::Manifest;
+use cdrvault_format::partition::{DayRange, Partition, Unit};
+use cdrvault_plugin::progress::Quiet;
 use jiff::civil::Date;
 use serde::Serialize;
 
@@ -121,11 +121,11 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
 }
 
 async fn list(
-    cx: &cdrvault_pipeline::context::Context,
+    cx: &cdrvault_plugin::context::Context,
     opened: &Opened,
     range: DayRange,
     all: bool,
-) -> cdrvault_pipeline::error::Result<(Vec<Snapshot>, Vec<String>)> {
+) -> cdrvault_format::error::Result<(Vec<Snapshot>, Vec<String>)> {
     let mut snapshots = Vec::new();
     let mut unreachable: Vec<String> = opened
         .sinks

@@ -1,7 +1,8 @@
 //! `stages`: the catalogue of kinds, and the options of each.
 
-use cdrvault_pipeline::config::{self, OptionDoc, SinkOptions, nearest, options_of, schema_of};
-use cdrvault_pipeline::plugin::{Plugin, Registry};
+use cdrvault_engine::config::{self, SinkOptions};
+use cdrvault_plugin::options::{OptionDoc, nearest, options_of, schema_of};
+use cdrvault_plugin::registry::{Plugin, Registry};
 use clap::Subcommand;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdrvault_pipeline::config::{NotifyOn, Percent, Pipeline, Watch};
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::engine::history::{self, Line};
-use cdrvault_pipeline::engine::state::State;
-use cdrvault_pipeline::engine::survey::{Dataset, Place, Survey, survey};
-use cdrvault_pipeline::engine::verified::{Damage, Verified};
-use cdrvault_pipeline::engine::watch::watch;
-use cdrvault_pipeline::engine::{Opened, Outcome};
-use cdrvault_pipeline::partition::Partition;
-use cdrvault_pipeline::progress::Quiet;
+use cdrvault_engine::config::{NotifyOn, Percent, Pipeline, Watch};
+use cdrvault_engine::history::{self, Line};
+use cdrvault_engine::opened::Opened;
+use cdrvault_engine::report::Outcome;
+use cdrvault_engine::state::State;
+use cdrvault_engine::survey::{Dataset, Place, Survey, survey};
+use cdrvault_engine::verified::{Damage, Verified};
+use cdrvault_engine::watch::watch;
+use cdrvault_format::partition::Partition;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::progress::Quiet;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -181,7 +182,7 @@ pub(crate) async fn look(
     cx: &Context,
     pipeline: &Arc<Pipeline>,
     asked: &Watch,
-) -> cdrvault_pipeline::error::Result<(Survey, Vec<String>)> {
+) -> cdrvault_format::error::Result<(Survey, Vec<String>)> {
     let state = State::load(&pipeline.state)?;
     let verified = Verified::load(&pipeline.state)?;
     let opened = Opened::vaults(cx, Arc::clone(pipeline), &[], state.as_ref()).await?;

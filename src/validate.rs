@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::{self, FlowSpec, Pipeline, Problems};
+use cdrvault_engine::config::{self, FlowSpec, Pipeline};
+use cdrvault_plugin::options::Problems;
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
@@ -75,7 +76,7 @@ fn show(pipeline: &Pipeline, checks: &[Check], globals: &Globals) -> Result<(), 
 }
 
 /// Why a file was refused; with `--json` on standard output as well.
-fn refused(error: cdrvault_pipeline::error::Error, globals: &Globals, path: &Path) -> Result<Failure, Failure> {
+fn refused(error: cdrvault_format::error::Error, globals: &Globals, path: &Path) -> Result<Failure, Failure> {
     let Some(problems) = Problems::of(&error) else { return Ok(Failure::Error(error)) };
     if globals.json {
         output::json(&Report { path: path.display().to_string(), problems: places(problems), ..Report::default() })?;
@@ -170,7 +171,7 @@ impl Report {
 }
 
 fn places(problems: &Problems) -> Vec<Place> {
-    let place = |problem: &config::Problem| {
+    let place = |problem: &cdrvault_plugin::options::Problem| {
         let (line, column) = problems.position(problem);
         Place { line, column, message: problem.message.clone(), help: problem.help.clone() }
     };

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::{NotifyOn, Pipeline};
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::engine::history::{self, Line, Verification};
-use cdrvault_pipeline::engine::report::Failure as Failed;
-use cdrvault_pipeline::engine::{self, Outcome, verified};
-use cdrvault_pipeline::error::{Error, Kind};
-use cdrvault_pipeline::partition::DayRange;
-use cdrvault_pipeline::recovery;
-use cdrvault_pipeline::recovery::verify::{self, Finding, Job, Report};
+use cdrvault_engine::config::{NotifyOn, Pipeline};
+use cdrvault_engine::history::{self, Line, Verification};
+use cdrvault_engine::recovery;
+use cdrvault_engine::recovery::verify::{self, Finding, Job, Report};
+use cdrvault_engine::report::Failure as Failed;
+use cdrvault_engine::report::Outcome;
+use cdrvault_engine::verified;
+use cdrvault_format::error::{Error, Kind};
+use cdrvault_format::partition::DayRange;
+use cdrvault_plugin::context::Context;
 use serde::Serialize;
 
 use crate::cli::{Exit, Failure, Globals};
@@ -99,7 +100,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     };
     let report = session::runtime()?.block_on(async {
         let cx = Context { scratch: args.scratch.clone(), ..session::context(&pipeline, progress::of(globals))? };
-        let began = engine::Report::begin();
+        let began = cdrvault_engine::report::Report::begin();
         let mut report = verify::verify(&cx, &pipeline, &registry().decoders, &job).await?;
         if report.sinks.iter().all(|sink| sink.generations == 0)
             && report.findings.is_empty()
@@ -148,7 +149,7 @@ async fn tell(
     cx: &Context,
     pipeline: &Arc<Pipeline>,
     job: &Job,
-    began: engine::Report,
+    began: cdrvault_engine::report::Report,
     report: &Report,
     globals: &Globals,
 ) {
@@ -201,8 +202,8 @@ async fn tell(
 const MOST_KEPT: usize = 20;
 
 /// The verification as the history has it.
-fn line(job: &Job, began: engine::Report, report: &Report) -> Line {
-    let mut of_history = engine::Report { failures: report.failures.clone(), ..began };
+fn line(job: &Job, began: cdrvault_engine::report::Report, report: &Report) -> Line {
+    let mut of_history = cdrvault_engine::report::Report { failures: report.failures.clone(), ..began };
     of_history.end(false);
     if report.damage() > 0 {
         of_history.outcome = Outcome::Damage;

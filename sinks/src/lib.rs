@@ -1,6 +1,6 @@
 //! The sinks of cdrvault, one file or folder each: places that hold a vault.
 //!
-//! [`register`] is the only way in. What every sink must do is in [`cdrvault_pipeline::sink::Sink`].
+//! [`register`] is the only way in. What every sink must do is in [`cdrvault_plugin::sink::Sink`].
 
 mod clock;
 mod local;
@@ -8,7 +8,7 @@ mod mirror;
 mod s3;
 mod vault;
 
-use cdrvault_pipeline::plugin::Registry;
+use cdrvault_plugin::registry::Registry;
 
 /// Adds every sink of this crate.
 pub fn register(registry: &mut Registry) {

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdrvault_pipeline::config::Pipeline;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::engine::history::{self, Line};
-use cdrvault_pipeline::engine::prune::{self, PrunePlan};
-use cdrvault_pipeline::engine::survey::survey;
-use cdrvault_pipeline::engine::verified::Verified;
-use cdrvault_pipeline::engine::watch::watch;
-use cdrvault_pipeline::engine::{self, Opened, Outcome};
-use cdrvault_pipeline::error::{Kind, Result};
-use cdrvault_pipeline::notice::Level;
+use cdrvault_engine::config::Pipeline;
+use cdrvault_engine::history::{self, Line};
+use cdrvault_engine::opened::Opened;
+use cdrvault_engine::opening;
+use cdrvault_engine::prune::{self, PrunePlan};
+use cdrvault_engine::report::Outcome;
+use cdrvault_engine::survey::survey;
+use cdrvault_engine::verified::Verified;
+use cdrvault_engine::watch::watch;
+use cdrvault_format::error::{Kind, Result};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::notice::Level;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -118,7 +120,7 @@ impl Facts {
 pub(super) async fn gather(cx: &Context, pipeline: &Arc<Pipeline>, wanted: &Wanted) -> Result<Facts> {
     let lines = history::read(&pipeline.state, history::MANY)?;
     let verified = Verified::load(&pipeline.state)?;
-    let (_, state, opened) = engine::open_to_prune(cx, Arc::clone(pipeline), &[], Duration::ZERO, true).await?;
+    let (_, state, opened) = opening::open_to_prune(cx, Arc::clone(pipeline), &[], Duration::ZERO, true).await?;
     let gathered = async {
         let now = Timestamp::now();
         let survey = survey(cx, &opened, &verified).await?;

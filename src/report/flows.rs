@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::engine::Opened;
-use cdrvault_pipeline::engine::opened::OpenFlow;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::Manifest;
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::sink::{Held, Sink};
+use cdrvault_engine::opened::{OpenFlow, Opened};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::manifest::Manifest;
+use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::sink::{Held, Sink};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _};

@@ -18,9 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdrvault_pipeline::config::{Explained, Mode};
-use cdrvault_pipeline::outfile;
-use cdrvault_pipeline::progress::Quiet;
+use cdrvault_format::outfile;
+use cdrvault_plugin::options::{Explained, Mode};
+use cdrvault_plugin::progress::Quiet;
 
 use crate::cli::{Exit, Failure, Globals};
 use crate::{output, session};

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use cdrvault_pipeline::engine::Outcome;
-use cdrvault_pipeline::engine::prune::{SinkPlan, Version};
-use cdrvault_pipeline::engine::survey::Dataset;
+use cdrvault_engine::prune::{SinkPlan, Version};
+use cdrvault_engine::report::Outcome;
+use cdrvault_engine::survey::Dataset;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 

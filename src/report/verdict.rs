@@ -1,8 +1,8 @@
 //! What the facts come to, in a sentence, and what wants a look.
 
-use cdrvault_pipeline::config::NotifyOn;
-use cdrvault_pipeline::engine::Outcome;
-use cdrvault_pipeline::partition::Partition;
+use cdrvault_engine::config::NotifyOn;
+use cdrvault_engine::report::Outcome;
+use cdrvault_format::partition::Partition;
 use serde::Serialize;
 
 use super::facts::Facts;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::{Day, Reference, Section, schema_of};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::payload::Shape;
-use cdrvault_pipeline::plugin::{BuildSource, Plugin};
-use cdrvault_pipeline::stage::{Session, Source};
+use cdrvault_format::error::{Error, Result};
+use cdrvault_plugin::options::{Day, Reference, Section, schema_of};
+use cdrvault_plugin::payload::Shape;
+use cdrvault_plugin::registry::{BuildSource, Plugin};
+use cdrvault_plugin::stage::{Session, Source};
 use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -10,8 +10,8 @@ use std::io;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::payload::ByteStream;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::payload::ByteStream;
 use futures::future::{BoxFuture, Fuse};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};

@@ -13,8 +13,8 @@ use arrow_array::{
     UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow_schema::{DataType, TimeUnit};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::raw::{self, RAW_COLUMN};
+use cdrvault_format::error::{Error, Result};
+use cdrvault_format::raw::{self, RAW_COLUMN};
 
 use crate::calendar;
 

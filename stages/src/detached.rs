@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::Result;
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::stage::{Candidate, Evidence, OnAnnounced, Opened, Session, Snapshot};
+use cdrvault_format::error::Result;
+use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::stage::{Candidate, Evidence, OnAnnounced, Opened, Session, Snapshot};
 use jiff::Timestamp;
 
 /// The session of one such source. What keeps two runs apart is the lock of the state directory and of the vault.

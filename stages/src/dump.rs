@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cdrvault_pipeline::config::{Glob, Problem, Reference, Section, schema_of};
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::entry::Entry;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::payload::{Body, Object, Payload, Shape};
-use cdrvault_pipeline::plugin::{BuildSource, Plugin};
-use cdrvault_pipeline::stage::{Ask, Candidate, Read, Session, Snapshot, Source};
+use cdrvault_format::entry::Entry;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::options::{Glob, Problem, Reference, Section, schema_of};
+use cdrvault_plugin::payload::{Body, Object, Payload, Shape};
+use cdrvault_plugin::registry::{BuildSource, Plugin};
+use cdrvault_plugin::stage::{Ask, Candidate, Read, Session, Snapshot, Source};
 use futures::{StreamExt as _, stream};
 use globset::{GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;

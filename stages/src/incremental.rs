@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdrvault_pipeline::config::{Age, Problem, Section, schema_of};
-use cdrvault_pipeline::error::Result;
-use cdrvault_pipeline::manifest::Manifest;
-use cdrvault_pipeline::partition::Partition;
-use cdrvault_pipeline::payload::{Payload, Shape};
-use cdrvault_pipeline::plugin::Plugin;
-use cdrvault_pipeline::stage::{Candidate, Detection, Evidence, Sweep, Transform, Verdict, Work};
-use cdrvault_pipeline::tripwire::Tripwire;
+use cdrvault_format::error::Result;
+use cdrvault_format::manifest::Manifest;
+use cdrvault_format::partition::Partition;
+use cdrvault_format::tripwire::Tripwire;
+use cdrvault_plugin::options::{Age, Problem, Section, schema_of};
+use cdrvault_plugin::payload::{Payload, Shape};
+use cdrvault_plugin::registry::Plugin;
+use cdrvault_plugin::stage::{Candidate, Detection, Evidence, Sweep, Transform, Verdict, Work};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

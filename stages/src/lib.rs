@@ -17,7 +17,7 @@ mod parquet;
 mod table;
 mod targets;
 
-use cdrvault_pipeline::plugin::{Decoder, Registry};
+use cdrvault_plugin::registry::{Decoder, Registry};
 
 #[doc(hidden)]
 pub use database::mysql::bench;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::partition::{DayRange, Partition};
-use cdrvault_pipeline::payload::{Payload, RowStream, RowsAbout, Shape};
-use cdrvault_pipeline::stage::{Ask, Candidate, Evidence, Read, Session, Snapshot, Source};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::partition::{DayRange, Partition};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::payload::{Payload, RowStream, RowsAbout, Shape};
+use cdrvault_plugin::stage::{Ask, Candidate, Evidence, Read, Session, Snapshot, Source};
 use jiff::civil::Date;
 use tokio::sync::OnceCell;
 

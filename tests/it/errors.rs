@@ -126,7 +126,7 @@ fn what_is_wrong_with_the_vault_is_told() {
         let text = ours.replace(from, to);
         assert_ne!(text, ours);
         let (body, _) = text.rsplit_once(",\"self-sha256\"").unwrap();
-        std::fs::write(&identity, cdrvault_pipeline::checksum::seal(format!("{body}}}").into_bytes())).unwrap();
+        std::fs::write(&identity, cdrvault_format::checksum::seal(format!("{body}}}").into_bytes())).unwrap();
     };
     other("\"pipeline\": \"test\"", "\"pipeline\": \"production\"");
     fails(&site, &[], 1, &["is not this pipeline's", "`production`", "--adopt-vault"]);

@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config;
-use cdrvault_pipeline::context::{Context, Writer};
-use cdrvault_pipeline::engine::Retrying;
-use cdrvault_pipeline::error::{Kind, Result};
-use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::{Manifest, Notes};
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::payload::Body;
-use cdrvault_pipeline::plugin::Around;
-use cdrvault_pipeline::progress::Quiet;
-use cdrvault_pipeline::sink::{Expected, Live, LiveObject, Sealed, Sink};
+use cdrvault_engine::config;
+use cdrvault_engine::retry::Retrying;
+use cdrvault_format::error::{Kind, Result};
+use cdrvault_format::layout;
+use cdrvault_format::manifest::{Manifest, Notes};
+use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::context::{Context, Writer};
+use cdrvault_plugin::payload::Body;
+use cdrvault_plugin::progress::Quiet;
+use cdrvault_plugin::registry::Around;
+use cdrvault_plugin::sink::{Expected, Live, LiveObject, Sealed, Sink};
 use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;

@@ -12,12 +12,12 @@ use crate::services::mariadb::{Engine, MariaDb};
 use crate::services::rating::{Rating, transaction};
 use crate::services::remote;
 use crate::services::sshd::Sshd;
-use cdrvault_pipeline::config;
-use cdrvault_pipeline::context::{Context, Writer};
-use cdrvault_pipeline::partition::DayRange;
-use cdrvault_pipeline::progress::Quiet;
-use cdrvault_pipeline::recovery::{self, Wanted, restore, verify};
-use cdrvault_pipeline::target::TargetOptions;
+use cdrvault_engine::config;
+use cdrvault_engine::recovery::{self, Wanted, restore, verify};
+use cdrvault_format::partition::DayRange;
+use cdrvault_plugin::context::{Context, Writer};
+use cdrvault_plugin::progress::Quiet;
+use cdrvault_plugin::target::TargetOptions;
 
 /// Runs `verify --json`; gives its exit status and its findings, as `sink problem unit`.
 fn findings(site: &Site, more: &[&str]) -> (i32, Vec<String>) {
@@ -218,11 +218,11 @@ db.commit()
                     let plan = restore::plan(&self.cx, &sink, found, &target, true).await?;
                     let done = restore::execute(&self.cx, &sink, &registry.decoders, &plan, &target).await?;
                     if let Some(failure) = done.failed.first() {
-                        return Err(cdrvault_pipeline::error::Error::failed(failure.message.clone()));
+                        return Err(cdrvault_format::error::Error::failed(failure.message.clone()));
                     }
                     rows += done.rows;
                 }
-                Ok::<_, cdrvault_pipeline::error::Error>(rows)
+                Ok::<_, cdrvault_format::error::Error>(rows)
             };
             let restored = restoring.await.map_err(|error| error.one_line());
             let _ = std::fs::remove_dir_all(self.site.path("back"));
@@ -265,11 +265,11 @@ struct Meanwhile {
     left: std::sync::atomic::AtomicU32,
 }
 
-impl cdrvault_pipeline::progress::Progress for Meanwhile {
+impl cdrvault_plugin::progress::Progress for Meanwhile {
     fn planned(&self, _: &std::collections::BTreeMap<String, u64>) {}
-    fn read(&self, _: &cdrvault_pipeline::partition::Unit, _: u64, _: u64) {}
-    fn ended(&self, _: &cdrvault_pipeline::partition::Unit, _: bool) {}
-    fn began(&self, _unit: &cdrvault_pipeline::partition::Unit) {
+    fn read(&self, _: &cdrvault_format::partition::Unit, _: u64, _: u64) {}
+    fn ended(&self, _: &cdrvault_format::partition::Unit, _: bool) {}
+    fn began(&self, _unit: &cdrvault_format::partition::Unit) {
         use std::sync::atomic::Ordering;
         if let Ok(left) = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
             tokio::task::block_in_place(|| replay(&self.site, 200 + left));
@@ -300,7 +300,7 @@ fn what_a_run_does_beside_verify_is_no_damage() {
             bare: false,
         };
         let meanwhile = Arc::new(Meanwhile { site, left: 4.into() });
-        let cx = Context { progress: Arc::clone(&meanwhile) as Arc<dyn cdrvault_pipeline::progress::Progress>, ..cx };
+        let cx = Context { progress: Arc::clone(&meanwhile) as Arc<dyn cdrvault_plugin::progress::Progress>, ..cx };
         let report = runtime.block_on(verify::verify(&cx, &pipeline, &registry.decoders, &job)).unwrap();
         assert!(report.failures.is_empty(), "{:?}", report.failures);
         assert_eq!(report.damage(), 0, "{:?}", report.findings);

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Writer;
-use cdrvault_pipeline::durable::{self, How};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::payload::Body;
-use cdrvault_pipeline::sink::Capabilities;
-use cdrvault_pipeline::{layout, lock};
+use cdrvault_format::durable::{self, How};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::layout;
+use cdrvault_plugin::context::Writer;
+use cdrvault_plugin::lock;
+use cdrvault_plugin::payload::Body;
+use cdrvault_plugin::sink::Capabilities;
 
 use crate::vault::{Seen, Store, Vault};
 use place::{Place, hash, is_file, names_in};

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::{FilePath, Mode, Section, schema_of};
-use cdrvault_pipeline::durable::How;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::place::Place;
-use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
-use cdrvault_pipeline::sink::Sink;
+use cdrvault_format::durable::How;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::options::{FilePath, Mode, Section, schema_of};
+use cdrvault_plugin::place::Place;
+use cdrvault_plugin::registry::{Around, BuildSink, Plugin};
+use cdrvault_plugin::sink::Sink;
 use schemars::JsonSchema;
 use serde::Deserialize;
 

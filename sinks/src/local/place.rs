@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cdrvault_pipeline::durable::{self, How};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::layout;
+use cdrvault_format::durable::{self, How};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::layout;
 use sha2::{Digest as _, Sha256};
 
 use crate::vault::Seen;

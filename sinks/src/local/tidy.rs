@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::manifest::{Content, Manifest};
-use cdrvault_pipeline::{durable, layout};
+use cdrvault_format::error::{Error, Result};
+use cdrvault_format::manifest::{Content, Manifest};
+use cdrvault_format::{durable, layout};
 
 use super::place::{Place, names_in, read_small};
 use crate::clock;

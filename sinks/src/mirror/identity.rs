@@ -1,9 +1,9 @@
 //! Whose vault the far end is, before anything is changed there.
 
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::layout;
-use cdrvault_pipeline::sink::{Expected, Identity, Sink as _};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::layout;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::sink::{Expected, Identity, Sink as _};
 
 use super::past::Moment;
 use super::{Listing, Mirror, Transport};

@@ -16,16 +16,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::index::Index;
-use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::{Content, Manifest, Notes};
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::payload::{Body, Object, ObjectStream, file_stream};
-use cdrvault_pipeline::plugin::Around;
-use cdrvault_pipeline::scratch::Scratch;
-use cdrvault_pipeline::sink::{Capabilities, Expected, Held, Identity, Live, LiveObject, Sealed, Sink};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::index::Index;
+use cdrvault_format::layout;
+use cdrvault_format::manifest::{Content, Manifest, Notes};
+use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::payload::{Body, Object, ObjectStream, file_stream};
+use cdrvault_plugin::registry::Around;
+use cdrvault_plugin::scratch::Scratch;
+use cdrvault_plugin::sink::{Capabilities, Expected, Held, Identity, Live, LiveObject, Sealed, Sink};
 
 use futures::StreamExt as _;
 use jiff::Timestamp;

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::{Content, Manifest};
-use cdrvault_pipeline::partition::Unit;
-use cdrvault_pipeline::payload::ObjectStream;
-use cdrvault_pipeline::scratch::Scratch;
-use cdrvault_pipeline::sink::Sink;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::layout;
+use cdrvault_format::manifest::{Content, Manifest};
+use cdrvault_format::partition::Unit;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::payload::ObjectStream;
+use cdrvault_plugin::scratch::Scratch;
+use cdrvault_plugin::sink::Sink;
 use jiff::Timestamp;
 
 use super::{Listing, Mirror, Transport, below};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cdrvault_pipeline::program::Program;
+use cdrvault_plugin::program::Program;
 
 const STALLED: &str =
     "see whether the program on the other side is still at work; `ssh.stall-timeout` says how long to wait";

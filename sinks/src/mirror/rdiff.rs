@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdrvault_pipeline::config::{Problem, Reference, Section, schema_of};
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::durable::{self, How};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::layout;
-use cdrvault_pipeline::place::Place;
-use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
-use cdrvault_pipeline::program::{Outcome, Program};
-use cdrvault_pipeline::sink::{Capabilities, Sink};
+use cdrvault_format::durable::{self, How};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::layout;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::options::{Problem, Reference, Section, schema_of};
+use cdrvault_plugin::place::Place;
+use cdrvault_plugin::program::{Outcome, Program};
+use cdrvault_plugin::registry::{Around, BuildSink, Plugin};
+use cdrvault_plugin::sink::{Capabilities, Sink};
 use schemars::JsonSchema;
 use serde::Deserialize;
 

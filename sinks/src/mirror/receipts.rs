@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::Manifest;
-use cdrvault_pipeline::partition::Unit;
-use cdrvault_pipeline::scratch::Scratch;
-use cdrvault_pipeline::sink::Sink as _;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::layout;
+use cdrvault_format::manifest::Manifest;
+use cdrvault_format::partition::Unit;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::scratch::Scratch;
+use cdrvault_plugin::sink::Sink as _;
 
 use super::past::Moment;
 use super::{Mirror, Transport};

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::Content;
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::sink::{Held, Sink as _};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::layout;
+use cdrvault_format::manifest::Content;
+use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::sink::{Held, Sink as _};
 
 use super::{Mirror, Parcel, Transport, datasets_in};
 

@@ -4,9 +4,9 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cdrvault_pipeline::config::{Age, FilePath, Problem, Section};
-use cdrvault_pipeline::error::{Error, Kind};
-use cdrvault_pipeline::program::Outcome;
+use cdrvault_format::error::{Error, Kind};
+use cdrvault_plugin::options::{Age, FilePath, Problem, Section};
+use cdrvault_plugin::program::Outcome;
 use schemars::JsonSchema;
 use serde::Deserialize;
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::Result;
-use cdrvault_pipeline::sink::Capabilities;
+use cdrvault_format::error::Result;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::sink::Capabilities;
 
 /// How names and bytes get to the far end and back.
 #[async_trait]
@@ -64,7 +64,7 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Removes files there.
     async fn remove(&self, cx: &Context, names: &[String]) -> Result<()>;
 
-    /// See [`cdrvault_pipeline::sink::Sink::clock_offset`].
+    /// See [`cdrvault_plugin::sink::Sink::clock_offset`].
     fn clock_offset(&self) -> Option<i64> {
         None
     }

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use cdrvault_pipeline::error::{Error, Kind};
+use cdrvault_format::error::{Error, Kind};
 use object_store::Error as Store;
 
 /// An error of the store, told so that somebody can act on it. The store's own retries are over: none of these is

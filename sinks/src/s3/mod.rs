@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cdrvault_pipeline::context::Writer;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::payload::{Body, ByteStream};
-use cdrvault_pipeline::sink::Capabilities;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::context::Writer;
+use cdrvault_plugin::payload::{Body, ByteStream};
+use cdrvault_plugin::sink::Capabilities;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::Method;
 use object_store::aws::AmazonS3;

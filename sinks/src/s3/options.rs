@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cdrvault_pipeline::config::{Age, ByteSize, FilePath, Problem, Secret, Section, schema_of};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::place::Place;
-use cdrvault_pipeline::plugin::{Around, BuildSink, Plugin};
-use cdrvault_pipeline::sink::Sink;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::options::{Age, ByteSize, FilePath, Problem, Secret, Section, schema_of};
+use cdrvault_plugin::place::Place;
+use cdrvault_plugin::registry::{Around, BuildSink, Plugin};
+use cdrvault_plugin::sink::Sink;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{Certificate, ClientOptions, RetryConfig};

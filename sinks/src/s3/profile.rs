@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_format::error::{Error, Kind, Result};
 use ini::Ini;
 use secrecy::SecretString;
 

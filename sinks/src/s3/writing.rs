@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_format::error::{Error, Kind, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::Method;
 use object_store::{PutMode, UpdateVersion};

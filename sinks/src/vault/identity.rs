@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use cdrvault_pipeline::context::Writer;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::FORMAT;
-use cdrvault_pipeline::sink::{Expected, Identity};
-use cdrvault_pipeline::{checksum, layout};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::manifest::FORMAT;
+use cdrvault_format::{checksum, layout};
+use cdrvault_plugin::context::Writer;
+use cdrvault_plugin::sink::{Expected, Identity};
 use jiff::Timestamp;
 
 use super::Store;

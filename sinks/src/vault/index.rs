@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::index::{Generations, Index};
-use cdrvault_pipeline::layout;
-use cdrvault_pipeline::partition::{Partition, Unit};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::index::{Generations, Index};
+use cdrvault_format::layout;
+use cdrvault_format::partition::{Partition, Unit};
 
 use super::store::Seen;
 use super::{Store, Vault, reading};
@@ -51,7 +51,7 @@ impl<S: Store> Vault<S> {
         self.indexes.lock().unwrap_or_else(PoisonError::into_inner).insert(dataset.to_owned(), index);
     }
 
-    /// See [`cdrvault_pipeline::sink::Sink::record`].
+    /// See [`cdrvault_plugin::sink::Sink::record`].
     pub(super) async fn add_to_index(&self, dataset: &str) -> Result<()> {
         let standing = reading::history(&*self.store, dataset).await?;
         self.change_index(dataset, |index| match index {
@@ -62,7 +62,7 @@ impl<S: Store> Vault<S> {
         .await
     }
 
-    /// See [`cdrvault_pipeline::sink::Sink::unrecord`].
+    /// See [`cdrvault_plugin::sink::Sink::unrecord`].
     pub(super) async fn take_from_index(&self, gone: &[(Unit, u32)]) -> Result<()> {
         let mut by_dataset: BTreeMap<&str, Vec<(Partition, u32)>> = BTreeMap::new();
         for (unit, generation) in gone {

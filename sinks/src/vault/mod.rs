@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::index::Index;
-use cdrvault_pipeline::manifest::{Content, Manifest, Notes, StoredObject};
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::payload::ObjectStream;
-use cdrvault_pipeline::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
-use cdrvault_pipeline::{failpoint, layout};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::index::Index;
+use cdrvault_format::manifest::{Content, Manifest, Notes, StoredObject};
+use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_format::{failpoint, layout};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::payload::ObjectStream;
+use cdrvault_plugin::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
 
 pub(crate) use identity::{no_vault, parse as parse_identity};
 pub(crate) use reading::{history_of, parse_manifest};

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::{Content, Manifest, Notes, StoredObject};
-use cdrvault_pipeline::partition::Unit;
-use cdrvault_pipeline::sink::{Live, LiveObject, Sealed};
-use cdrvault_pipeline::{failpoint, layout};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::manifest::{Content, Manifest, Notes, StoredObject};
+use cdrvault_format::partition::Unit;
+use cdrvault_format::{failpoint, layout};
+use cdrvault_plugin::sink::{Live, LiveObject, Sealed};
 use jiff::Timestamp;
 
 use super::reading::{self, Looked};
 use super::{Seen, Store};
 
-/// See [`cdrvault_pipeline::sink::Sink::publish`].
+/// See [`cdrvault_plugin::sink::Sink::publish`].
 pub(super) async fn publish(
     store: &impl Store,
     sealed: &Sealed,
@@ -74,7 +74,7 @@ pub(super) async fn publish(
     Ok(receipt)
 }
 
-/// See [`cdrvault_pipeline::sink::Sink::mend`].
+/// See [`cdrvault_plugin::sink::Sink::mend`].
 pub(super) async fn mend(store: &impl Store, sealed: &Sealed, recorded: bool) -> Result<()> {
     let Manifest { unit, generation, content, .. } = &sealed.manifest;
     let receipt = layout::manifest(unit, *generation)?;

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cdrvault_pipeline::entry::{Entry, StoredBody};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::index::Index;
-use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::{Content, FORMAT, Manifest, Notes, StoredObject};
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::payload::{Body, Object, ObjectStream};
-use cdrvault_pipeline::sink::{Held, Live, LiveObject};
+use cdrvault_format::entry::{Entry, StoredBody};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::index::Index;
+use cdrvault_format::layout;
+use cdrvault_format::manifest::{Content, FORMAT, Manifest, Notes, StoredObject};
+use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::payload::{Body, Object, ObjectStream};
+use cdrvault_plugin::sink::{Held, Live, LiveObject};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 
@@ -181,7 +181,7 @@ pub(super) async fn live(store: &impl Store, unit: &Unit, recorded: Option<u32>)
     Ok((Live { manifest: Some(Arc::new(manifest)), object }, looked))
 }
 
-/// See [`cdrvault_pipeline::sink::Sink::nameless`].
+/// See [`cdrvault_plugin::sink::Sink::nameless`].
 pub(super) async fn nameless(store: &impl Store, unit: &Unit) -> Result<Option<StoredObject>> {
     let (live, looked) = live(store, unit, None).await?;
     let (LiveObject::Other { sha256 }, Some(Looked { name, .. })) = (live.object, looked) else { return Ok(None) };
@@ -249,7 +249,7 @@ pub(super) async fn notes(store: &impl Store, unit: &Unit) -> Result<Notes> {
     }
 }
 
-/// See [`cdrvault_pipeline::sink::Sink::damaged_notes`].
+/// See [`cdrvault_plugin::sink::Sink::damaged_notes`].
 pub(super) async fn damaged_notes(
     store: &impl Store,
     datasets: &BTreeSet<String>,

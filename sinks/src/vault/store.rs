@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Writer;
-use cdrvault_pipeline::error::Result;
-use cdrvault_pipeline::payload::Body;
-use cdrvault_pipeline::sink::Capabilities;
+use cdrvault_format::error::Result;
+use cdrvault_plugin::context::Writer;
+use cdrvault_plugin::payload::Body;
+use cdrvault_plugin::sink::Capabilities;
 
-/// A place for files. Names are those of [`cdrvault_pipeline::layout`]: relative, `/` between their parts.
+/// A place for files. Names are those of [`cdrvault_format::layout`]: relative, `/` between their parts.
 ///
 /// Whatever writes is whole or invisible, and durable when it returns. What failed may be done again.
 #[async_trait]
@@ -86,22 +86,22 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Removes a file; that there is none is as good.
     async fn remove(&self, name: &str) -> Result<()>;
 
-    /// See [`cdrvault_pipeline::sink::Sink::root`].
+    /// See [`cdrvault_plugin::sink::Sink::root`].
     fn root(&self) -> Option<&Path> {
         None
     }
 
-    /// See [`cdrvault_pipeline::sink::Sink::spool`].
+    /// See [`cdrvault_plugin::sink::Sink::spool`].
     fn spool(&self) -> Option<PathBuf> {
         None
     }
 
-    /// See [`cdrvault_pipeline::sink::Sink::free_space`].
+    /// See [`cdrvault_plugin::sink::Sink::free_space`].
     fn free_space(&self) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// See [`cdrvault_pipeline::sink::Sink::clock_offset`].
+    /// See [`cdrvault_plugin::sink::Sink::clock_offset`].
     fn clock_offset(&self) -> Option<i64> {
         None
     }

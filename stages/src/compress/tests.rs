@@ -2,8 +2,8 @@
 use super::*;
 
 use bytes::Bytes;
-use cdrvault_pipeline::entry::EntryKind;
-use cdrvault_pipeline::partition::{Partition, Unit};
+use cdrvault_format::entry::EntryKind;
+use cdrvault_format::partition::{Partition, Unit};
 use futures::{TryStreamExt as _, stream};
 use proptest::prelude::*;
 

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use cdrvault_pipeline::context::Writer;
-use cdrvault_pipeline::stage::MARK_BITS;
+use cdrvault_plugin::context::Writer;
+use cdrvault_plugin::stage::MARK_BITS;
 use jiff::Span;
 use jiff::civil::{Date, date};
 

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdrvault_pipeline::config::{Age, ByteSize, FilePath, Problem, Secret, Section, schema_of, secret_in_url};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::plugin::{BuildDatabase, Plugin};
-use cdrvault_pipeline::stage::Session;
-use cdrvault_pipeline::target::{Target as RestoreTarget, TargetOptions};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::options::{Age, ByteSize, FilePath, Problem, Secret, Section, schema_of, secret_in_url};
+use cdrvault_plugin::registry::{BuildDatabase, Plugin};
+use cdrvault_plugin::stage::Session;
+use cdrvault_plugin::target::{Target as RestoreTarget, TargetOptions};
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};

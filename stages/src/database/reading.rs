@@ -1,7 +1,7 @@
 //! Rows, or a dump, that are read ahead of whoever encodes them, by a task of their own.
 
 use arrow_array::RecordBatch;
-use cdrvault_pipeline::error::{Error, Result};
+use cdrvault_format::error::{Error, Result};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::mpsc;
@@ -54,7 +54,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_schema::Schema;
-    use cdrvault_pipeline::error::Kind;
+    use cdrvault_format::error::Kind;
 
     use super::*;
 

@@ -5,8 +5,8 @@
 //! written again right after it had been read, in the same tick of the file system's clock and with the same size, would
 //! never be seen to have changed (git calls such an entry racily clean).
 
-use cdrvault_pipeline::entry::{Entry, EntryKind};
-use cdrvault_pipeline::manifest::{Content, Manifest};
+use cdrvault_format::entry::{Entry, EntryKind};
+use cdrvault_format::manifest::{Content, Manifest};
 
 /// In seconds: FAT counts in steps of two, and servers' clocks differ a little.
 const MARGIN: i64 = 2;

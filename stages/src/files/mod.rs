@@ -4,7 +4,7 @@
 //! modification time, extended attributes and access control lists. A file of several names (hard links) is saved under
 //! each of them, with a word that they are one, and stored once, because bodies are stored by their hash; a sparse file
 //! is read as what it reads as, with a word that it has holes. What cannot be saved never stops the rest: see
-//! [`cdrvault_pipeline::notice`].
+//! [`cdrvault_plugin::notice`].
 
 mod known;
 mod reader;
@@ -17,13 +17,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cdrvault_pipeline::config::{FilePath, Problem, Reference, Section, schema_of};
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::payload::{Form, Payload, Shape};
-use cdrvault_pipeline::place::{Overlap, Place};
-use cdrvault_pipeline::plugin::{BuildSource, Plugin};
-use cdrvault_pipeline::stage::{Ask, Candidate, Read, Session, Snapshot, Source};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::options::{FilePath, Problem, Reference, Section, schema_of};
+use cdrvault_plugin::payload::{Form, Payload, Shape};
+use cdrvault_plugin::place::{Overlap, Place};
+use cdrvault_plugin::registry::{BuildSource, Plugin};
+use cdrvault_plugin::stage::{Ask, Candidate, Read, Session, Snapshot, Source};
 use schemars::JsonSchema;
 use serde::Deserialize;
 

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cdrvault_pipeline::entry::{Entry, EntryKind, RawPath};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::manifest::Manifest;
-use cdrvault_pipeline::notice::Notices;
-use cdrvault_pipeline::payload::{Body, Object, ObjectStream};
+use cdrvault_format::entry::{Entry, EntryKind, RawPath};
+use cdrvault_format::error::{Error, Result};
+use cdrvault_format::manifest::Manifest;
+use cdrvault_plugin::notice::Notices;
+use cdrvault_plugin::payload::{Body, Object, ObjectStream};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use cdrvault_pipeline::entry::{Entry, EntryKind, RawPath, Seen};
+use cdrvault_format::entry::{Entry, EntryKind, RawPath, Seen};
 use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags, StatxTimestamp, statx};
 use rustix::io::Errno;
 

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cdrvault_pipeline::entry::RawPath;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::notice::Notices;
+use cdrvault_format::entry::RawPath;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::notice::Notices;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
-use cdrvault_pipeline::entry::{Attribute, RawPath};
+use cdrvault_format::entry::{Attribute, RawPath};
 use rustix::fs::{Mode, OFlags, getxattr, getxattr_query, listxattr, listxattr_query, llistxattr_query, openat, stat};
 use rustix::io::Errno;
 

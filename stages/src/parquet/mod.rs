@@ -2,7 +2,7 @@
 //!
 //! The same rows give the same bytes: batches are cut anew at fixed numbers of rows or bytes, encodings are chosen from the
 //! first rows, and nothing that changes from run to run is written but the footer's generation, which follows
-//! everything else (see [`cdrvault_pipeline::stage::Work::data_end`]).
+//! everything else (see [`cdrvault_plugin::stage::Work::data_end`]).
 //! Format: <https://github.com/apache/parquet-format>.
 
 mod cuts;
@@ -14,14 +14,14 @@ mod writer;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cdrvault_pipeline::config::{Section, schema_of};
-use cdrvault_pipeline::entry::Entry;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::{Content, Holding, Manifest};
-use cdrvault_pipeline::partition::Partition;
-use cdrvault_pipeline::payload::{Body, Object, Payload, Shape};
-use cdrvault_pipeline::plugin::Plugin;
-use cdrvault_pipeline::stage::{Transform, Work};
+use cdrvault_format::entry::Entry;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::manifest::{Content, Holding, Manifest};
+use cdrvault_format::partition::Partition;
+use cdrvault_plugin::options::{Section, schema_of};
+use cdrvault_plugin::payload::{Body, Object, Payload, Shape};
+use cdrvault_plugin::registry::Plugin;
+use cdrvault_plugin::stage::{Transform, Work};
 use futures::{StreamExt as _, stream};
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use arrow_select::concat::concat_batches;
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::partition::Partition;
-use cdrvault_pipeline::payload::{ByteStream, RowStream, RowsAbout};
-use cdrvault_pipeline::stage::Work;
+use cdrvault_format::error::{Error, Result};
+use cdrvault_format::partition::Partition;
+use cdrvault_plugin::payload::{ByteStream, RowStream, RowsAbout};
+use cdrvault_plugin::stage::Work;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
@@ -217,7 +217,7 @@ fn footer(work: &Work, about: &RowsAbout) -> Result<Vec<(String, String)>> {
     let columns = serde_json::to_string(&about.columns)
         .map_err(|error| Error::failed("cannot write the columns as JSON").with_source(error))?;
     let mut entries = vec![
-        ("cdrvault.format", cdrvault_pipeline::manifest::FORMAT.to_string()),
+        ("cdrvault.format", cdrvault_format::manifest::FORMAT.to_string()),
         ("cdrvault.dataset", work.unit.dataset.clone()),
         ("cdrvault.partition", work.unit.partition.to_string()),
         ("cdrvault.generation", work.generation.to_string()),

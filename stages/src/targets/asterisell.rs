@@ -10,14 +10,14 @@ use std::path::PathBuf;
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::durable::{self, How};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::facts::FactGatherer;
-use cdrvault_pipeline::manifest::{ColumnInfo, Holding, Manifest};
-use cdrvault_pipeline::partition::Partition;
-use cdrvault_pipeline::payload::Payload;
-use cdrvault_pipeline::target::{Restored, Target};
+use cdrvault_format::durable::{self, How};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::facts::FactGatherer;
+use cdrvault_format::manifest::{ColumnInfo, Holding, Manifest};
+use cdrvault_format::partition::Partition;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::payload::Payload;
+use cdrvault_plugin::target::{Restored, Target};
 use futures::TryStreamExt as _;
 
 use super::csv::{push, push_raw, put};

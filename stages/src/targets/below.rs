@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use cdrvault_pipeline::error::Error;
+use cdrvault_format::error::Error;
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fremovexattr, mkdirat, openat, unlinkat};
 use rustix::io::Errno;

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::durable::{self, How};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::{Content, Holding, Manifest};
-use cdrvault_pipeline::payload::Payload;
-use cdrvault_pipeline::target::{Restored, Target};
+use cdrvault_format::durable::{self, How};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::manifest::{Content, Holding, Manifest};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::payload::Payload;
+use cdrvault_plugin::target::{Restored, Target};
 
 use super::below::Below;
 use super::standing::Standing;

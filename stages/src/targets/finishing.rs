@@ -3,7 +3,7 @@
 
 use std::os::fd::AsRawFd as _;
 
-use cdrvault_pipeline::entry::{Attribute, Entry, EntryKind};
+use cdrvault_format::entry::{Attribute, Entry, EntryKind};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown, fsetxattr, futimens,
@@ -38,7 +38,7 @@ pub(super) fn finish(below: &mut Below, entry: &Entry, lacking: &mut Lacking) ->
     done.map_err(|(doing, errno)| Failed::of(errno, below.error(doing, path, errno)))
 }
 
-type Refused<'e> = Vec<(&'e cdrvault_pipeline::entry::RawPath, Errno)>;
+type Refused<'e> = Vec<(&'e cdrvault_format::entry::RawPath, Errno)>;
 
 fn finish_open<'e>(
     directory: BorrowedFd<'_>,

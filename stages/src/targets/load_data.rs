@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use cdrvault_pipeline::error::Result;
-use cdrvault_pipeline::manifest::ColumnInfo;
+use cdrvault_format::error::Result;
+use cdrvault_format::manifest::ColumnInfo;
 
 use crate::cells::Rows;
 use crate::database::mysql::columns::Decoding;

@@ -13,10 +13,10 @@ mod unfinished;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::{Holding, Manifest};
-use cdrvault_pipeline::plugin::TargetPlugin;
-use cdrvault_pipeline::target::{Target, TargetOptions};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::manifest::{Holding, Manifest};
+use cdrvault_plugin::registry::TargetPlugin;
+use cdrvault_plugin::target::{Target, TargetOptions};
 
 use crate::database;
 use crate::database::sqlite::SqliteTarget;

@@ -7,9 +7,9 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use cdrvault_pipeline::entry::{Entry, EntryKind, RawPath};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::notice::Notices;
+use cdrvault_format::entry::{Entry, EntryKind, RawPath};
+use cdrvault_format::error::{Error, Result};
+use cdrvault_plugin::notice::Notices;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{FileType, Mode, OFlags, openat, readlinkat};
 use sha2::{Digest as _, Sha256};

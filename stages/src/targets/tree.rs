@@ -5,11 +5,11 @@
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::entry::{Entry, EntryKind};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::{Holding, Manifest};
-use cdrvault_pipeline::payload::{Body, ByteStream, Object, ObjectStream, file_stream};
+use cdrvault_format::entry::{Entry, EntryKind};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::manifest::{Holding, Manifest};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::payload::{Body, ByteStream, Object, ObjectStream, file_stream};
 use futures::TryStreamExt as _;
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, symlinkat};
 use rustix::io::Errno;

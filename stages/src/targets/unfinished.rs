@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use cdrvault_pipeline::durable::{self, How};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::manifest::Manifest;
+use cdrvault_format::durable::{self, How};
+use cdrvault_format::error::{Error, Result};
+use cdrvault_format::manifest::Manifest;
 
 /// The file in the directory that is restored into. It goes when everything is there.
 const NAME: &str = ".cdrvault-unfinished";

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cdrvault_pipeline::error::Kind;
-use cdrvault_pipeline::layout;
-use cdrvault_pipeline::manifest::{Content, Manifest, Notes, Pin};
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::sink::{Live, LiveObject};
+use cdrvault_format::error::Kind;
+use cdrvault_format::layout;
+use cdrvault_format::manifest::{Content, Manifest, Notes, Pin};
+use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::sink::{Live, LiveObject};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use object_store::ObjectStoreExt as _;
@@ -367,7 +367,7 @@ pub(crate) async fn two_writers_do_not_mix(subject: &Subject) {
             // It is this very process that holds the lock. Then as another one would have written it.
             assert_eq!(error.kind(), Kind::Refused, "{error}");
             if let Some(root) = first.sink.root() {
-                let lock = root.join(cdrvault_pipeline::layout::LOCK);
+                let lock = root.join(cdrvault_format::layout::LOCK);
                 std::fs::write(lock, r#"{"pid":42,"since":"2026-01-01T00:00:00Z"}"#).unwrap();
                 assert_eq!(subject.open().await.map(drop).unwrap_err().kind(), Kind::Locked);
             }

@@ -1,7 +1,7 @@
 //! A database with one of everything that dumps have lost once, and all that a server tells of one.
 
-use cdrvault_pipeline::entry::Entry;
-use cdrvault_pipeline::fingerprint;
+use cdrvault_format::entry::Entry;
+use cdrvault_format::fingerprint;
 use sha2::{Digest as _, Sha256};
 
 use super::home::Site;

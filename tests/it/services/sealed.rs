@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cdrvault_pipeline::entry::Entry;
-use cdrvault_pipeline::manifest::{Content, FORMAT, Manifest, Origin, StoredObject};
-use cdrvault_pipeline::partition::Unit;
-use cdrvault_pipeline::sink::Sealed;
-use cdrvault_pipeline::{fingerprint, layout};
+use cdrvault_format::entry::Entry;
+use cdrvault_format::manifest::{Content, FORMAT, Manifest, Origin, StoredObject};
+use cdrvault_format::partition::Unit;
+use cdrvault_format::{fingerprint, layout};
+use cdrvault_plugin::sink::Sealed;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 

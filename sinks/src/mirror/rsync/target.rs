@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cdrvault_pipeline::place::Place;
+use cdrvault_plugin::place::Place;
 
 use super::ssh;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use cdrvault_pipeline::error::{Kind, Result};
-use cdrvault_pipeline::notice::Notices;
+use cdrvault_format::error::{Kind, Result};
+use cdrvault_plugin::notice::Notices;
 
 use super::connect::{literal, query, quoted, text};
 use super::rights::{identifier, like};

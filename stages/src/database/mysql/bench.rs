@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, TimeUnit};
 use bytes::Bytes;
-use cdrvault_pipeline::error::Result;
+use cdrvault_format::error::Result;
 use mysql_common::constants::ColumnType;
 
 use super::columns::{Decoding, Reading};

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::context::Context;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     fn context() -> Context {
-        let writer = cdrvault_pipeline::context::Writer {
+        let writer = cdrvault_plugin::context::Writer {
             pipeline: "test".into(),
             id: "00000000".into(),
             timezone: jiff::tz::TimeZone::UTC,
@@ -207,7 +207,7 @@ mod tests {
         };
         Context {
             cancel: tokio_util::sync::CancellationToken::new(),
-            progress: std::sync::Arc::new(cdrvault_pipeline::progress::Quiet),
+            progress: std::sync::Arc::new(cdrvault_plugin::progress::Quiet),
             writer: std::sync::Arc::new(writer),
             scratch: None,
         }

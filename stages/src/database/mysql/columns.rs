@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use arrow_schema::{DataType, Field, TimeUnit};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::tripwire::{Sum, TRIPWIRE_KEY};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::tripwire::{Sum, TRIPWIRE_KEY};
 
 use super::connect::{literal, query, quoted, text};
 use super::wire::Connection;

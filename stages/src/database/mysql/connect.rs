@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::context::Context;
 
 use super::error::explain;
 use super::wire::{Connection, Row, Server};

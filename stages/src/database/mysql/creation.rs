@@ -1,8 +1,8 @@
 //! A table is made as the receipts of its days describe it: its columns, their types, and its key. What receipts do not
 //! tell is not there: defaults, other indexes, constraints, triggers.
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::manifest::{ColumnInfo, Manifest};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::manifest::{ColumnInfo, Manifest};
 
 use super::connect::{execute, quoted};
 use super::wire::Connection;

@@ -14,8 +14,8 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, ArrayRef, RecordBatch, StringArray};
 use arrow_buffer::i256;
 use arrow_schema::{ArrowError, DataType, SchemaRef};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::raw::RawBuilder;
+use cdrvault_format::error::{Error, Result};
+use cdrvault_format::raw::RawBuilder;
 use jiff::civil::Date;
 
 use super::columns::{Beside, Decoding, Reading};

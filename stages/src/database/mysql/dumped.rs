@@ -3,11 +3,11 @@
 use std::io::SeekFrom;
 use std::path::PathBuf;
 
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::failpoint;
-use cdrvault_pipeline::payload::{Body, ByteStream, ObjectStream};
-use cdrvault_pipeline::target::TargetOptions;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::failpoint;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::payload::{Body, ByteStream, ObjectStream};
+use cdrvault_plugin::target::TargetOptions;
 use futures::TryStreamExt as _;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _, BufReader};

@@ -1,6 +1,6 @@
 //! What an error of the server or the driver means for us.
 
-use cdrvault_pipeline::error::{Error, Kind};
+use cdrvault_format::error::{Error, Kind};
 
 use super::wire::Failure;
 

@@ -1,7 +1,7 @@
 //! K, the connection that holds the lock. All writes to the event tables go through it, so whoever loses it loses both
 //! the lock and the ability to delete.
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_format::error::{Error, Kind, Result};
 
 use super::connect::{ANSWER, execute, hang_up, query, query_integer, silent};
 use super::error::explain;

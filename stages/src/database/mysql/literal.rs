@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_format::error::{Error, Kind, Result};
 
 use super::columns::Decoding;
 use crate::cells::{Cell, decimal, push_date, push_datetime, push_time, stored_date, uuid};

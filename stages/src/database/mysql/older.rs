@@ -1,8 +1,8 @@
 //! Dumps that earlier versions made by `mariadb-dump`, given to the system's client, line by line.
 
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::target::TargetOptions;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::target::TargetOptions;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 

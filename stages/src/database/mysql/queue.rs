@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cdrvault_pipeline::context::Writer;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::stage::OnAnnounced;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::context::Writer;
+use cdrvault_plugin::stage::OnAnnounced;
 use jiff::civil::Date;
 
 use super::connect::{literal, text};
@@ -57,13 +57,13 @@ pub(super) async fn obstacle(k: &mut Holder) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// See [`cdrvault_pipeline::stage::Session::job_names`].
+/// See [`cdrvault_plugin::stage::Session::job_names`].
 pub(super) async fn names(k: &mut Holder) -> Result<Vec<String>> {
     let rows = k.query(&select_names()).await?;
     Ok(rows.iter().map(|row| text(row, 0).unwrap_or_default()).collect())
 }
 
-/// See [`cdrvault_pipeline::stage::Session::forget_jobs`].
+/// See [`cdrvault_plugin::stage::Session::forget_jobs`].
 pub(super) async fn forget(k: &mut Holder, names: &[String]) -> Result<()> {
     let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
     k.execute("START TRANSACTION").await?;
@@ -127,7 +127,7 @@ pub(super) async fn queued(k: &mut Holder, jobs: JobIds, odd: &mut BTreeSet<Stri
     Ok(queued)
 }
 
-/// See [`cdrvault_pipeline::stage::Session::claim`].
+/// See [`cdrvault_plugin::stage::Session::claim`].
 pub(super) async fn claim(
     k: &mut Holder,
     jobs: &BTreeMap<String, JobIds>,
@@ -168,7 +168,7 @@ pub(super) async fn marks(k: &mut Holder, writer: &Writer) -> Result<(BTreeSet<u
     Ok((marks_in(&days), queued))
 }
 
-/// See [`cdrvault_pipeline::stage::Session::mark`].
+/// See [`cdrvault_plugin::stage::Session::mark`].
 pub(super) async fn mark(k: &mut Holder, writer: &Writer, mark: u64) -> Result<()> {
     let name = literal(&mark_name(writer));
     k.execute(&format!(

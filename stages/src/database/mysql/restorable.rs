@@ -1,8 +1,8 @@
 //! What may stand in the way of rows that are restored, and who is to hear of them.
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::partition::Partition;
-use cdrvault_pipeline::target::TargetOptions;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::partition::Partition;
+use cdrvault_plugin::target::TargetOptions;
 
 use super::columns::Reading;
 use super::connect::{execute, literal, query, query_integer, quoted, text};

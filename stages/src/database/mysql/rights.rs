@@ -1,6 +1,6 @@
 //! What our own account may do, by `SHOW GRANTS`: the server hides what it may not see, and calls that no error.
 
-use cdrvault_pipeline::error::Result;
+use cdrvault_format::error::Result;
 
 use super::connect::{query, text};
 use super::wire::Connection;

@@ -1,7 +1,7 @@
 //! Which server it is, and since when it runs.
 
-use cdrvault_pipeline::error::Result;
-use cdrvault_pipeline::stage::Server;
+use cdrvault_format::error::Result;
+use cdrvault_plugin::stage::Server;
 
 use super::connect::{integer, text};
 use super::holder::Holder;

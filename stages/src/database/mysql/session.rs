@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
-use cdrvault_pipeline::partition::{DayRange, Partition, Unit};
-use cdrvault_pipeline::stage::{OnAnnounced, Opened, Session, Snapshot};
-use cdrvault_pipeline::tripwire::Tripwire;
+use cdrvault_format::error::{At as _, Error, Kind, Result};
+use cdrvault_format::partition::{DayRange, Partition, Unit};
+use cdrvault_format::tripwire::Tripwire;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::stage::{OnAnnounced, Opened, Session, Snapshot};
 use futures::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;

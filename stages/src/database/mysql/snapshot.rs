@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::partition::Partition;
-use cdrvault_pipeline::stage::Snapshot;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::partition::Partition;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::stage::Snapshot;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};

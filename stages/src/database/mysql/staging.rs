@@ -1,8 +1,8 @@
 //! Tables that rows are loaded into before they count.
 
 use arrow_array::RecordBatch;
-use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
-use cdrvault_pipeline::raw::RAW_COLUMN;
+use cdrvault_format::error::{At as _, Error, Kind, Result};
+use cdrvault_format::raw::RAW_COLUMN;
 use sha2::{Digest as _, Sha256};
 
 use super::columns::{Decoding, Reading};

@@ -1,8 +1,8 @@
 //! Which days a table has, and what a partition is in SQL.
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::partition::{DayRange, Partition};
-use cdrvault_pipeline::tripwire::{Sum, Tripwire};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::partition::{DayRange, Partition};
+use cdrvault_format::tripwire::{Sum, Tripwire};
 use jiff::civil::Date;
 
 use super::columns::Reading;

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use arrow_schema::{DataType, Field, TimeUnit};
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::tripwire::{Sum, TRIPWIRE_KEY};
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::tripwire::{Sum, TRIPWIRE_KEY};
 use sqlx::SqliteConnection;
 
 use super::connect::{integer, literal, query, text};

@@ -8,8 +8,8 @@ use arrow_array::builder::{
 };
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{DataType, SchemaRef};
-use cdrvault_pipeline::error::{Error, Result};
-use cdrvault_pipeline::raw::RawBuilder;
+use cdrvault_format::error::{Error, Result};
+use cdrvault_format::raw::RawBuilder;
 use jiff::civil::{Date, DateTime};
 use sqlx::sqlite::{SqliteRow, SqliteValueRef};
 use sqlx::{Decode, Row as _, Sqlite, TypeInfo as _, ValueRef as _};

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cdrvault_pipeline::context::Writer;
-use cdrvault_pipeline::error::{Error, Kind, Result};
-use cdrvault_pipeline::partition::{Partition, Unit};
-use cdrvault_pipeline::stage::OnAnnounced;
+use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::context::Writer;
+use cdrvault_plugin::stage::OnAnnounced;
 use jiff::civil::Date;
 use sqlx::SqliteConnection;
 
@@ -150,7 +150,7 @@ pub(super) async fn marks(connection: &mut SqliteConnection, writer: &Writer) ->
     Ok(marks_in(&days))
 }
 
-/// See [`cdrvault_pipeline::stage::Session::mark`]. What the application announced to this job goes with the old mark.
+/// See [`cdrvault_plugin::stage::Session::mark`]. What the application announced to this job goes with the old mark.
 pub(super) async fn mark(connection: &mut SqliteConnection, writer: &Writer, mark: u64) -> Result<()> {
     let name = literal(&mark_name(writer));
     let job = format!("(SELECT id FROM {JOBS} WHERE name = {name})");

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::RecordBatch;
 use async_trait::async_trait;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
-use cdrvault_pipeline::partition::{DayRange, Partition, Unit};
-use cdrvault_pipeline::stage::{OnAnnounced, Opened, Session, Snapshot};
-use cdrvault_pipeline::tripwire::Tripwire;
+use cdrvault_format::error::{At as _, Error, Kind, Result};
+use cdrvault_format::partition::{DayRange, Partition, Unit};
+use cdrvault_format::tripwire::Tripwire;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::stage::{OnAnnounced, Opened, Session, Snapshot};
 use futures::stream::BoxStream;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{Mutex, RwLock};

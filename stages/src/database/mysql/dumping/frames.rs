@@ -13,7 +13,7 @@
 
 use std::fmt::Write as _;
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_format::error::{Error, Kind, Result};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _};
 
 /// The first line of a dump.

@@ -12,10 +12,10 @@ mod values;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cdrvault_pipeline::context::Context;
-use cdrvault_pipeline::error::{At as _, Error, Kind, Result};
-use cdrvault_pipeline::failpoint;
-use cdrvault_pipeline::notice::Notices;
+use cdrvault_format::error::{At as _, Error, Kind, Result};
+use cdrvault_format::failpoint;
+use cdrvault_plugin::context::Context;
+use cdrvault_plugin::notice::Notices;
 use tokio::sync::mpsc;
 
 use self::frames::shown;

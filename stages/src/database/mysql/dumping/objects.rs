@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cdrvault_pipeline::error::{Error, Kind, Result};
+use cdrvault_format::error::{Error, Kind, Result};
 
 use super::frames::{push_compound, shown};
 use super::{Dumping, OURS, Settings, text, unreadable};
