@@ -1,12 +1,12 @@
-//! Arguments, exit statuses and messages.
+//! The command line: its verbs, and what each ends with.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cdrvault_format::error::{Error, Kind};
-use cdrvault_plugin::options::Problems;
-use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use cdrvault_format::error::Kind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{
     completions, demo, forget, history, init, man, output, prune, replay, report, restore, run, schema, session,
     snapshots, stages, status, validate, verify,
@@ -30,55 +30,6 @@ Exit status: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 partly done; 4
 at work; 78 the pipeline file is wrong; 130 interrupted.
 
 Try it without a database: cdrvault demo";
-
-/// Flags of every verb. Each has an environment variable; the flag wins.
-#[derive(Debug, Clone, Args)]
-pub struct Globals {
-    /// The pipeline file; otherwise the verb's argument says which.
-    #[arg(short, long, global = true, value_name = "FILE", env = "CDRVAULT_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// Write JSON to standard output.
-    #[arg(long, global = true, env = "CDRVAULT_JSON")]
-    pub json: bool,
-    /// Say more: -v what was done, -vv how.
-    #[arg(short, long, global = true, action = ArgAction::Count, env = "CDRVAULT_VERBOSE")]
-    pub verbose: u8,
-    /// Say nothing but errors.
-    #[arg(short, long, global = true, conflicts_with = "verbose", env = "CDRVAULT_QUIET")]
-    pub quiet: bool,
-    /// The form of log lines on standard error.
-    #[arg(long, global = true, value_enum, default_value = "text", env = "CDRVAULT_LOG_FORMAT")]
-    pub log_format: LogFormat,
-    /// Whether to use colours; NO_COLOR is respected.
-    #[arg(long, global = true, value_enum, default_value = "auto", env = "CDRVAULT_COLOR")]
-    pub color: Color,
-    /// No progress bar, even on a terminal.
-    #[arg(long, global = true, env = "CDRVAULT_NO_PROGRESS")]
-    pub no_progress: bool,
-    /// How long to wait for another run to end, as `5m`.
-    #[arg(long, global = true, value_name = "TIME", default_value = "0s", value_parser = output::parse_age, env = "CDRVAULT_WAIT_LOCK")]
-    pub wait_lock: std::time::Duration,
-}
-
-/// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// When to use colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// On a terminal.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -116,60 +67,6 @@ enum Verb {
     Completions(completions::Args),
     /// Print the manual page, or write those of every verb
     Man(man::Args),
-}
-
-/// How a verb ended.
-pub enum Exit {
-    /// 0
-    Done,
-    /// 1
-    Failed,
-    /// 3
-    Partial,
-    /// 4
-    Damage,
-    /// 130
-    Interrupted,
-    /// What monitoring plugins end with.
-    Plugin(u8),
-}
-
-/// Why a verb could not do its work.
-pub enum Failure {
-    /// 1, or what its kind says.
-    Error(Error),
-    /// 78: the pipeline file is wrong.
-    Pipeline(Problems),
-    /// 2: the arguments do not fit together.
-    Usage(String),
-    /// 11, without a word: another run is at work, and nobody looks on.
-    LockedQuietly,
-}
-
-impl Failure {
-    /// What it is, on one line.
-    pub fn text(&self) -> String {
-        match self {
-            Self::Error(error) => error.one_line(),
-            Self::Pipeline(problems) => problems.to_string().lines().next().unwrap_or_default().to_owned(),
-            Self::Usage(message) => message.clone(),
-            Self::LockedQuietly => "another run is at work".to_owned(),
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match Problems::of(&error) {
-            Some(problems) => Self::Pipeline(problems.clone()),
-            None => Self::Error(error),
-        }
-    }
-}
-
-/// All that the command line knows, for completions and manual pages.
-pub(crate) fn command() -> clap::Command {
-    Cli::command()
 }
 
 /// Help, versions, and arguments that cannot be understood.
@@ -217,8 +114,8 @@ pub fn main() -> ExitCode {
         Verb::Restore(args) => restore::run(&args, &globals),
         Verb::Forget(args) => forget::run(&args, &globals),
         Verb::Demo(args) => demo::run(&args, &globals),
-        Verb::Completions(args) => completions::run(&args, &globals),
-        Verb::Man(args) => man::run(&args, &globals),
+        Verb::Completions(args) => completions::run(&args, Cli::command()),
+        Verb::Man(args) => man::run(&args, Cli::command()),
     };
     let plugin = matches!(done, Ok(Exit::Plugin(_)));
     let status = exit_status(done, &globals);
@@ -264,6 +161,36 @@ fn exit_status(done: Result<Exit, Failure>, globals: &Globals) -> u8 {
                 Kind::Interrupted => 130,
                 _ => 1,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+    use clap_complete::Shell;
+
+    use super::*;
+
+    #[test]
+    fn every_shell_learns_every_verb() {
+        for shell in Shell::value_variants() {
+            let script = completions::script(*shell, &mut Cli::command());
+            for verb in Cli::command().get_subcommands() {
+                assert!(script.contains(verb.get_name()), "{shell} does not know `{}`", verb.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_verb_has_a_page_with_an_example() {
+        let pages = man::pages(Cli::command()).unwrap();
+        assert_eq!(pages[0].name, "cdrvault");
+        for verb in Cli::command().get_subcommands() {
+            let name = format!("cdrvault-{}", verb.get_name());
+            let page = pages.iter().find(|page| page.name == name);
+            let page = page.unwrap_or_else(|| panic!("{name}(1) is missing"));
+            assert!(page.text.contains(".SH EXAMPLES\n.nf\n"), "{}", page.text);
         }
     }
 }

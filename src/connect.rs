@@ -11,7 +11,7 @@ use cdrvault_plugin::progress::Quiet;
 use rustix::fs::{Access, access};
 use serde::Serialize;
 
-use crate::cli::Globals;
+use crate::globals::Globals;
 use crate::{notify, output, session};
 
 /// One thing that was tried.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
-use crate::cli::Failure;
+use crate::exit::Failure;
 
 /// A range, a day or a month.
 #[derive(Debug, clap::Args)]

@@ -16,9 +16,11 @@ use jiff::Span;
 use jiff::civil::Date;
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
+use crate::exit::{Exit, Failure};
 use crate::generator::{Generator, MONEY_SCALE, Settings, csv, sqlite};
-use crate::{output, registry, run, session};
+use crate::globals::Globals;
+use crate::summary::summary;
+use crate::{output, registry, session};
 
 /// Make a complete example and run it: SQLite, a local vault, nothing to install.
 #[derive(Debug, clap::Args)]
@@ -97,7 +99,7 @@ async fn play(args: &Args, directory: PathBuf, pipeline: Arc<Pipeline>, globals:
 
     let cx = session::context(&pipeline, Arc::new(Quiet))?;
     let first_run = saved(&cx, &pipeline, &RunOptions::default()).await?;
-    say(format!("2. The first run saved every day: {}", run::summary(&first_run)));
+    say(format!("2. The first run saved every day: {}", summary(&first_run)));
 
     let rated = after(FIRST, i64::from(args.days / 2))?;
     let again = generator.rerate(&generator.day(rated), 1);
@@ -107,7 +109,7 @@ async fn play(args: &Args, directory: PathBuf, pipeline: Arc<Pipeline>, globals:
     say(format!(
         "3. {rated} was rated again; the next run looked at {} and: {}",
         names.join(" and "),
-        run::summary(&after_rerating)
+        summary(&after_rerating)
     ));
 
     let days = DayRange { from: Some(FIRST), to: Some(after(FIRST, 2)?) };
@@ -116,7 +118,7 @@ async fn play(args: &Args, directory: PathBuf, pipeline: Arc<Pipeline>, globals:
         ..RunOptions::default()
     };
     let replay = saved(&cx, &pipeline, &options).await?;
-    say(format!("4. A replay of {}: {}", days, run::summary(&replay)));
+    say(format!("4. A replay of {}: {}", days, summary(&replay)));
 
     let (_, rows, parquet_bytes) = first_run.published();
     let shown = Shown { rows, csv_bytes: as_csv.bytes(), parquet_bytes, first_run, after_rerating, replay, directory };

@@ -10,7 +10,8 @@ use cdrvault_plugin::context::Context;
 use cdrvault_plugin::progress::Quiet;
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{output, session};
 
 /// Remove the job rows of a flow, or of a host, that is no more.

@@ -4,8 +4,9 @@ use cdrvault_engine::history::{self, Line};
 use cdrvault_engine::report::Outcome;
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
-use crate::{output, run, session};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
+use crate::{output, session, summary};
 
 /// Show the last runs.
 #[derive(Debug, clap::Args)]
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
         let failed = report.all_failures().into_iter().map(|failure| failure.message.clone());
         let first = found.chain(failed).next().unwrap_or_default();
         let began = report.started.to_zoned(pipeline.wall_clock()).strftime("%F %T").to_string();
-        vec![began, line.verb.clone(), outcome.to_owned(), run::did(line), first]
+        vec![began, line.verb.clone(), outcome.to_owned(), summary::did(line), first]
     });
     output::text(&output::table(&["BEGAN", "VERB", "ENDED", "WHAT", "FIRST ERROR"], rows.collect(), &[]));
     Ok(Exit::Done)

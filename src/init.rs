@@ -10,7 +10,8 @@ use cdrvault_format::error::Error;
 use cdrvault_plugin::options::Day;
 use jiff::tz::TimeZone;
 
-use crate::cli::{Exit, Failure, Globals};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{output, registry};
 
 /// Write a commented pipeline file to start from.

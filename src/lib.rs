@@ -9,8 +9,10 @@ mod completions;
 mod connect;
 mod days;
 mod demo;
+mod exit;
 mod forget;
 pub mod generator;
+mod globals;
 mod history;
 mod init;
 mod locate;
@@ -30,6 +32,7 @@ mod session;
 mod snapshots;
 mod stages;
 mod status;
+mod summary;
 mod validate;
 mod verify;
 

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Globals;
+use crate::globals::Globals;
 use crate::output;
 
 /// What a webhook and a command are told.

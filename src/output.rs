@@ -2,11 +2,10 @@
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{LazyLock, OnceLock};
-use std::time::Duration;
 
 use cdrvault_format::error::{Error, Result};
 use cdrvault_format::printable;
-use cdrvault_plugin::options::{Age, Problems, Severity};
+use cdrvault_plugin::options::{Problems, Severity};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -15,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::format::debug_fn;
 
-use crate::cli::{Color, Globals, LogFormat};
+use crate::globals::{Color, Globals, LogFormat};
 
 /// The version of what `--json` writes; it grows when something is renamed or removed.
 const SCHEMA_VERSION: u32 = 1;
@@ -309,7 +308,7 @@ pub(crate) fn ago(seconds: i64) -> String {
     }
 }
 
-/// A span of time on the command line, as in the pipeline file.
-pub(crate) fn parse_age(text: &str) -> std::result::Result<Duration, String> {
-    text.parse::<Age>().map(Age::to_duration).map_err(|error| error.to_string())
+/// `1 day`, `2 days`.
+pub(crate) fn plural(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", count(number)) }
 }

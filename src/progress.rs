@@ -11,7 +11,7 @@ use cdrvault_plugin::progress::{Progress, Quiet};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::cli::Globals;
+use crate::globals::Globals;
 use crate::output::{self, BARS};
 
 /// How often a log gets a line.

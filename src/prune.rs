@@ -9,7 +9,8 @@ use cdrvault_plugin::progress::Quiet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{output, session};
 
 /// Remove the superseded versions that `keep` no longer keeps.

@@ -2,8 +2,9 @@
 
 use cdrvault_engine::options::{Replay, RunOptions};
 
-use crate::cli::{Exit, Failure, Globals};
 use crate::days::DayArgs;
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{output, run};
 
 /// Export a range of days again, changed or not.

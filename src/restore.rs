@@ -15,9 +15,10 @@ use jiff::tz::TimeZone;
 use secrecy::SecretString;
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
 use crate::days::{DayArgs, parse_time};
-use crate::{bare, output, progress, registry, run, session};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
+use crate::{bare, output, progress, registry, session};
 
 /// Restore saved days, files and dumps.
 #[derive(Debug, clap::Args)]
@@ -296,7 +297,7 @@ fn show(shown: &Shown, globals: &Globals, zone: Option<&TimeZone>) {
     }
     output::text(&format!(
         "{} restored from {} into {} ({} rows or files), {} were there already\n",
-        run::plural(report.restored.len() as u64, "partition"),
+        output::plural(report.restored.len() as u64, "partition"),
         shown.plan.from,
         shown.plan.into,
         output::count(report.rows),

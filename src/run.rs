@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use cdrvault_engine::config::{NotifyOn, Pipeline, Watch};
 use cdrvault_engine::history;
-use cdrvault_engine::history::Line;
 use cdrvault_engine::opening;
 use cdrvault_engine::options::RunOptions;
 use cdrvault_engine::report::{Outcome, Report, UnitResult};
@@ -17,7 +16,9 @@ use cdrvault_plugin::context::Context;
 use cdrvault_plugin::notice::Level;
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
+use crate::summary::summary;
 use crate::{metrics, notify, output, progress, session, status};
 
 /// Save what changed.
@@ -351,21 +352,6 @@ fn last_line(report: &Report, not_replayed: Option<&[&Unit]>) -> Option<String> 
     Some(format!("{how}: {}{failed}. {next}{todo}.", summary(report)))
 }
 
-/// What a line of the history did, in words.
-pub(crate) fn did(line: &Line) -> String {
-    let Some(verified) = &line.verified else { return summary(&line.report) };
-    let mut parts =
-        vec![format!("{} read and good ({})", plural(verified.good, "generation"), output::size(verified.bytes))];
-    if verified.repaired > 0 {
-        parts.push(format!("{} repaired", verified.repaired));
-    }
-    if verified.damage > 0 {
-        parts.push(plural(verified.damage, "finding"));
-    }
-    let seconds = line.report.finished.duration_since(line.report.started).as_secs_f64();
-    format!("{} in {seconds:.1} s", parts.join(", "))
-}
-
 /// What of a replay was not exported again.
 fn not_replayed<'a>(plan: &'a Plan, report: &Report) -> Vec<&'a Unit> {
     let is_done = |unit: &&Unit| {
@@ -390,44 +376,7 @@ fn go_on(left: &[&Unit]) -> String {
         [first, .., last] => format!(
             "{} were not exported again, from {first} to {last}, and a run may not do it: replay them once more; what has \
              the same bytes is not published twice, unless you say --force",
-            plural(left.len() as u64, "partition")
+            output::plural(left.len() as u64, "partition")
         ),
     }
-}
-
-/// One line.
-pub(crate) fn summary(report: &Report) -> String {
-    let (units, rows, bytes) = report.published();
-    let unchanged = report.units.iter().filter(|unit| matches!(unit.result, UnitResult::Unchanged)).count();
-    let failed = report.units.iter().filter(|unit| matches!(unit.result, UnitResult::Failed { .. })).count();
-    let mut parts = Vec::new();
-    if units > 0 {
-        parts.push(format!(
-            "{} published ({} rows, {})",
-            plural(units, "partition"),
-            output::count(rows),
-            output::size(bytes)
-        ));
-    }
-    if unchanged > 0 {
-        parts.push(format!("{unchanged} unchanged"));
-    }
-    if failed > 0 {
-        parts.push(format!("{failed} failed"));
-    }
-    for (sink, copies) in &report.caught_up {
-        parts.push(format!("{sink} caught up by {}", plural(*copies, "partition")));
-    }
-    for (sink, versions) in &report.pruned {
-        parts.push(format!("{} pruned in {sink}", plural(*versions, "version")));
-    }
-    if parts.is_empty() {
-        parts.push(if report.all_failures().is_empty() { "nothing to do" } else { "nothing was done" }.to_owned());
-    }
-    let seconds = report.finished.duration_since(report.started).as_secs_f64();
-    format!("{} in {seconds:.1} s", parts.join(", "))
-}
-
-pub(crate) fn plural(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", output::count(number)) }
 }

@@ -3,7 +3,8 @@
 use cdrvault_engine::config;
 use cdrvault_format::error::Error;
 
-use crate::cli::{Exit, Failure, Globals};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{output, registry};
 
 /// Print the JSON schema (draft 2020-12) of pipeline files, for editors.

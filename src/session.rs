@@ -14,7 +14,8 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Failure, Globals};
+use crate::exit::Failure;
+use crate::globals::Globals;
 use crate::locate;
 use crate::output;
 use crate::registry;

@@ -11,7 +11,8 @@ use cdrvault_plugin::progress::Quiet;
 use jiff::civil::Date;
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{output, session};
 
 /// Show the saved generations.

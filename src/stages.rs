@@ -8,7 +8,8 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{output, registry};
 
 /// Show the kinds of databases, sources, transforms and sinks, and their options.

@@ -17,8 +17,9 @@ use cdrvault_plugin::progress::Quiet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
-use crate::{notify, output, run, session};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
+use crate::{notify, output, session};
 
 /// Show what is saved where, and how old it is.
 #[derive(Debug, clap::Args)]
@@ -30,10 +31,10 @@ pub(crate) struct Args {
     #[arg(value_name = "NAME|FILE")]
     pipeline: Option<String>,
     /// Fail when the last run that went well is older.
-    #[arg(long, value_name = "TIME", value_parser = output::parse_age)]
+    #[arg(long, value_name = "TIME", value_parser = crate::globals::parse_age)]
     max_age: Option<Duration>,
     /// Fail when the newest day of a flow that is saved, and has rows, ended longer ago.
-    #[arg(long, value_name = "TIME", value_parser = output::parse_age)]
+    #[arg(long, value_name = "TIME", value_parser = crate::globals::parse_age)]
     max_data_age: Option<Duration>,
     /// Fail when one of the last two days has fewer rows than so much of what its weekday usually has, as `10%`.
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
@@ -294,7 +295,7 @@ pub(crate) fn damaged(sink: &str, count: u64, damage: &[Damage]) -> Option<Strin
     let place = if sink.is_empty() { "in no sink".to_owned() } else { format!("in the sink {sink}") };
     let more = count.saturating_sub(named.len() as u64);
     let what = match (named.as_slice(), more) {
-        ([], count) => run::plural(count, "finding"),
+        ([], count) => output::plural(count, "finding"),
         (named, 0) => named.join(", "),
         (named, more) => format!("{} and {more} more", named.join(", ")),
     };

@@ -7,8 +7,9 @@ use cdrvault_engine::config::{self, FlowSpec, Pipeline};
 use cdrvault_plugin::options::Problems;
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
 use crate::connect::{self, Check};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{locate, output, registry};
 
 /// Check a pipeline file; without --connect nothing that it points at is touched.

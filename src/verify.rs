@@ -7,7 +7,8 @@ use std::sync::Arc;
 use cdrvault_engine::config::{NotifyOn, Pipeline};
 use cdrvault_engine::history::{self, Line, Verification};
 use cdrvault_engine::recovery;
-use cdrvault_engine::recovery::verify::{self, Finding, Job, Report};
+use cdrvault_engine::recovery::findings::{Finding, Job, Report};
+use cdrvault_engine::recovery::verify;
 use cdrvault_engine::report::Failure as Failed;
 use cdrvault_engine::report::Outcome;
 use cdrvault_engine::verified;
@@ -16,8 +17,9 @@ use cdrvault_format::partition::DayRange;
 use cdrvault_plugin::context::Context;
 use serde::Serialize;
 
-use crate::cli::{Exit, Failure, Globals};
 use crate::days::DayArgs;
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{bare, notify, output, progress, registry, run, session};
 
 /// Read everything again, and compare it with what it should be.

@@ -7,9 +7,9 @@ use jiff::civil::Date;
 use maud::{Markup, html};
 
 use super::facts::Facts;
+use super::figures::{count, moment, size};
 use super::flows::{Flow, Saved, State};
-use super::page::{count, moment, size};
-use super::verdict::{partition, plural};
+use super::verdict::partition;
 use crate::output;
 
 /// Of colour, from few rows to many. A day without rows has none of them.
@@ -75,7 +75,7 @@ pub(super) fn html(facts: &Facts, flow: &Flow) -> Markup {
         }
         (legend(flow, most))
         details.list {
-            summary { "All " (plural(days.len() as u64, "day")) " as a list" @if !flow.missing.is_empty() { ", and those that are missing" } }
+            summary { "All " (output::plural(days.len() as u64, "day")) " as a list" @if !flow.missing.is_empty() { ", and those that are missing" } }
             (list(facts, flow, &days))
         }
     }
@@ -99,7 +99,7 @@ fn told(saved: &Saved) -> String {
     }
     text.push_str(&format!(
         "; {}; {}; generation {}; in {}",
-        plural(saved.rows, "row"),
+        output::plural(saved.rows, "row"),
         output::size(saved.bytes),
         saved.generation,
         if saved.sinks.is_empty() { "no sink".to_owned() } else { saved.sinks.join(", ") },

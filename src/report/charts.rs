@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
+use super::figures::{count, size};
 use super::flows::{Flow, Month};
-use super::page::{count, size};
 use crate::output;
 
 /// The height of a chart's bars in pixels. Its width is that of the page, so that its text needs no scaling.

@@ -19,10 +19,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::finding::Verdict;
 use super::flows::{self, Flow};
-use super::verdict::Verdict;
-use crate::run;
 use crate::status::Status;
+use crate::summary;
 
 /// Without `--max-age`, a page is made each day at least.
 const FRESH: Duration = Duration::from_hours(26);
@@ -132,7 +132,7 @@ pub(super) async fn gather(cx: &Context, pipeline: &Arc<Pipeline>, wanted: &Want
             Err(error) => (PrunePlan::default(), Some(error.one_line())),
         };
         let clock = pipeline.wall_clock();
-        let mut facts = Facts {
+        Ok(Facts {
             made: now,
             fresh_until: now.checked_add(wanted.max_age.unwrap_or(FRESH)).unwrap_or(Timestamp::MAX),
             version: env!("CARGO_PKG_VERSION"),
@@ -148,9 +148,7 @@ pub(super) async fn gather(cx: &Context, pipeline: &Arc<Pipeline>, wanted: &Want
             prune,
             prune_error,
             runs: lines.iter().rev().take(RUNS).map(Run::of).collect(),
-        };
-        facts.verdict = Verdict::of(&facts, pipeline.min_free.as_u64());
-        Ok(facts)
+        })
     };
     let gathered = gathered.await;
     opened.close().await;
@@ -224,7 +222,7 @@ impl Run {
             partitions,
             rows,
             bytes,
-            summary: run::did(line),
+            summary: summary::did(line),
             errors,
             more_errors,
             warnings: report.warnings.iter().take(MOST_ERRORS).cloned().collect(),

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `facts` | everything that the page says, as a value; `--json` prints it |
 //! | `flows` | what of it is about single days and months |
-//! | `verdict` | what it comes to, in a sentence, and what wants a look |
-//! | `page`, `calendar`, `charts`, `style.css` | how it looks |
+//! | `verdict`, `finding` | what it comes to, in a sentence, and what wants a look |
+//! | `page`, `calendar`, `charts`, `figures`, `style.css` | how it looks |
 
 mod calendar;
 mod charts;
 mod facts;
+mod figures;
+mod finding;
 mod flows;
 mod page;
 mod verdict;
@@ -18,11 +20,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cdrvault_format::error::Error;
 use cdrvault_format::outfile;
 use cdrvault_plugin::options::{Explained, Mode};
 use cdrvault_plugin::progress::Quiet;
 
-use crate::cli::{Exit, Failure, Globals};
+use crate::exit::{Exit, Failure};
+use crate::globals::Globals;
 use crate::{output, session};
 
 /// Write one HTML page: what is saved where, day by day, and what wants a look.
@@ -47,7 +51,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=1200))]
     months: u16,
     /// Say that something is wrong when the last run that went well is older.
-    #[arg(long, value_name = "TIME", value_parser = output::parse_age)]
+    #[arg(long, value_name = "TIME", value_parser = crate::globals::parse_age)]
     max_age: Option<Duration>,
 }
 
@@ -66,7 +70,9 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     };
     let facts = session::runtime()?.block_on(async {
         let cx = session::context(&pipeline, Arc::new(Quiet))?;
-        facts::gather(&cx, &pipeline, &wanted).await
+        let mut facts = facts::gather(&cx, &pipeline, &wanted).await?;
+        facts.verdict = verdict::of(&facts, pipeline.min_free.as_u64());
+        Ok::<_, Error>(facts)
     })?;
     match &args.output {
         Some(path) => {

@@ -10,8 +10,10 @@ use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::facts::{Facts, Run};
+use super::figures::{count, moment, size};
+use super::finding::{Finding, Level};
 use super::flows::Flow;
-use super::verdict::{Finding, Level, partition, plural};
+use super::verdict::partition;
 use super::{calendar, charts};
 use crate::output;
 
@@ -239,7 +241,7 @@ fn of_flow(facts: &Facts, flow: &Flow, number: usize) -> Markup {
             h2 id=(id) { (flow.dataset) }
             p.sum {
                 @if flow.partitions == 0 { "Nothing is saved of it: " }
-                @else { (plural(flow.partitions, if of_days { "partition" } else { "snapshot" })) " " }
+                @else { (output::plural(flow.partitions, if of_days { "partition" } else { "snapshot" })) " " }
                 "from " code { (flow.source) } ", in " (flow.sinks.join(", ")) ". "
                 @if flow.partitions > 0 {
                     @if flow.earlier > 0 { "Shown here: " } @else { "Altogether: " }
@@ -299,7 +301,7 @@ fn planned(facts: &Facts, plan: &SinkPlan, keep: &str) -> Markup {
         @if let Some(why) = &plan.needs_yes { p { span.tag.attention { "Look" } " It waits for " code { "--yes" } ": " (why) "." } }
         @if !plan.versions.is_empty() {
             details open[plan.versions.len() <= 12] {
-                summary { (plural(plan.versions.len() as u64, "old version")) }
+                summary { (output::plural(plan.versions.len() as u64, "old version")) }
                 table.stack {
                     thead { tr {
                         th scope="col" { "Partition" } th scope="col" { "Generation" } th scope="col" { "Replaced" }
@@ -380,22 +382,6 @@ fn outcome(outcome: Outcome) -> Markup {
         Outcome::Damage => ("bad", "damage"),
     };
     html! { span.tag.(class) { (text) } }
-}
-
-/// A number, readable for people and for programs.
-pub(super) fn count(number: u64) -> Markup {
-    html! { data value=(number) { (output::count(number)) } }
-}
-
-/// Bytes, readable for people and for programs.
-pub(super) fn size(bytes: u64) -> Markup {
-    html! { data value=(bytes) { (output::size(bytes)) } }
-}
-
-/// When, in the wall clock of the billing host.
-pub(super) fn moment(facts: &Facts, at: Timestamp) -> Markup {
-    let shown = at.to_zoned(facts.clock.clone()).strftime("%F %H:%M").to_string();
-    html! { time datetime=(at) { (shown) } }
 }
 
 fn maybe_moment(facts: &Facts, at: Option<Timestamp>) -> Markup {

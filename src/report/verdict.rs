@@ -3,9 +3,9 @@
 use cdrvault_engine::config::NotifyOn;
 use cdrvault_engine::report::Outcome;
 use cdrvault_format::partition::Partition;
-use serde::Serialize;
 
 use super::facts::Facts;
+use super::finding::{Finding, Level, Verdict};
 use super::flows::State;
 use crate::output;
 
@@ -14,51 +14,6 @@ const STALE: i64 = 2 * 86_400;
 
 /// So many days are named in one finding.
 const MOST_DAYS: usize = 5;
-
-/// How much it matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Level {
-    /// As it should be.
-    Good,
-    /// As it should be, and still worth a line.
-    Note,
-    /// Nothing is lost; somebody should look.
-    Attention,
-    /// Something is not where it should be, or nobody can tell.
-    Bad,
-}
-
-/// The verdict.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct Verdict {
-    /// That of the worst finding.
-    pub(super) level: Level,
-    /// One sentence.
-    pub(super) text: String,
-    /// The worst first.
-    pub(super) findings: Vec<Finding>,
-}
-
-/// One thing that wants a look.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) struct Finding {
-    pub(super) level: Level,
-    /// What is so.
-    pub(super) text: String,
-    /// What to do.
-    pub(super) todo: String,
-    /// The command that does it.
-    pub(super) command: Option<String>,
-}
-
-impl Default for Verdict {
-    fn default() -> Self {
-        Self { level: Level::Good, text: String::new(), findings: Vec::new() }
-    }
-}
 
 struct Findings<'a> {
     called: &'a str,
@@ -76,29 +31,27 @@ impl Findings<'_> {
     }
 }
 
-impl Verdict {
-    /// `min_free` is the room that the pipeline leaves free.
-    pub(super) fn of(facts: &Facts, min_free: u64) -> Self {
-        let mut findings = Findings { called: &facts.called, found: Vec::new() };
-        sinks(facts, min_free, &mut findings);
-        runs(facts, &mut findings);
-        days(facts, &mut findings);
-        pruning(facts, &mut findings);
-        let nothing = facts.status.saves_nothing();
-        if nothing {
-            findings.add(Level::Bad, "Nothing is saved yet.", "Run it for the first time.", Some("run"));
-        }
-        let mut findings = findings.found;
-        findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
-        let level = findings.first().map_or(Level::Good, |finding| finding.level);
-        let text = match level {
-            Level::Good | Level::Note => "Everything is saved everywhere.",
-            Level::Attention => "Everything that must be saved is; something wants a look.",
-            Level::Bad if nothing => "Nothing is saved yet.",
-            Level::Bad => "Something is wrong.",
-        };
-        Self { level, text: text.to_owned(), findings }
+/// What the facts come to. `min_free` is the room that the pipeline leaves free.
+pub(super) fn of(facts: &Facts, min_free: u64) -> Verdict {
+    let mut findings = Findings { called: &facts.called, found: Vec::new() };
+    sinks(facts, min_free, &mut findings);
+    runs(facts, &mut findings);
+    days(facts, &mut findings);
+    pruning(facts, &mut findings);
+    let nothing = facts.status.saves_nothing();
+    if nothing {
+        findings.add(Level::Bad, "Nothing is saved yet.", "Run it for the first time.", Some("run"));
     }
+    let mut findings = findings.found;
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+    let level = findings.first().map_or(Level::Good, |finding| finding.level);
+    let text = match level {
+        Level::Good | Level::Note => "Everything is saved everywhere.",
+        Level::Attention => "Everything that must be saved is; something wants a look.",
+        Level::Bad if nothing => "Nothing is saved yet.",
+        Level::Bad => "Something is wrong.",
+    };
+    Verdict { level, text: text.to_owned(), findings }
 }
 
 fn sinks(facts: &Facts, min_free: u64, findings: &mut Findings<'_>) {
@@ -144,7 +97,7 @@ fn sinks(facts: &Facts, min_free: u64, findings: &mut Findings<'_>) {
             weight(dataset.optional),
             format!(
                 "{} of {} {} not yet in the sink {}{}.",
-                plural(dataset.behind, "partition"),
+                output::plural(dataset.behind, "partition"),
                 dataset.name,
                 if dataset.behind == 1 { "is" } else { "are" },
                 dataset.sink,
@@ -323,10 +276,6 @@ pub(super) fn partition(partition: Partition) -> String {
         Partition::Undated => "without a date".to_owned(),
         Partition::Snapshot => "snapshot".to_owned(),
     }
-}
-
-pub(super) fn plural(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{} {what}s", output::count(number)) }
 }
 
 fn damages(number: u64) -> String {

@@ -13,7 +13,7 @@ use crate::services::rating::{Rating, transaction};
 use crate::services::remote;
 use crate::services::sshd::Sshd;
 use cdrvault_engine::config;
-use cdrvault_engine::recovery::{self, Wanted, restore, verify};
+use cdrvault_engine::recovery::{self, Wanted, findings, restore, verify};
 use cdrvault_format::partition::DayRange;
 use cdrvault_plugin::context::{Context, Writer};
 use cdrvault_plugin::progress::Quiet;
@@ -194,7 +194,7 @@ db.commit()
     fn look(&self) -> (u64, Result<u64, String>) {
         let registry = cdrvault::registry();
         let pipeline = Arc::new(config::open(&self.site.path("pipeline.toml"), &registry).unwrap());
-        let job = verify::Job {
+        let job = findings::Job {
             flows: vec![],
             sinks: vec![],
             days: DayRange::ALL,
@@ -290,7 +290,7 @@ fn what_a_run_does_beside_verify_is_no_damage() {
         site.run("prune", &["--yes"]);
         let registry = cdrvault::registry();
         let pipeline = Arc::new(config::open(&site.path("pipeline.toml"), &registry).unwrap());
-        let job = verify::Job {
+        let job = findings::Job {
             flows: vec![],
             sinks: vec![],
             days: DayRange::ALL,

@@ -8,8 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use crate::prune::Applied;
-use crate::verified::VerifiedSink;
+use crate::config::Keep;
 use cdrvault_format::durable;
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::manifest::Manifest;
@@ -109,4 +108,41 @@ impl State {
 
 fn path(directory: &Path) -> PathBuf {
     directory.join(FILE)
+}
+
+/// A sink that was read again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VerifiedSink {
+    /// When.
+    pub at: Timestamp,
+    /// So many percent of its generations were read.
+    pub percent: f64,
+    /// What is found and not repaired.
+    pub damage: u64,
+}
+
+/// The rule of a sink when it was last applied, to know when it gets shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Applied {
+    /// Seconds.
+    pub superseded: Option<u64>,
+    /// Versions.
+    pub last: Option<u32>,
+}
+
+impl From<Keep> for Applied {
+    fn from(keep: Keep) -> Self {
+        Self { superseded: keep.superseded.map(|age| age.to_duration().as_secs()), last: keep.last }
+    }
+}
+
+impl Applied {
+    /// Whether this keeps less than `before` in any case.
+    pub fn shorter_than(self, before: Self) -> bool {
+        // A rule that is not there keeps nothing; it is the others that keep something.
+        self.superseded.unwrap_or(0) < before.superseded.unwrap_or(0)
+            || self.last.unwrap_or(0) < before.last.unwrap_or(0)
+    }
 }

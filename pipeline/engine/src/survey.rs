@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::opened::{OpenFlow, OpenSink, Opened};
-use crate::verified::{Damage, Verified, VerifiedSink};
+use crate::state::VerifiedSink;
+use crate::verified::{Damage, Verified};
 use cdrvault_format::error::{Kind, Result};
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::context::Context;

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Pipeline;
 use crate::opened::Opened;
-use crate::recovery::verify::{self, Checked, Finding, Job, Problem};
+use crate::recovery::findings::{self, Checked, Finding, Job, Problem};
 use crate::report::{Report, UnitResult};
-use crate::state::State;
+use crate::state::{State, VerifiedSink};
 use cdrvault_format::durable::{self, How};
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::partition::{DayRange, Partition, Unit};
@@ -35,18 +35,6 @@ pub struct Verified {
     pub sinks: BTreeMap<String, VerifiedSink>,
     /// What was found and is not mended.
     pub open: Vec<Damage>,
-}
-
-/// A sink that was read again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct VerifiedSink {
-    /// When.
-    pub at: Timestamp,
-    /// So many percent of its generations were read.
-    pub percent: f64,
-    /// What is found and not repaired.
-    pub damage: u64,
 }
 
 /// Something that was found and is not mended.
@@ -86,7 +74,7 @@ impl Damage {
     }
 
     /// Whether this verification would have found it again.
-    fn was_looked_for(&self, job: &Job, report: &verify::Report) -> bool {
+    fn was_looked_for(&self, job: &Job, report: &findings::Report) -> bool {
         let flow = |unit: &Unit| job.flows.is_empty() || job.flows.contains(&unit.dataset);
         let in_days = |unit: &Unit| match unit.partition {
             Partition::Day(day) => job.days.contains(day),
@@ -145,7 +133,7 @@ impl Verified {
     }
 
     /// Takes over what a verification found.
-    fn take(&mut self, pipeline: &Pipeline, job: &Job, report: &verify::Report, at: Timestamp) {
+    fn take(&mut self, pipeline: &Pipeline, job: &Job, report: &findings::Report, at: Timestamp) {
         let known = |sink: &str| sink.is_empty() || pipeline.sink(sink).is_some();
         self.sinks.retain(|sink, _| known(sink));
         let unnamed: BTreeSet<String> = self
@@ -193,7 +181,7 @@ impl Verified {
 }
 
 /// Remembers what a verification found. An error where there is no state directory: nothing is made to remember it in.
-pub async fn record(cx: &Context, pipeline: &Pipeline, job: &Job, report: &verify::Report) -> Result<()> {
+pub async fn record(cx: &Context, pipeline: &Pipeline, job: &Job, report: &findings::Report) -> Result<()> {
     change(cx, &pipeline.state, |verified| verified.take(pipeline, job, report, Timestamp::now())).await
 }
 

@@ -19,8 +19,9 @@ use cdrvault_plugin::payload::Payload;
 use cdrvault_plugin::target::{Restored, Target};
 
 use super::below::Below;
+use super::lacking::Lacking;
 use super::standing::Standing;
-use super::tree::{self, Lacking};
+use super::tree;
 use super::unfinished::Unfinished;
 
 /// What the names of directories that are being written begin with.

@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::below::Below;
-use super::tree::{Failed, Lacking};
+use super::lacking::{Failed, Lacking};
 use crate::files::xattrs::ACCESS_LIST;
 
 /// See the module. Without its owner nothing becomes readable or executable for anybody else.

@@ -5,6 +5,7 @@ mod below;
 mod csv;
 mod directory;
 mod finishing;
+mod lacking;
 mod load_data;
 mod standing;
 mod tree;

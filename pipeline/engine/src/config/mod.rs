@@ -10,6 +10,7 @@ mod chain;
 mod file;
 mod flow;
 mod header;
+mod keep;
 mod kind;
 mod load;
 mod name;
@@ -25,9 +26,10 @@ use std::path::Path;
 
 pub use alerts::{Notify, NotifyOn};
 pub use file::open;
+pub use keep::Keep;
 pub use pipeline::{DatabaseSpec, FlowSpec, OnSchemaChange, Pipeline, SinkSpec};
 pub use schema::schema;
-pub use sink::{Keep, SinkOptions};
+pub use sink::SinkOptions;
 pub use watch::{Percent, Watch};
 
 use cdrvault_plugin::options::Problems;

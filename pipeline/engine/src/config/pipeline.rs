@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::alerts::Notify;
-use super::sink::Keep;
+use super::keep::Keep;
 use super::watch::Watch;
 use cdrvault_plugin::options::{ByteSize, Problems};
 use cdrvault_plugin::registry::{BuildDatabase, BuildSink, BuildSource};

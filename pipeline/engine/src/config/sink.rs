@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::keep::Keep;
 use super::kind::Place;
 use super::pipeline::SinkSpec;
 use super::places;
 use super::table::{self, Entry};
+use cdrvault_plugin::options::Problem;
 use cdrvault_plugin::options::decode::Field;
 use cdrvault_plugin::options::draft::Draft;
 use cdrvault_plugin::options::nearest::did_you_mean;
 use cdrvault_plugin::options::section::{Body, Section};
-use cdrvault_plugin::options::{Age, Problem};
 use cdrvault_plugin::registry::{Plugin, Registry};
 
 /// What every sink has, whatever its kind.
@@ -26,18 +27,6 @@ pub struct SinkOptions {
     /// How long superseded versions are kept there; for ever where it is not said.
     #[serde(default)]
     pub keep: Option<Keep>,
-}
-
-/// Which superseded versions are kept: those that any of these keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Keep {
-    /// Those that were replaced less than this ago, as `"30d"`.
-    #[serde(default)]
-    pub superseded: Option<Age>,
-    /// The newest so many of each partition, however old.
-    #[serde(default)]
-    pub last: Option<u32>,
 }
 
 /// Loads the sinks that are sound.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{PrunePlan, SinkPlan};
+use super::planning::{PrunePlan, SinkPlan};
 use crate::opened::Opened;
 use crate::report::Failure;
 use crate::state::State;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+use super::findings::{Checked, Finding, Job, Problem};
 use super::lost::{may_be_written, pause};
-use super::verify::{Checked, Finding, Job, Problem};
 use super::{Fetched, compare, lost, undo};
 use crate::config::SinkSpec;
 use crate::report::Failure;

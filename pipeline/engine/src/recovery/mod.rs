@@ -7,6 +7,7 @@
 //! | `content` | objects back into rows or files, and whether those are what the manifest says |
 //! | `restore` | content goes to a target |
 //! | `verify` | everything is read again, and compared with what it should be |
+//! | `findings` | what a verification is asked for, and what it finds |
 //! | `look` | one sink, on its own: receipts, listing, every byte |
 //! | `lost` | receipts that are missing |
 //! | `rebuild` | a receipt made anew from its object |
@@ -17,6 +18,7 @@
 mod content;
 mod fetch;
 mod find;
+pub mod findings;
 mod look;
 mod lost;
 mod rebuild;

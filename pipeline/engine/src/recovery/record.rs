@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::verify::{Checked, Problem, Report};
+use super::findings::{Checked, Problem, Report};
 use crate::config::Pipeline;
 use crate::opening::open_to_note;
 use cdrvault_format::error::Result;

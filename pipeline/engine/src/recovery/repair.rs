@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::findings::{Finding, Problem};
 use super::look::Held;
 use super::rebuild::rebuild;
-use super::verify::{Finding, Problem};
 use super::{Fetched, compare, undo};
 use crate::config::Pipeline;
 use crate::opened::Opened;

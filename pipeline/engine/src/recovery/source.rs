@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use futures::TryStreamExt as _;
 
+use super::findings::{Finding, Job, Problem, Report};
 use super::look::{Brief, Held};
-use super::verify::{Finding, Job, Problem, Report};
 use crate::config::Pipeline;
 use crate::opened::{OpenFlow, Opened};
 use crate::report::Failure;
