@@ -19,7 +19,7 @@ fn conforms(subject: Subject) {
         promises::an_error_halfway_does_no_harm(&subject).await;
         promises::notes_and_removal(&subject).await;
         promises::two_writers_do_not_mix(&subject).await;
-        promises::five_thousand_days_are_listed(&subject).await;
+        promises::fifteen_hundred_days_are_listed(&subject).await;
     });
     drop(runtime);
 }
