@@ -8,13 +8,13 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use cdrvault_engine::config::{self, Pipeline};
-use cdrvault_format::entry::Entry;
 use cdrvault_format::facts::FactGatherer;
 use cdrvault_format::fingerprint::Fingerprinter;
 use cdrvault_format::layout;
 use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::codec::Codec;
 use cdrvault_plugin::context::{Context, Writer};
-use cdrvault_plugin::payload::{Body, Form, Object, Payload, RowStream, RowsAbout};
+use cdrvault_plugin::payload::{Body, Form, Payload, RowStream, RowsAbout};
 use cdrvault_plugin::progress::Quiet;
 use cdrvault_plugin::registry::Around;
 use cdrvault_plugin::stage::{Transform, Work};
@@ -132,11 +132,8 @@ async fn encoded(parquet: &dyn Transform, batch: &RecordBatch) -> Vec<u8> {
 }
 
 /// How many rows a file gives.
-async fn decoded(parquet: &dyn Transform, path: &Path) -> usize {
-    let object = Object { entry: Entry::object("calls.parquet"), body: Body::File(path.to_owned()) };
-    let work = Work::new(unit(), 1, Form::Object);
-    let payload = parquet.undo(&work, Payload::Objects(stream::iter([Ok(object)]).boxed())).await.unwrap();
-    let Payload::Rows(rows) = payload else { unreachable!() };
+async fn decoded(codec: &dyn Codec, path: &Path) -> usize {
+    let rows = codec.rows(path).await.unwrap();
     rows.batches.try_fold(0, async |rows, batch| Ok(rows + batch.num_rows())).await.unwrap()
 }
 
@@ -153,12 +150,13 @@ fn encode(bencher: divan::Bencher<'_, '_>) {
 #[divan::bench]
 fn decode(bencher: divan::Bencher<'_, '_>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let parquet = parquet();
+    let codecs = cdrvault::registry().codecs;
+    let codec = codecs.codec("parquet").unwrap();
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(&runtime.block_on(encoded(parquet.as_ref(), &calls(FILE_ROWS)))).unwrap();
+    file.write_all(&runtime.block_on(encoded(parquet().as_ref(), &calls(FILE_ROWS)))).unwrap();
     let counter = divan::counter::ItemsCount::new(FILE_ROWS);
     bencher.counter(counter).bench_local(|| {
-        assert_eq!(runtime.block_on(decoded(parquet.as_ref(), file.path())), FILE_ROWS);
+        assert_eq!(runtime.block_on(decoded(codec, file.path())), FILE_ROWS);
     });
 }
 

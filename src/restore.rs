@@ -198,7 +198,7 @@ async fn work(
     if args.dry_run {
         return Ok(Shown { plan, report: None });
     }
-    let report = restore::execute(cx, sink, &registry().decoders, &plan, target).await?;
+    let report = restore::execute(cx, sink, &registry().codecs, &plan, target).await?;
     Ok(Shown { plan, report: Some(report) })
 }
 

@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args, globals: &Globals) -> Result<Exit, Failure> {
     let report = session::runtime()?.block_on(async {
         let cx = Context { scratch: args.scratch.clone(), ..session::context(&pipeline, progress::of(globals))? };
         let began = cdrvault_engine::report::Report::begin();
-        let mut report = verify::verify(&cx, &pipeline, &registry().decoders, &job).await?;
+        let mut report = verify::verify(&cx, &pipeline, &registry().codecs, &job).await?;
         if report.sinks.iter().all(|sink| sink.generations == 0)
             && report.findings.is_empty()
             && report.failures.is_empty()

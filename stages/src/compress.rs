@@ -5,17 +5,13 @@
 //! [`BLOCK`]; of a longer stream it is not known when the frame begins.
 //!
 //! A live object gets `.zst` after its name. The files of a tree keep their names, because these are what is restored;
-//! [`StoredBody::encoding`] says of each body how it is stored, so that bodies from before the transform was added
-//! to a flow, or removed from it, stay readable.
+//! receipts name the encodings of each body, so that bodies from before the transform was added to a flow, or removed from
+//! it, stay readable.
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use cdrvault_format::entry::{Entry, StoredBody};
 use cdrvault_format::error::{Error, Kind, Result};
-use cdrvault_format::manifest::{Content, Manifest};
+use cdrvault_plugin::codec::Codec;
 use cdrvault_plugin::options::{Section, schema_of};
 use cdrvault_plugin::payload::{Body, ByteStream, Form, Object, Payload, Shape};
 use cdrvault_plugin::registry::Plugin;
@@ -27,11 +23,11 @@ use serde::Deserialize;
 use crate::blocking::{self, ByteReader, ChannelWriter};
 use crate::compression::Compression;
 
-/// In [`StoredBody::encoding`].
+/// In receipts.
 const ENCODING: &str = "zstd";
 
 /// After the name of a live object.
-const SUFFIX: &[u8] = b".zst";
+const SUFFIX: &str = ".zst";
 
 /// What goes into the encoder at a time, and the size up to which a frame says its size.
 const BLOCK: usize = 1 << 20;
@@ -68,13 +64,21 @@ fn parse(section: &mut Section<'_>) -> Option<Box<dyn Transform>> {
     Some(Box::new(Compress { compression }))
 }
 
-/// Undoes what a generation's objects bear the mark of.
-pub(crate) fn decoder(manifest: &Manifest) -> Option<Arc<dyn Transform>> {
-    let marked = match &manifest.content {
-        Content::Object(object) => object.path.as_bytes().ends_with(SUFFIX),
-        Content::Tree { .. } => true,
-    };
-    marked.then(|| Arc::new(Compress { compression: Compression::default() }) as Arc<dyn Transform>)
+/// The way back.
+pub(crate) struct Zstd;
+
+impl Codec for Zstd {
+    fn name(&self) -> &'static str {
+        ENCODING
+    }
+
+    fn suffix(&self) -> &'static str {
+        SUFFIX
+    }
+
+    fn bytes(&self, encoded: ByteStream, limit: Option<u64>) -> Result<ByteStream> {
+        Ok(blocking::recode(encoded, move |reader, writer| decode(reader, writer, limit)))
+    }
 }
 
 /// See the module.
@@ -82,7 +86,6 @@ struct Compress {
     compression: Compression,
 }
 
-#[async_trait]
 impl Transform for Compress {
     fn kind(&self) -> &'static str {
         "compress"
@@ -95,11 +98,6 @@ impl Transform for Compress {
     fn apply(&self, work: &Work, input: Payload) -> Result<Payload> {
         let (form, compression) = (work.form, self.compression);
         each(input, move |object| compress(object, form, compression))
-    }
-
-    async fn undo(&self, work: &Work, input: Payload) -> Result<Payload> {
-        let form = work.form;
-        each(input, move |object| decompress(object, form))
     }
 }
 
@@ -116,49 +114,12 @@ fn compress(object: Object, form: Form, compression: Compression) -> Object {
         Ok(bytes) => bytes,
         Err(body) => return Object { entry, body },
     };
-    match form {
-        Form::Object => entry.path.0.extend_from_slice(SUFFIX),
-        Form::Tree => {
-            // Checksum and length of what is stored are not known yet: whoever stores it fills them in.
-            let stored =
-                entry.stored.get_or_insert_with(|| StoredBody { sha256: String::new(), bytes: 0, encoding: vec![] });
-            stored.encoding.push(ENCODING.to_owned());
-        }
+    entry.encoded(ENCODING);
+    if form == Form::Object {
+        entry.path.0.extend_from_slice(SUFFIX.as_bytes());
     }
     let encoded = blocking::recode(body, move |reader, writer| encode(reader, writer, compression.level()));
     Object { entry, body: Body::Stream(encoded) }
-}
-
-fn decompress(object: Object, form: Form) -> Object {
-    let Object { mut entry, body } = object;
-    if !take_mark(&mut entry, form) {
-        return Object { entry, body };
-    }
-    match bytes_of(body) {
-        Ok(bytes) => {
-            let limit = entry.sha256.is_some().then_some(entry.size);
-            let name = entry.path.display();
-            let decoded = blocking::recode(bytes, move |reader, writer| {
-                decode(reader, writer, limit).map_err(|error| error.at(format_args!("`{name}`")))
-            });
-            Object { entry, body: Body::Stream(decoded) }
-        }
-        Err(body) => Object { entry, body },
-    }
-}
-
-/// Takes off what [`compress`] marked the entry with. `false` when it bears no mark and so is stored otherwise.
-fn take_mark(entry: &mut Entry, form: Form) -> bool {
-    match form {
-        Form::Object if entry.path.0.ends_with(SUFFIX) => {
-            entry.path.0.truncate(entry.path.0.len() - SUFFIX.len());
-            true
-        }
-        Form::Object => false,
-        Form::Tree => {
-            entry.stored.as_mut().and_then(|stored| stored.encoding.pop_if(|last| last.as_str() == ENCODING)).is_some()
-        }
-    }
 }
 
 /// The bytes of a body that has some here; the body itself where there is nothing to encode.

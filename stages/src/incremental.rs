@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use cdrvault_format::error::Result;
 use cdrvault_format::manifest::Manifest;
 use cdrvault_format::partition::Partition;
@@ -77,7 +76,6 @@ fn parse(section: &mut Section<'_>) -> Option<Box<dyn Transform>> {
     }))
 }
 
-#[async_trait]
 impl Transform for Incremental {
     fn kind(&self) -> &'static str {
         "incremental"
@@ -96,10 +94,6 @@ impl Transform for Incremental {
     }
 
     fn apply(&self, _work: &Work, input: Payload) -> Result<Payload> {
-        Ok(input)
-    }
-
-    async fn undo(&self, _work: &Work, input: Payload) -> Result<Payload> {
         Ok(input)
     }
 }

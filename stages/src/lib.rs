@@ -17,7 +17,7 @@ mod parquet;
 mod table;
 mod targets;
 
-use cdrvault_plugin::registry::{Decoder, Registry};
+use cdrvault_plugin::registry::Registry;
 
 #[doc(hidden)]
 pub use database::mysql::bench;
@@ -28,6 +28,7 @@ pub fn register(registry: &mut Registry) {
     registry.sources.extend(ar_cdr::plugins());
     registry.sources.extend([files::plugin(), dump::plugin()]);
     registry.targets.extend(targets::plugins());
-    registry.decoders.extend([compress::decoder as Decoder, parquet::decoder]);
+    registry.codecs.add(parquet::Rows);
+    registry.codecs.add(compress::Zstd);
     registry.transforms.extend([incremental::plugin(), parquet::plugin(), compress::plugin()]);
 }

@@ -9,6 +9,7 @@ mod alerts;
 mod conformance;
 mod disaster;
 mod dumps;
+mod encodings;
 mod errors;
 mod examples;
 mod export;

@@ -204,7 +204,7 @@ db.commit()
             bare: false,
         };
         self.runtime.block_on(async {
-            let report = verify::verify(&self.cx, &pipeline, &registry.decoders, &job).await.unwrap();
+            let report = verify::verify(&self.cx, &pipeline, &registry.codecs, &job).await.unwrap();
             assert!(report.failures.is_empty(), "{:?}", report.failures);
             let restoring = async {
                 let (sink, _) = recovery::open(&self.cx, pipeline.sink("vault").unwrap()).await?;
@@ -216,7 +216,7 @@ db.commit()
                     let wanted = Wanted { flows: vec![flow.to_owned()], days: DayRange::ALL, at: None, nearest: false };
                     let found = recovery::find(&self.cx, &sink, &wanted).await?;
                     let plan = restore::plan(&self.cx, &sink, found, &target, true).await?;
-                    let done = restore::execute(&self.cx, &sink, &registry.decoders, &plan, &target).await?;
+                    let done = restore::execute(&self.cx, &sink, &registry.codecs, &plan, &target).await?;
                     if let Some(failure) = done.failed.first() {
                         return Err(cdrvault_format::error::Error::failed(failure.message.clone()));
                     }
@@ -253,7 +253,8 @@ fn what_is_being_read_stays_what_it_was_when_a_run_replaces_it() {
             tokio::task::block_in_place(|| {
                 replay(&small.site, 100 + u32::try_from(manifest.unit.partition.day().unwrap().day()).unwrap());
             });
-            let payload = recovery::undo(&registry.decoders, &manifest, fetched.objects().unwrap()).await.unwrap();
+            let payload =
+                recovery::undo(&small.cx, &registry.codecs, &manifest, fetched.objects().unwrap()).await.unwrap();
             recovery::compare(&small.cx, &manifest, payload).await.unwrap();
         }
     });
@@ -301,7 +302,7 @@ fn what_a_run_does_beside_verify_is_no_damage() {
         };
         let meanwhile = Arc::new(Meanwhile { site, left: 4.into() });
         let cx = Context { progress: Arc::clone(&meanwhile) as Arc<dyn cdrvault_plugin::progress::Progress>, ..cx };
-        let report = runtime.block_on(verify::verify(&cx, &pipeline, &registry.decoders, &job)).unwrap();
+        let report = runtime.block_on(verify::verify(&cx, &pipeline, &registry.codecs, &job)).unwrap();
         assert!(report.failures.is_empty(), "{:?}", report.failures);
         assert_eq!(report.damage(), 0, "{:?}", report.findings);
         assert_eq!(meanwhile.left.load(std::sync::atomic::Ordering::SeqCst), 0);

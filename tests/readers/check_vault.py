@@ -102,14 +102,33 @@ def check_receipt(name):
     body, own = text[:-82], text[-82:]
     assert own == SELF + sha256(body + b"}").encode() + b'"}', f"{name}: its checksum is wrong"
     receipt = json.loads(text)
-    assert receipt["format"] == 1
+    assert receipt["format"] in (1, 2)
     found = re.fullmatch(r"\.cdrvault/manifests/([^/]+)/([^/]+)/g(\d{4,})\.json", name).groups()
     assert found == (receipt["dataset"], receipt["partition"], f"{receipt['generation']:04}"), name
     return receipt
 
 
+def encodings_of(receipt):
+    """Those of the live object, which format 1 has in its name alone."""
+    content = receipt["content"]["object"]
+    if receipt["format"] > 1:
+        return content.get("encodings", [])
+    name, found = content["path"], []
+    while name.endswith(".zst"):
+        name, found = name.removesuffix(".zst"), ["zstd"] + found
+    return ["parquet"] + found if "tripwire" in receipt else found
+
+
+def undo(data, encodings):
+    for encoding in reversed(encodings):
+        assert encoding == "zstd", encoding
+        data = pa.input_stream(pa.BufferReader(data), compression="zstd").read()
+    return data
+
+
 def check_object(receipt):
     content = receipt["content"]["object"]
+    encodings = encodings_of(receipt)
     assert content["path"] == live_path(receipt, content["path"].rsplit("/")[-1])
     kept = ".cdrvault/versions/{dataset}/{partition}/g{generation:04}-".format(**receipt) + content["sha256"][:12] + ".kept"
     names = [name for name in (content["path"], kept) if os.path.exists(path(name)) and sha256(read(name)) == content["sha256"]]
@@ -118,13 +137,13 @@ def check_object(receipt):
     data = read(names[0])
     assert len(data) == content["bytes"]
     if "tripwire" not in receipt:
-        plain = data
-        if names[0].endswith(".zst") or content["path"].endswith(".zst"):
-            plain = pa.input_stream(pa.BufferReader(data), compression="zstd").read()
+        plain = undo(data, encodings)
         entry = {"path": content["path"].rsplit("/")[-1], "kind": "file", "mode": 384, "uid": 0, "gid": 0, "mtime": [0, 0],
                  "size": len(plain), "sha256": sha256(plain)}
         assert receipt["fingerprint"]["content"] == of_entries([entry]), names[0]
         return True
+    assert encodings[0] == "parquet"
+    data = undo(data, encodings[1:])
     footer = 8 + int.from_bytes(data[-8:-4], "little")
     assert sha256(data[:-footer]) == content["data-sha256"], names[0]
     file = pq.ParquetFile(pa.BufferReader(data))
@@ -149,11 +168,16 @@ def check_object(receipt):
 def check_tree(receipt):
     entries = receipt["content"]["tree"]["entries"]
     assert receipt["rows"] == len(entries)
+    plain = {}
     for stored in (entry["stored"] for entry in entries if "stored" in entry):
         data = read(f".cdrvault/objects/{stored['sha256'][:2]}/{stored['sha256']}")
         assert len(data) == stored["bytes"] and sha256(data) == stored["sha256"]
-    for entry in (entry for entry in entries if "stored" in entry and "encoding" not in entry["stored"]):
-        assert entry["stored"]["sha256"] == entry["sha256"] and entry["stored"]["bytes"] == entry["size"]
+        encodings = stored.get("encodings" if receipt["format"] > 1 else "encoding", [])
+        plain[stored["sha256"], tuple(encodings)] = undo(data, encodings)
+    for entry in (entry for entry in entries if "stored" in entry):
+        stored = entry["stored"]
+        data = plain[stored["sha256"], tuple(stored.get("encodings" if receipt["format"] > 1 else "encoding", []))]
+        assert (sha256(data), len(data)) == (entry["sha256"], entry["size"]), entry["path"]
     assert receipt["fingerprint"]["content"] == receipt["fingerprint"]["full"] == of_entries(entries)
 
 
@@ -177,7 +201,7 @@ def check_indexes():
                 assert os.path.exists(path(receipt)), f"{receipt}: the index names it"
 
 
-assert check_sealed(".cdrvault/vault.json")["format"] == 1
+assert check_sealed(".cdrvault/vault.json")["format"] in (1, 2)
 if os.path.exists(path(".cdrvault/vault-copy.json")):
     assert read(".cdrvault/vault-copy.json") == read(".cdrvault/vault.json")
 check_indexes()

@@ -122,6 +122,12 @@ impl Entry {
         }
     }
 
+    /// Notes that its bytes are encoded, around what they were before. Whoever stores it fills in what is not known yet.
+    pub fn encoded(&mut self, name: &str) {
+        let nothing = || StoredBody { sha256: String::new(), bytes: 0, encodings: Vec::new() };
+        self.stored.get_or_insert_with(nothing).encodings.push(name.to_owned());
+    }
+
     /// Whether two entries are the same content, whatever inode holds it.
     pub fn same_as(&self, other: &Self) -> bool {
         let mut other = other.clone();
@@ -158,9 +164,9 @@ pub struct StoredBody {
     pub sha256: String,
     /// Length of the stored bytes.
     pub bytes: u64,
-    /// The transforms that were applied to it, innermost first, such as `zstd`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub encoding: Vec<String>,
+    /// The encodings that were applied to it, the first one first, such as `zstd`. Format 1 has another name for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", alias = "encoding")]
+    pub encodings: Vec<String>,
 }
 
 /// What tells an untouched file from a touched one without reading it.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::checksum;
-use crate::manifest::FORMAT;
+use crate::manifest::NOTES_FORMAT;
 use crate::partition::Partition;
 
 /// Generations by partition, in order.
@@ -16,7 +16,7 @@ pub type Generations = BTreeMap<Partition, Vec<u32>>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Index {
-    /// [`FORMAT`] of the writer.
+    /// [`NOTES_FORMAT`] of the writer.
     pub format: u32,
     /// Whose receipts.
     pub dataset: String,
@@ -27,7 +27,7 @@ pub struct Index {
 impl Index {
     /// One that names these.
     pub fn new(dataset: &str, generations: Generations) -> Self {
-        Self { format: FORMAT, dataset: dataset.to_owned(), generations }
+        Self { format: NOTES_FORMAT, dataset: dataset.to_owned(), generations }
     }
 
     /// As it is stored.

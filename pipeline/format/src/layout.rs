@@ -37,6 +37,17 @@ pub fn live_path(unit: &Unit, file_name: &str) -> Result<String> {
     })
 }
 
+/// What the path of the live object of a day's rows begins with, whatever encodes it: each encoding adds to the name.
+pub fn rows_path(unit: &Unit) -> Result<Option<String>> {
+    let path = live_path(unit, &format!("{}-{}.parquet", unit.dataset, unit.partition))?;
+    Ok(unit.partition.day().map(|_| path))
+}
+
+/// Whether a path is `rows`, or that with the names of further encodings.
+pub fn is_rows_path(path: &str, rows: &str) -> bool {
+    path.strip_prefix(rows).is_some_and(|more| more.is_empty() || more.starts_with('.'))
+}
+
 /// The receipts of a dataset.
 pub fn manifests_of(dataset: &str) -> Result<String> {
     Ok(format!(".cdrvault/manifests/{}", checked(dataset)?))

@@ -15,8 +15,16 @@ use crate::layout;
 use crate::partition::Unit;
 use crate::tripwire::Tripwire;
 
-/// The version of the manifest's and the vault's format that this code writes. A reader refuses a newer one.
-pub const FORMAT: u32 = 1;
+/// The format of receipts and vaults that this code writes. It reads every older one, and refuses a newer one.
+///
+/// | format | what is new |
+/// |---|---|
+/// | 1 | |
+/// | 2 | each object names its `encodings`; before, those of a live object showed in its name alone |
+pub const FORMAT: u32 = 2;
+
+/// The format of notes, of indexes and of what a Parquet file says of itself, which stayed what they were.
+pub const NOTES_FORMAT: u32 = 1;
 
 /// One generation of one unit. A manifest in a sink means: this was live there, from `received` on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,8 +88,21 @@ impl Manifest {
     pub fn of_receipt(text: &[u8]) -> Result<Self, String> {
         checksum::check(text)?;
         let manifest: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let manifest = manifest.of_today();
         manifest.check()?;
         Ok(manifest)
+    }
+
+    /// In the form of [`FORMAT`]: what an older one left unsaid is added. Whoever writes it again, into another sink, writes
+    /// it so.
+    #[must_use]
+    pub fn of_today(mut self) -> Self {
+        let rows = self.tripwire.is_some();
+        if let (1, Content::Object(object)) = (self.format, &mut self.content) {
+            object.encodings = encodings_by_name(&object.path, rows);
+        }
+        self.format = self.format.max(FORMAT);
+        self
     }
 
     /// Whether every name in it stays where it belongs: somebody could have written it to make a reader leave the vault,
@@ -93,6 +114,9 @@ impl Manifest {
                 let path = layout::live_path(&self.unit, name).map_err(|error| error.one_line())?;
                 if path != object.path {
                     return Err(format!("`{}` is no place of {}", object.path.escape_debug(), self.unit));
+                }
+                if self.tripwire.is_some() && object.encodings.is_empty() {
+                    return Err("it does not say how its rows are encoded".to_owned());
                 }
                 layout::object(&object.sha256).map_err(|error| error.one_line()).map(drop)
             }
@@ -143,7 +167,7 @@ impl Manifest {
             && self.columns == other.columns
             && match (&self.content, &other.content) {
                 (Content::Object(a), Content::Object(b)) => match (&a.data_sha256, &b.data_sha256) {
-                    (Some(a), Some(b)) => a == b,
+                    (Some(data), Some(other)) => data == other && a.encodings == b.encodings,
                     _ => a.sha256 == b.sha256,
                 },
                 (Content::Tree { entries: a }, Content::Tree { entries: b }) => {
@@ -246,9 +270,27 @@ pub struct StoredObject {
     pub bytes: u64,
     /// SHA-256 of all of its bytes, in hex.
     pub sha256: String,
-    /// SHA-256 of its bytes before the part that names the generation (the Parquet footer), in hex.
+    /// SHA-256, in hex, of what its first encoding gave, before the part that names the generation (the Parquet footer).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_sha256: Option<String>,
+    /// As those of [`crate::entry::StoredBody`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encodings: Vec<String>,
+}
+
+/// The encodings of a live object that nothing but its name tells of: a receipt of format 1 does not name them, and what has
+/// lost its receipt has no other.
+pub fn encodings_by_name(path: &str, rows: bool) -> Vec<String> {
+    let mut rest = path;
+    let mut encodings = Vec::new();
+    while let Some(inner) = rest.strip_suffix(".zst") {
+        encodings.insert(0, "zstd".to_owned());
+        rest = inner;
+    }
+    if rows && rest.ends_with(".parquet") {
+        encodings.insert(0, "parquet".to_owned());
+    }
+    encodings
 }
 
 /// A table, as far as a restore has to know it.
@@ -318,7 +360,7 @@ impl Notes {
             #[serde(flatten)]
             notes: &'a Notes,
         }
-        serde_json::to_vec(&Stored { format: FORMAT, notes: self }).map(checksum::seal)
+        serde_json::to_vec(&Stored { format: NOTES_FORMAT, notes: self }).map(checksum::seal)
     }
 
     /// The inverse. Older versions wrote no checksum.

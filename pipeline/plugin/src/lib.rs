@@ -3,11 +3,13 @@
 //! | module | holds |
 //! |---|---|
 //! | [`stage`], [`sink`], [`target`] | the contracts |
+//! | [`codec`] | how stored objects are decoded, by the names in their receipts |
 //! | [`registry`] | the kinds of each that a program knows |
 //! | [`payload`], [`notice`] | what moves from stage to stage |
 //! | [`options`] | the types of options, and the part of the pipeline file that a stage reads |
 //! | [`context`], [`progress`], [`scratch`], [`lock`], [`program`], [`place`] | what is around a stage: deadlines, private files, locks, other programs |
 
+pub mod codec;
 pub mod context;
 pub mod lock;
 pub mod notice;

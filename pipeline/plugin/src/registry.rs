@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::codec::Codecs;
 use crate::options::Section;
 use crate::payload::{Form, Shape};
 use crate::place::Place;
@@ -12,7 +13,6 @@ use crate::sink::Sink;
 use crate::stage::{Session, Source, Transform};
 use crate::target::{Target, TargetOptions};
 use cdrvault_format::error::{Error, Kind, Result};
-use cdrvault_format::manifest::Manifest;
 
 /// One kind of stage. `T` is what `parse` makes: a transform itself, or a builder of what needs I/O to exist.
 pub struct Plugin<T: ?Sized> {
@@ -41,12 +41,9 @@ pub struct Registry {
     pub sinks: Vec<Plugin<dyn BuildSink>>,
     /// Where saved content can be restored to.
     pub targets: Vec<TargetPlugin>,
-    /// How stored objects are decoded, the outermost encoding first, whichever pipeline wrote them.
-    pub decoders: Vec<Decoder>,
+    /// How stored objects are decoded.
+    pub codecs: Codecs,
 }
-
-/// The transform that undoes an encoding of a generation's objects, if they bear its mark.
-pub type Decoder = fn(&Manifest) -> Option<Arc<dyn Transform>>;
 
 /// One kind of target.
 pub struct TargetPlugin {

@@ -210,7 +210,6 @@ pub struct Server {
 }
 
 /// What happens to one flow's payload between source and sink.
-#[async_trait]
 pub trait Transform: Send + Sync {
     /// The kind, as in the pipeline file.
     fn kind(&self) -> &'static str;
@@ -229,11 +228,9 @@ pub trait Transform: Send + Sync {
         None
     }
 
-    /// Wires itself behind `input`. Lazy: no I/O before the result is polled.
+    /// Wires itself behind `input`. Lazy: no I/O before the result is polled. One that encodes objects says so in each of
+    /// them ([`cdrvault_format::entry::Entry::encoded`]); the [codec](crate::codec) of that name is its inverse.
     fn apply(&self, work: &Work, input: Payload) -> Result<Payload>;
-
-    /// The inverse: `undo(apply(x)) == x`. It may look into the first object, to learn the schema of its rows.
-    async fn undo(&self, work: &Work, input: Payload) -> Result<Payload>;
 }
 
 /// How changed partitions are found.
@@ -276,14 +273,12 @@ pub struct Work {
     pub form: Form,
     /// The facts of the rows that went by, complete once the row stream has ended.
     pub facts: FactCell,
-    /// Where an encoder says at which offset the part that names the generation begins.
-    pub data_end: Arc<std::sync::OnceLock<u64>>,
 }
 
 impl Work {
     /// Work on a unit that will be this generation.
     pub fn new(unit: Unit, generation: u32, form: Form) -> Self {
-        Self { unit, generation, form, facts: FactCell::default(), data_end: Arc::default() }
+        Self { unit, generation, form, facts: FactCell::default() }
     }
 }
 

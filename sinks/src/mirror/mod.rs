@@ -243,8 +243,7 @@ impl<T: Transport> Sink for Mirror<T> {
 
     async fn flush(&self, cx: &Context) -> Result<()> {
         // What is noted from now on travels with the next flush.
-        let (queue, removals, differs) =
-            self.with(|state| (std::mem::take(&mut state.queue), state.removals.clone(), state.identity_differs));
+        let (queue, differs) = self.with(|state| (std::mem::take(&mut state.queue), state.identity_differs));
         if !queue.is_empty() || differs {
             let (_, root) = self.mirrored()?;
             let sending = async {
@@ -278,6 +277,7 @@ impl<T: Transport> Sink for Mirror<T> {
                 }
             });
         }
+        let removals = self.with(|state| state.removals.clone());
         if !removals.is_empty() {
             self.transport.remove(cx, &removals).await?;
             self.with(|state| state.removals.clear());

@@ -51,6 +51,18 @@ impl<T: Transport> Mirror<T> {
         Ok(())
     }
 
+    /// Where the name of what is live changed, with its encodings, the old name goes.
+    fn leave_old_name(&self, old: &str, newest: Option<&str>) {
+        if newest.is_none_or(|newest| newest == old) {
+            return;
+        }
+        self.with(|state| {
+            if state.listing.as_mut().is_some_and(|listing| listing.remove(old).is_some()) {
+                state.removals.push(old.to_owned());
+            }
+        });
+    }
+
     /// What has to travel so that the far end has what is noted.
     pub(super) async fn parcel(&self, cx: &Context, queue: &BTreeSet<Unit>) -> Result<Parcel> {
         let (mirrored, root) = self.mirrored()?;
@@ -68,6 +80,13 @@ impl<T: Transport> Mirror<T> {
             let Some((here, there)) = histories.get(&unit.dataset) else { continue };
             let here = here.get(&unit.partition).cloned().unwrap_or_default();
             let highest = there.get(&unit.partition).and_then(|there| there.last()).copied().unwrap_or(0);
+            let newest = match here.last() {
+                Some(generation) => match mirrored.manifest(cx, unit, *generation).await?.content {
+                    Content::Object(object) => Some(object.path),
+                    Content::Tree { .. } => None,
+                },
+                None => None,
+            };
             // What it had is not sent again: it may have been pruned there.
             for generation in here.iter().copied().filter(|generation| *generation >= highest) {
                 let manifest = mirrored.manifest(cx, unit, generation).await?;
@@ -77,6 +96,7 @@ impl<T: Transport> Mirror<T> {
                         parcel.objects.push(object.path.clone());
                     }
                     Content::Object(object) if !keeps_history => {
+                        self.leave_old_name(&object.path, newest.as_deref());
                         let version = layout::version(unit, generation, &object.sha256)?;
                         // That of a day that had not ended was not kept.
                         if root.join(&version).exists() {

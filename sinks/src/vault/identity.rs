@@ -19,7 +19,7 @@ pub(super) struct Checked {
 
 enum Write {
     Nothing,
-    /// It stays what it is: one of its copies is damaged or missing, or has no checksum yet.
+    /// It stays what it is: one of its copies is damaged or missing, has no checksum yet, or is of an older format.
     Again,
     /// There is none yet.
     New,
@@ -59,7 +59,12 @@ pub(super) async fn check(store: &impl Store, writer: &Writer, expect: &Expected
     }
     let expected = ours(found.vault.clone(), found.created);
     let checked = match difference(&found, &expected) {
-        None => Checked { identity: found, write: if whole { Write::Nothing } else { Write::Again } },
+        None => {
+            // The receipts that are written from now on are of this format: an older program is told here, before it reads
+            // what it does not understand.
+            let write = if whole && found.format == FORMAT { Write::Nothing } else { Write::Again };
+            Checked { identity: Identity { format: FORMAT, ..found }, write }
+        }
         Some(_) if expect.adopt => Checked { identity: expected, write: Write::Adopted },
         Some(difference) => return Err(Error::new(
             Kind::Refused,
@@ -89,7 +94,8 @@ pub(super) async fn make(store: &impl Store, checked: &Checked) -> Result<()> {
         Write::Again => {
             // Somebody may have taken it over since it was looked at.
             let now = read(store, true).await?;
-            if now.is_none_or(|now| now.identity != checked.identity) {
+            let same = |now: Found| Identity { format: FORMAT, ..now.identity } == checked.identity;
+            if !now.is_some_and(same) {
                 return Err(Error::new(
                     Kind::Refused,
                     format!("the vault in {} was taken over just now", store.describe()),

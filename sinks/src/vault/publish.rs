@@ -44,6 +44,7 @@ pub(super) async fn publish(
         )
         .hint("another run writes into this vault; see which, and let only one do it"));
     }
+    let elsewhere = renamed(sealed, &now, looked.as_ref());
     put_content(store, sealed, &now, looked).await?;
     failpoint::hit("after-check")?;
     let receipt = Manifest {
@@ -71,7 +72,18 @@ pub(super) async fn publish(
         other => other?,
     }
     failpoint::hit("after-receipt")?;
+    // Kept as a version by now, and a reader of all live objects is to find each row once.
+    if let Some(name) = elsewhere {
+        store.remove(&name).await?;
+    }
     Ok(receipt)
+}
+
+/// The live name of the generation before, where an object lies, if the new one has another name: its encodings changed.
+fn renamed(sealed: &Sealed, now: &Live, looked: Option<&Looked>) -> Option<String> {
+    let (old, new) = (live_object(now.manifest.as_ref()?)?, live_object(&sealed.manifest)?);
+    let is_there = looked.is_some_and(|looked| looked.name == old.path && looked.seen.is_some());
+    (old.path != new.path && is_there).then(|| old.path.clone())
 }
 
 /// See [`cdrvault_plugin::sink::Sink::mend`].
@@ -165,6 +177,9 @@ async fn publish_object(
     looked: Option<Looked>,
 ) -> Result<()> {
     let unit = &sealed.manifest.unit;
+    if let (Some(name), Some(Looked { seen: Some(seen), .. })) = (renamed(sealed, now, looked.as_ref()), &looked) {
+        keep_old(store, unit, sealed, now, seen, &name).await?;
+    }
     let there = match looked {
         Some(looked) if looked.name == object.path => looked.seen,
         // The live name may be another one than that of the generation before.

@@ -1,6 +1,7 @@
 //! What a vault holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use cdrvault_format::entry::{Entry, StoredBody};
@@ -30,7 +31,7 @@ pub(super) async fn index(
         let Some(generation) = generations.last().copied() else { continue };
         let unit = Unit::new(dataset, partition);
         // A day has one file of its name; only of other units the receipt must be opened to know the name.
-        let object_there = if usual_path(&unit)?.is_some_and(|path| objects.contains_key(&path)) {
+        let object_there = if layout::rows_path(&unit)?.is_some_and(|rows| named_so(&objects, &rows).count() == 1) {
             true
         } else {
             match manifest(store, &unit, generation).await.map(|manifest| manifest.content) {
@@ -86,10 +87,10 @@ fn receipt_of(below: &str) -> Option<(Partition, u32)> {
     Some((partition.parse().ok()?, layout::parse_manifest_name(name)?))
 }
 
-/// Where the rows of a day are live, whatever its generation.
-fn usual_path(unit: &Unit) -> Result<Option<String>> {
-    let path = layout::live_path(unit, &format!("{}-{}.parquet", unit.dataset, unit.partition))?;
-    Ok(unit.partition.day().map(|_| path))
+/// Those of the names that are of the rows of a day, whatever encodes them.
+fn named_so<'a>(names: &'a BTreeMap<String, u64>, rows: &'a str) -> impl Iterator<Item = &'a String> {
+    let from = names.range::<str, _>((Bound::Included(rows), Bound::Unbounded)).map(|(name, _)| name);
+    from.take_while(move |name| name.starts_with(rows)).filter(move |name| layout::is_rows_path(name, rows))
 }
 
 /// The generations of a unit that have a receipt, in order.
@@ -152,7 +153,7 @@ pub(super) async fn live(store: &impl Store, unit: &Unit, recorded: Option<u32>)
     }
     let Some(generation) = generations.pop() else {
         // A first generation may have been made live and got no receipt.
-        let Some(name) = usual_path(unit)? else { return Ok((Live::NOTHING, None)) };
+        let Some(name) = layout::rows_path(unit)? else { return Ok((Live::NOTHING, None)) };
         let looked = Looked::at(store, name).await?;
         let other = |seen: &Seen| LiveObject::Other { sha256: seen.sha256.clone() };
         let object = looked.seen.as_ref().map_or(LiveObject::Missing, other);
@@ -184,9 +185,20 @@ pub(super) async fn live(store: &impl Store, unit: &Unit, recorded: Option<u32>)
 /// See [`cdrvault_plugin::sink::Sink::nameless`].
 pub(super) async fn nameless(store: &impl Store, unit: &Unit) -> Result<Option<StoredObject>> {
     let (live, looked) = live(store, unit, None).await?;
-    let (LiveObject::Other { sha256 }, Some(Looked { name, .. })) = (live.object, looked) else { return Ok(None) };
+    let (sha256, name) = match (live.object, looked) {
+        (LiveObject::Other { sha256 }, Some(Looked { name, .. })) => (sha256, name),
+        (LiveObject::Missing, _) => {
+            // Without its receipt nothing but its name tells what encodes it.
+            let Some(rows) = layout::rows_path(unit)? else { return Ok(None) };
+            let objects = store.tree(&layout::live_directory(&unit.dataset)?).await?;
+            let Some(name) = named_so(&objects, &rows).next() else { return Ok(None) };
+            let Some(seen) = store.look(name).await? else { return Ok(None) };
+            (seen.sha256, name.clone())
+        }
+        _ => return Ok(None),
+    };
     let bytes = store.length(&name).await?;
-    Ok(bytes.map(|bytes| StoredObject { path: name, bytes, sha256, data_sha256: None }))
+    Ok(bytes.map(|bytes| StoredObject { path: name, bytes, sha256, data_sha256: None, encodings: Vec::new() }))
 }
 
 /// The newest receipt is damaged or lost: the next generation is published over it, and compared with the one before.
@@ -290,8 +302,11 @@ pub(super) async fn objects<S: Store>(store: Arc<S>, manifest: &Manifest) -> Res
             let body = body_of(&*store, manifest, object).await?;
             let file_name = object.path.rsplit('/').next().unwrap_or(&object.path);
             let mut entry = Entry::object(file_name);
-            entry.stored =
-                Some(StoredBody { sha256: object.sha256.clone(), bytes: object.bytes, encoding: Vec::new() });
+            entry.stored = Some(StoredBody {
+                sha256: object.sha256.clone(),
+                bytes: object.bytes,
+                encodings: object.encodings.clone(),
+            });
             Ok(stream::iter([Ok(Object { entry, body })]).boxed())
         }
         Content::Tree { entries } => {

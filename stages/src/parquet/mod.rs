@@ -2,7 +2,7 @@
 //!
 //! The same rows give the same bytes: batches are cut anew at fixed numbers of rows or bytes, encodings are chosen from the
 //! first rows, and nothing that changes from run to run is written but the footer's generation, which follows
-//! everything else (see [`cdrvault_plugin::stage::Work::data_end`]).
+//! everything else (see [`Codec::stable_prefix`]).
 //! Format: <https://github.com/apache/parquet-format>.
 
 mod cuts;
@@ -11,15 +11,15 @@ mod pages;
 mod reader;
 mod writer;
 
-use std::sync::Arc;
+use std::path::Path;
 
 use async_trait::async_trait;
 use cdrvault_format::entry::Entry;
 use cdrvault_format::error::{Error, Kind, Result};
-use cdrvault_format::manifest::{Content, Holding, Manifest};
 use cdrvault_format::partition::Partition;
+use cdrvault_plugin::codec::Codec;
 use cdrvault_plugin::options::{Section, schema_of};
-use cdrvault_plugin::payload::{Body, Object, Payload, Shape};
+use cdrvault_plugin::payload::{Body, Object, Payload, RowStream, Shape};
 use cdrvault_plugin::registry::Plugin;
 use cdrvault_plugin::stage::{Transform, Work};
 use futures::{StreamExt as _, stream};
@@ -57,11 +57,33 @@ impl Default for Options {
     }
 }
 
-/// Undoes what a generation's object bears the mark of.
-pub(crate) fn decoder(manifest: &Manifest) -> Option<Arc<dyn Transform>> {
-    let is_ours = manifest.holds() == Holding::Rows
-        && matches!(&manifest.content, Content::Object(object) if object.path.ends_with(".parquet"));
-    is_ours.then(|| Arc::new(Parquet { options: Options::default() }) as Arc<dyn Transform>)
+/// In receipts.
+const ENCODING: &str = "parquet";
+
+/// After the name of a live object.
+const SUFFIX: &str = ".parquet";
+
+/// The way back.
+pub(crate) struct Rows;
+
+#[async_trait]
+impl Codec for Rows {
+    fn name(&self) -> &'static str {
+        ENCODING
+    }
+
+    fn suffix(&self) -> &'static str {
+        SUFFIX
+    }
+
+    async fn rows(&self, encoded: &Path) -> Result<RowStream> {
+        reader::decode(encoded.to_owned()).await
+    }
+
+    /// The footer names the generation.
+    fn stable_prefix(&self, encoded: &Path) -> Result<Option<u64>> {
+        reader::footer_start(encoded).map(Some)
+    }
 }
 
 struct Parquet {
@@ -73,7 +95,6 @@ fn parse(section: &mut Section<'_>) -> Option<Box<dyn Transform>> {
     Some(Box::new(Parquet { options }))
 }
 
-#[async_trait]
 impl Transform for Parquet {
     fn kind(&self) -> &'static str {
         "parquet"
@@ -88,13 +109,9 @@ impl Transform for Parquet {
         let options =
             writer::Options { level: self.options.compression.level(), row_group_rows: self.options.row_group_rows };
         let body = writer::encode(rows, options, work.clone());
-        let object = Object { entry: Entry::object(file_name(work)), body: Body::Stream(body) };
-        Ok(Payload::Objects(stream::iter([Ok(object)]).boxed()))
-    }
-
-    async fn undo(&self, _work: &Work, input: Payload) -> Result<Payload> {
-        let Payload::Objects(objects) = input else { return Err(wrong_shape()) };
-        reader::decode(objects).await
+        let mut entry = Entry::object(file_name(work));
+        entry.encoded(ENCODING);
+        Ok(Payload::Objects(stream::iter([Ok(Object { entry, body: Body::Stream(body) })]).boxed()))
     }
 }
 
@@ -102,9 +119,9 @@ impl Transform for Parquet {
 fn file_name(work: &Work) -> String {
     let dataset = &work.unit.dataset;
     match work.unit.partition {
-        Partition::Day(day) => format!("{dataset}-{day}.parquet"),
-        Partition::Undated => format!("{dataset}-undated.parquet"),
-        Partition::Snapshot => format!("{dataset}.parquet"),
+        Partition::Day(day) => format!("{dataset}-{day}{SUFFIX}"),
+        Partition::Undated => format!("{dataset}-undated{SUFFIX}"),
+        Partition::Snapshot => format!("{dataset}{SUFFIX}"),
     }
 }
 

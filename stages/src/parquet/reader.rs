@@ -1,7 +1,8 @@
 //! A Parquet file of ours back into rows.
 
 use std::fs::File;
-use std::path::Path;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::builder::{BinaryBuilder, StringBuilder};
@@ -10,9 +11,9 @@ use arrow_array::{Array as _, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{DataType, Fields, Schema};
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::manifest::ColumnInfo;
-use cdrvault_plugin::payload::{Body, Object, ObjectStream, Payload, RowStream, RowsAbout};
+use cdrvault_plugin::payload::{RowStream, RowsAbout};
+use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt as _, TryStreamExt as _};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 
@@ -35,14 +36,10 @@ const PAGES_BYTES: usize = 64 << 20;
 /// No row group that we write is larger, decompressed: it ends at 64 MiB encoded.
 const ROW_GROUP_LIMIT: u64 = 1 << 30;
 
-/// The rows of the one file among `objects`. Its checksum must have been checked: the reader may panic on damaged
-/// input (which ends the stream with an error, not the program).
-pub(super) async fn decode(mut objects: ObjectStream) -> Result<Payload> {
+/// The rows of a file. Its checksum must have been checked: the reader may panic on damaged input (which ends the stream
+/// with an error, not the program).
+pub(super) async fn decode(path: PathBuf) -> Result<RowStream> {
     // The footer gives the schema, and it is in the file: one must look into it before any row is asked for.
-    let first = objects.try_next().await?;
-    let Some(Object { body: Body::File(path), .. }) = first else {
-        return Err(Error::failed("`parquet` decodes a local file, and was given something else"));
-    };
     let opening = tokio::task::spawn_blocking(move || open(&path));
     let opened = opening.await.map_err(|died| damaged().with_source(died))??;
     let Opened { file, metadata, batch_rows } = opened;
@@ -67,7 +64,19 @@ pub(super) async fn decode(mut objects: ObjectStream) -> Result<Payload> {
         }
         Ok(())
     });
-    Ok(Payload::Rows(RowStream { schema, about, batches }))
+    Ok(RowStream { schema, about, batches })
+}
+
+/// Where the footer of a file begins: <https://parquet.apache.org/docs/file-format/>
+pub(super) fn footer_start(path: &Path) -> Result<u64> {
+    let failed = |error| Error::io("read", path, error);
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let Some(end) = length.checked_sub(8) else { return Err(damaged()) };
+    file.seek(SeekFrom::Start(end)).map_err(failed)?;
+    let mut footer = [0; 4];
+    file.read_exact(&mut footer).map_err(failed)?;
+    end.checked_sub(u64::from(u32::from_le_bytes(footer))).ok_or_else(damaged)
 }
 
 struct Opened {

@@ -47,7 +47,7 @@ pub(super) fn encode(rows: RowStream, options: Options, work: Work) -> ByteStrea
     let RowStream { schema, about, batches } = rows;
     blocking::work(batches, move |inputs, outputs| {
         let mut encoder = Encoder {
-            writer: Writer::Waiting(Tail::new(ChannelWriter::new(outputs))),
+            writer: Writer::Waiting(ChannelWriter::new(outputs)),
             cuts: Cuts::new(&schema),
             sample: Vec::new(),
             group_bytes: 0,
@@ -79,8 +79,8 @@ struct Encoder<'a> {
 
 enum Writer<'a> {
     /// For the sample to be complete.
-    Waiting(Tail<ChannelWriter<'a>>),
-    Open(Box<ArrowWriter<Tail<ChannelWriter<'a>>>>),
+    Waiting(ChannelWriter<'a>),
+    Open(Box<ArrowWriter<ChannelWriter<'a>>>),
     /// Only while one turns into the other, or after an error.
     Gone,
 }
@@ -172,42 +172,7 @@ impl Encoder<'_> {
             writer.append_key_value_metadata(KeyValue::new(key, value));
         }
         let mut out = writer.into_inner().map_err(explain)?;
-        // What precedes the footer does not depend on the generation, which the footer names.
-        let _ = work.data_end.set(out.footer_start());
         out.flush().map_err(|error| blocking::unwrap_io("encode Parquet", error))
-    }
-}
-
-/// Remembers the file's length and its last 8 bytes: the length of the footer, and the magic number.
-struct Tail<W> {
-    inner: W,
-    written: u64,
-    last: [u8; 8],
-}
-
-impl<W> Tail<W> {
-    fn new(inner: W) -> Self {
-        Self { inner, written: 0, last: [0; 8] }
-    }
-
-    fn footer_start(&self) -> u64 {
-        let [a, b, c, d, ..] = self.last;
-        self.written.saturating_sub(8 + u64::from(u32::from_le_bytes([a, b, c, d])))
-    }
-}
-
-impl<W: Write> Write for Tail<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.written += count as u64;
-        let new = &bytes[count.saturating_sub(8)..count];
-        self.last.copy_within(new.len().., 0);
-        self.last[8 - new.len()..].copy_from_slice(new);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
     }
 }
 
@@ -217,7 +182,7 @@ fn footer(work: &Work, about: &RowsAbout) -> Result<Vec<(String, String)>> {
     let columns = serde_json::to_string(&about.columns)
         .map_err(|error| Error::failed("cannot write the columns as JSON").with_source(error))?;
     let mut entries = vec![
-        ("cdrvault.format", cdrvault_format::manifest::FORMAT.to_string()),
+        ("cdrvault.format", cdrvault_format::manifest::NOTES_FORMAT.to_string()),
         ("cdrvault.dataset", work.unit.dataset.clone()),
         ("cdrvault.partition", work.unit.partition.to_string()),
         ("cdrvault.generation", work.generation.to_string()),

@@ -46,6 +46,7 @@ pub fn sealed(directory: &Path, unit: &Unit, generation: u32, content: &[u8]) ->
             bytes: content.len() as u64,
             sha256: sha256.clone(),
             data_sha256: None,
+            encodings: Vec::new(),
         }),
         fingerprint: fingerprint::of_entries(&[entry]),
         tripwire: None,

@@ -167,6 +167,7 @@ fn root<'a>(
         metrics,
         notify,
         watch: watch.unwrap_or_default(),
+        codecs: registry.codecs.clone(),
         warnings: Problems::none(input.path),
     };
     Some((pipeline, warnings))

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::alerts::Notify;
 use super::keep::Keep;
 use super::watch::Watch;
+use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::options::{ByteSize, Problems};
 use cdrvault_plugin::registry::{BuildDatabase, BuildSink, BuildSource};
 use cdrvault_plugin::stage::Transform;
@@ -41,6 +42,8 @@ pub struct Pipeline {
     pub notify: Option<Notify>,
     /// What of the saved data is an alarm.
     pub watch: Watch,
+    /// How what it saves is decoded.
+    pub codecs: Codecs,
     /// What is no error but hardly meant.
     pub warnings: Problems,
 }

@@ -1,42 +1,46 @@
 //! Objects back into rows or files, and whether those are what the manifest says.
 
-use std::sync::Arc;
-
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use sha2::{Digest as _, Sha256};
 
-use cdrvault_format::entry::{Entry, EntryKind};
+use cdrvault_format::entry::{Entry, EntryKind, RawPath};
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::facts::FactGatherer;
 use cdrvault_format::fingerprint;
 use cdrvault_format::hash::hash_file;
 use cdrvault_format::manifest::{Content, Holding, Manifest};
+use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::payload::{Body, Form, Object, ObjectStream, Payload, RowStream};
-use cdrvault_plugin::registry::Decoder;
-use cdrvault_plugin::stage::{Transform, Work};
+use cdrvault_plugin::payload::{Body, Object, ObjectStream, Payload, RowStream};
 
 /// The stored objects, decoded. Their checksums must have been checked.
-pub async fn undo(decoders: &[Decoder], manifest: &Manifest, objects: ObjectStream) -> Result<Payload> {
+pub async fn undo(cx: &Context, codecs: &Codecs, manifest: &Manifest, mut objects: ObjectStream) -> Result<Payload> {
     if let Content::Tree { entries } = &manifest.content
         && manifest.fingerprint.algorithm == fingerprint::ALGORITHM
         && fingerprint::of_entries(entries) != manifest.fingerprint
     {
         return Err(damaged(manifest, "its entries are not those that the receipt tells"));
     }
-    let form = if manifest.holds() == Holding::Tree { Form::Tree } else { Form::Object };
-    let work = Work::new(manifest.unit.clone(), manifest.generation, form);
-    let mut payload = Payload::Objects(objects);
-    let transforms: Vec<Arc<dyn Transform>> = decoders.iter().filter_map(|decoder| decoder(manifest)).collect();
-    for transform in transforms {
-        payload = transform.undo(&work, payload).await?;
+    if manifest.holds() == Holding::Rows {
+        let Some(Object { entry, body }) = objects.try_next().await? else {
+            return Err(damaged(manifest, "it has no object"));
+        };
+        let rows = codecs.innermost(cx, &entry, body).await?.rows().await?;
+        is_of(&rows, manifest)?;
+        return Ok(Payload::Rows(rows));
     }
-    match (&payload, manifest.holds()) {
-        (Payload::Rows(rows), Holding::Rows) => is_of(rows, manifest)?,
-        (Payload::Objects(_), Holding::Tree | Holding::Document) => {}
-        _ => return Err(damaged(manifest, "the object does not hold what the receipt says")),
-    }
-    Ok(payload)
+    let (codecs, holds) = (codecs.clone(), manifest.holds());
+    let plain = move |object: Result<Object>| {
+        let mut object = object?;
+        // Only a name that we gave ourselves tells of encodings.
+        if holds == Holding::Document
+            && let (Some(stored), Ok(name)) = (&object.entry.stored, std::str::from_utf8(&object.entry.path.0))
+        {
+            object.entry.path = RawPath::from(codecs.plain_name(name, &stored.encodings));
+        }
+        codecs.plain(object)
+    };
+    Ok(Payload::Objects(objects.map(plain).boxed()))
 }
 
 /// A file names what it is; a receipt that names another content is forged, or was misplaced.

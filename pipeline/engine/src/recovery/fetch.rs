@@ -117,7 +117,11 @@ impl Fetched {
         match &self.manifest.content {
             Content::Object(object) => {
                 let mut entry = Entry::object(object.path.rsplit('/').next().unwrap_or(&object.path));
-                let stored = StoredBody { sha256: object.sha256.clone(), bytes: object.bytes, encoding: Vec::new() };
+                let stored = StoredBody {
+                    sha256: object.sha256.clone(),
+                    bytes: object.bytes,
+                    encodings: object.encodings.clone(),
+                };
                 entry.stored = Some(stored);
                 objects.push(Ok(Object { entry, body: body(&object.sha256)? }));
             }

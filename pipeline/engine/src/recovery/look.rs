@@ -19,9 +19,9 @@ use cdrvault_format::fingerprint::{self, Fingerprint};
 use cdrvault_format::layout;
 use cdrvault_format::manifest::{Content, Holding, Manifest};
 use cdrvault_format::partition::{DayRange, Partition, Unit};
+use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::progress::by_dataset;
-use cdrvault_plugin::registry::Decoder;
 use cdrvault_plugin::sink::Sink;
 
 /// So many bytes, or generations, are fetched at a time from a place where one transfer is cheaper than many.
@@ -83,7 +83,7 @@ impl Brief {
 /// See the module.
 pub(super) struct Looking<'a> {
     cx: &'a Context,
-    decoders: &'a [Decoder],
+    codecs: &'a Codecs,
     job: &'a Job,
     optional: bool,
     held: Held,
@@ -105,7 +105,7 @@ pub(super) struct Looking<'a> {
 impl<'a> Looking<'a> {
     pub(super) fn new(
         cx: &'a Context,
-        decoders: &'a [Decoder],
+        codecs: &'a Codecs,
         job: &'a Job,
         spec: &SinkSpec,
         sink: Arc<dyn Sink>,
@@ -129,7 +129,7 @@ impl<'a> Looking<'a> {
         };
         Self {
             cx,
-            decoders,
+            codecs,
             job,
             optional: spec.optional,
             held,
@@ -241,7 +241,8 @@ impl<'a> Looking<'a> {
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => {
                 self.held.unknown.insert(unit.clone());
-                if matches!(error.kind(), Kind::Damaged | Kind::Refused) {
+                // One that a newer cdrvault wrote is not damaged, and is not set aside.
+                if error.kind() == Kind::Damaged {
                     self.found(Some(unit), Some(generation), Problem::DamagedReceipt, error.one_line());
                 } else {
                     self.failed(unit, generation, error)?;
@@ -411,7 +412,7 @@ impl<'a> Looking<'a> {
 
     async fn check(&self, manifest: &Manifest) -> Result<()> {
         let fetched = retry(self.cx, || Fetched::fetch(self.cx, &self.held.sink, manifest.clone())).await?;
-        compare(self.cx, manifest, undo(self.decoders, manifest, fetched.objects()?).await?).await
+        compare(self.cx, manifest, undo(self.cx, self.codecs, manifest, fetched.objects()?).await?).await
     }
 
     /// Is it damage, or did a run replace or remove it meanwhile?
@@ -485,7 +486,7 @@ fn is_wanted(job: &Job, unit: &Unit, generation: u32) -> bool {
 /// What was checked when a body was: what is stored, and what it decodes to.
 fn body(entry: &Entry) -> Option<[u8; 32]> {
     let stored = entry.stored.as_ref()?;
-    let told = (&stored.sha256, &stored.encoding, entry.size, &entry.sha256);
+    let told = (&stored.sha256, &stored.encodings, entry.size, &entry.sha256);
     Some(Sha256::digest(serde_json::to_vec(&told).ok()?).into())
 }
 

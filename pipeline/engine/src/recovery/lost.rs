@@ -150,5 +150,6 @@ fn newest_of(standing: &Generations, partition: Partition) -> u32 {
 /// `ar_cdr/day=2026-01-15/...`
 fn day_of(name: &str, dataset: &str) -> Option<Partition> {
     let (day, file) = name.strip_prefix(dataset)?.strip_prefix("/day=")?.split_once('/')?;
-    day.parse().ok().filter(|_| file.strip_suffix(".parquet").is_some_and(|stem| stem == format!("{dataset}-{day}")))
+    let rows = format!("{dataset}-{day}.parquet");
+    day.parse().ok().filter(|_| layout::is_rows_path(file, &rows))
 }

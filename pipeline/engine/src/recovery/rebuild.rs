@@ -1,24 +1,21 @@
 //! A receipt made anew from the object that it told of: a Parquet file says itself what it is.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::Path;
 use std::sync::Arc;
 
 use futures::TryStreamExt as _;
 use jiff::Timestamp;
 
-use super::{Fetched, undo};
+use super::Fetched;
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::facts::FactGatherer;
 use cdrvault_format::fingerprint::{Digest, Fingerprint};
 use cdrvault_format::hash::hash_file;
-use cdrvault_format::manifest::{Content, FORMAT, Manifest, Origin, StoredObject};
+use cdrvault_format::manifest::{Content, FORMAT, Manifest, Origin, StoredObject, encodings_by_name};
 use cdrvault_format::partition::Unit;
 use cdrvault_format::tripwire::Tripwire;
+use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::payload::Payload;
-use cdrvault_plugin::registry::Decoder;
+use cdrvault_plugin::payload::Object;
 use cdrvault_plugin::sink::Sink;
 
 /// The receipt of an object of rows that lies in a sink, read and compared with what it says of itself. What a file does not
@@ -26,12 +23,13 @@ use cdrvault_plugin::sink::Sink;
 pub(super) async fn rebuild(
     cx: &Context,
     sink: &Arc<dyn Sink>,
-    decoders: &[Decoder],
+    codecs: &Codecs,
     unit: &Unit,
     found: StoredObject,
     like: Option<&Manifest>,
 ) -> Result<Manifest> {
     let now = Timestamp::now();
+    let found = StoredObject { encodings: encodings_by_name(&found.path, true), ..found };
     let skeleton = Manifest {
         format: FORMAT,
         unit: unit.clone(),
@@ -57,9 +55,11 @@ pub(super) async fn rebuild(
         replaced: like.filter(|like| like.unit == *unit).map(|like| like.generation),
     };
     let fetched = Fetched::fetch(cx, sink, skeleton).await?;
-    let Payload::Rows(mut rows) = undo(decoders, &fetched.manifest, fetched.objects()?).await? else {
+    let Some(Object { entry, body }) = fetched.objects()?.try_next().await? else {
         return Err(Error::new(Kind::NotFound, "the object does not say what it is"));
     };
+    let file = codecs.innermost(cx, &entry, body).await?;
+    let mut rows = file.rows().await?;
     let said = |key: &str| rows.about.metadata.get(key).cloned().unwrap_or_default();
     let generation = said("cdrvault.generation").parse::<u32>().ok().filter(|generation| *generation > 0);
     let (said_content, said_full) = (said("cdrvault.fingerprint.content"), said("cdrvault.fingerprint.full"));
@@ -88,18 +88,8 @@ pub(super) async fn rebuild(
         columns,
         ..fetched.manifest.clone()
     };
-    if let (Content::Object(object), Some(path)) = (&mut manifest.content, fetched.bodies().values().next()) {
-        object.data_sha256 = Some(hash_file(path, data_end(path)?)?.data);
+    if let (Content::Object(object), Some(end)) = (&mut manifest.content, file.stable_prefix()?) {
+        object.data_sha256 = Some(hash_file(file.path(), end)?.data);
     }
     Ok(manifest)
-}
-
-/// Where the footer of a Parquet file begins: <https://parquet.apache.org/docs/file-format/>
-fn data_end(path: &Path) -> Result<u64> {
-    let failed = |error| Error::io("read", path, error);
-    let mut file = File::open(path).map_err(failed)?;
-    let length = file.seek(SeekFrom::End(-8)).map_err(failed)? + 8;
-    let mut footer = [0; 4];
-    file.read_exact(&mut footer).map_err(failed)?;
-    Ok(length.saturating_sub(8 + u64::from(u32::from_le_bytes(footer))))
 }

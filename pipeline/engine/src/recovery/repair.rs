@@ -13,15 +13,15 @@ use crate::opening::open_to_prune;
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::manifest::{Content, Manifest};
 use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::registry::Decoder;
 use cdrvault_plugin::sink::{Sealed, Sink};
 
 /// See the module.
 pub(super) struct Mending<'a> {
     cx: &'a Context,
     pipeline: &'a Arc<Pipeline>,
-    decoders: &'a [Decoder],
+    codecs: &'a Codecs,
     /// To read from: those that were verified, and then all others.
     places: Vec<(String, Arc<dyn Sink>)>,
     /// Those that cannot be read.
@@ -29,9 +29,9 @@ pub(super) struct Mending<'a> {
 }
 
 impl<'a> Mending<'a> {
-    pub(super) fn new(cx: &'a Context, pipeline: &'a Arc<Pipeline>, decoders: &'a [Decoder], all: &[Held]) -> Self {
+    pub(super) fn new(cx: &'a Context, pipeline: &'a Arc<Pipeline>, codecs: &'a Codecs, all: &[Held]) -> Self {
         let places = all.iter().map(|held| (held.name.clone(), Arc::clone(&held.sink))).collect();
-        Self { cx, pipeline, decoders, places, silent: Vec::new() }
+        Self { cx, pipeline, codecs, places, silent: Vec::new() }
     }
 
     /// Under the locks of a run. What cannot be mended stays a finding, which says why.
@@ -184,7 +184,7 @@ impl<'a> Mending<'a> {
         let mut why = "no other sink holds the receipt".to_owned();
         if let Some(found) = here.nameless(self.cx, unit).await? {
             let like = self.like(here, unit).await?;
-            match rebuild(self.cx, here, self.decoders, unit, found, like.as_ref()).await {
+            match rebuild(self.cx, here, self.codecs, unit, found, like.as_ref()).await {
                 Ok(manifest) if manifest.generation == generation || like.is_none() => {
                     to.mend(self.cx, &Sealed { manifest: manifest.clone(), bodies: BTreeMap::new() }).await?;
                     return Ok(manifest);
@@ -224,7 +224,7 @@ impl<'a> Mending<'a> {
 
     async fn check(&self, sink: &Arc<dyn Sink>, manifest: &Manifest) -> Result<Fetched> {
         let fetched = Fetched::fetch(self.cx, sink, manifest.clone()).await?;
-        compare(self.cx, manifest, undo(self.decoders, manifest, fetched.objects()?).await?).await?;
+        compare(self.cx, manifest, undo(self.cx, self.codecs, manifest, fetched.objects()?).await?).await?;
         Ok(fetched)
     }
 

@@ -13,9 +13,9 @@ use cdrvault_format::error::{At as _, Error, Kind, Result};
 use cdrvault_format::failpoint;
 use cdrvault_format::manifest::{Holding, Manifest};
 use cdrvault_format::partition::Unit;
+use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::progress::by_dataset;
-use cdrvault_plugin::registry::Decoder;
 use cdrvault_plugin::sink::Sink;
 use cdrvault_plugin::target::{Restored, Target};
 
@@ -122,14 +122,14 @@ pub async fn plan(
 pub async fn execute(
     cx: &Context,
     sink: &Arc<dyn Sink>,
-    decoders: &[Decoder],
+    codecs: &Codecs,
     plan: &Plan,
     target: &Arc<dyn Target>,
 ) -> Result<Report> {
     let fetched = fetch_all(cx, sink, &plan.manifests).await?;
     let mut report = Report::default();
     cx.progress.planned(&by_dataset(fetched.iter().map(|one| &one.manifest.unit)));
-    let work = Restoring { cx, decoders, target, stopped: AtomicBool::new(false) };
+    let work = Restoring { cx, codecs, target, stopped: AtomicBool::new(false) };
     let dumps = fetched.partition_point(|one| one.manifest.holds() == Holding::Document);
     let outcomes: Vec<_> = stream::iter(0..dumps)
         .then(|index| work.restore(&fetched[index]))
@@ -171,7 +171,7 @@ pub async fn execute(
 
 struct Restoring<'a> {
     cx: &'a Context,
-    decoders: &'a [Decoder],
+    codecs: &'a Codecs,
     target: &'a Arc<dyn Target>,
     /// By an error that would come again for every other unit.
     stopped: AtomicBool,
@@ -180,7 +180,7 @@ struct Restoring<'a> {
 impl Restoring<'_> {
     /// `None` if it was not tried.
     async fn restore(&self, one: &Fetched) -> Option<Result<Restored>> {
-        let Self { cx, decoders, target, stopped } = self;
+        let Self { cx, codecs, target, stopped } = self;
         let (manifest, unit) = (&one.manifest, &one.manifest.unit);
         if stopped.load(Ordering::Relaxed) || cx.check().is_err() {
             return None;
@@ -190,9 +190,9 @@ impl Restoring<'_> {
             failpoint::hit("before-restore")?;
             // A dump that turns out to be damaged halfway could not be taken back.
             if manifest.holds() == Holding::Document {
-                compare(cx, manifest, undo(decoders, manifest, one.objects()?).await?).await?;
+                compare(cx, manifest, undo(cx, codecs, manifest, one.objects()?).await?).await?;
             }
-            let payload = undo(decoders, manifest, one.objects()?).await?;
+            let payload = undo(cx, codecs, manifest, one.objects()?).await?;
             target.restore(cx, manifest, payload).await
         });
         let restored = restoring.await.at(unit);

@@ -14,13 +14,13 @@ use crate::report::Failure;
 use cdrvault_format::error::{Kind, Result};
 use cdrvault_format::index::Generations;
 use cdrvault_format::partition::Unit;
+use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::lock;
-use cdrvault_plugin::registry::Decoder;
 
 /// Looks at the sinks of a pipeline. Nothing is locked or written, unless something is to be repaired. What goes wrong
 /// besides takes nothing away from what was found.
-pub async fn verify(cx: &Context, pipeline: &Arc<Pipeline>, decoders: &[Decoder], job: &Job) -> Result<Report> {
+pub async fn verify(cx: &Context, pipeline: &Arc<Pipeline>, codecs: &Codecs, job: &Job) -> Result<Report> {
     let began = Timestamp::now();
     let mut report = Report::default();
     let mut all = Vec::new();
@@ -39,7 +39,7 @@ pub async fn verify(cx: &Context, pipeline: &Arc<Pipeline>, decoders: &[Decoder]
             }
         };
         let datasets = if job.bare { Vec::new() } else { flows };
-        let mut looking = Looking::new(cx, decoders, job, spec, sink, datasets);
+        let mut looking = Looking::new(cx, codecs, job, spec, sink, datasets);
         let looked = looking.look().await;
         let (held, checked, findings, mut failures) = looking.into_parts();
         match looked {
@@ -71,7 +71,7 @@ pub async fn verify(cx: &Context, pipeline: &Arc<Pipeline>, decoders: &[Decoder]
         tell(&mut report, "the comparison with the database", error)?;
     }
     if job.repair {
-        let mut mending = Mending::new(cx, pipeline, decoders, &all);
+        let mut mending = Mending::new(cx, pipeline, codecs, &all);
         if let Err(error) = mending.mend(&mut report.findings).await {
             tell(&mut report, "the repair", error)?;
         }

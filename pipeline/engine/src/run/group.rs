@@ -200,6 +200,7 @@ impl Shop {
             cx: &self.cx,
             spool: &self.spool,
             transforms: &spec.transforms,
+            codecs: &self.opened.pipeline.codecs,
             work: Work::new(unit.clone(), deliver::next_generation(unit, live)?, flow.form),
             origin: Origin {
                 pipeline: writer.pipeline.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use xxhash_rust::xxh3::Xxh3;
@@ -19,6 +19,7 @@ use cdrvault_format::fingerprint;
 use cdrvault_format::hash::{Hashes, hash_file};
 use cdrvault_format::layout;
 use cdrvault_format::manifest::{Content, FORMAT, Manifest, Origin, StoredObject};
+use cdrvault_plugin::codec::{Codecs, Innermost};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::payload::{Body, ByteStream, Form, Object, ObjectStream, Payload, file_stream};
 use cdrvault_plugin::sink::Sealed;
@@ -29,6 +30,8 @@ pub(super) struct Sealing<'a> {
     pub(super) cx: &'a Context,
     pub(super) spool: &'a Spool,
     pub(super) transforms: &'a [Arc<dyn Transform>],
+    /// The way back, which is that of a restore.
+    pub(super) codecs: &'a Codecs,
     pub(super) work: Work,
     pub(super) origin: Origin,
     /// The partition has not ended yet.
@@ -86,20 +89,24 @@ impl Sealing<'_> {
                 entry.size = length;
                 entry.sha256 = Some(sha256);
             }
-            let stored =
-                self.read_back(&written, &path).await.at(format!("checking what was sealed of {}", self.work.unit))?;
-            let encoding = entry.stored.take().map(|stored| stored.encoding).unwrap_or_default();
-            entry.stored = Some(StoredBody { sha256: stored.sha256.clone(), bytes: written.bytes, encoding });
+            let encodings = entry.stored.take().map(|stored| stored.encodings).unwrap_or_default();
+            let stored = self.read_back(&written, &path, &encodings).await;
+            let stored = stored.at(format!("checking what was sealed of {}", self.work.unit))?;
+            entry.stored = Some(StoredBody { sha256: stored.sha256.clone(), bytes: written.bytes, encodings });
             if let Some(plain) = &entry.sha256 {
                 self.compare_bytes(&entry, &path, plain).await?;
             }
             gathered.add(entry, stored, path)?;
         }
-        let Gathered { entries, bodies: sealed, .. } = gathered;
-        if let (Some(facts), [(entry, Some(_))]) = (self.work.facts.get(), entries.as_slice())
-            && let Some(path) = entry.stored.as_ref().and_then(|stored| sealed.get(&stored.sha256))
+        let Gathered { mut entries, bodies: sealed, .. } = gathered;
+        if let (Some(facts), [(entry, Some(stored))]) = (self.work.facts.get(), entries.as_mut_slice())
+            && let Some(path) = sealed.get(&stored.sha256)
         {
-            self.compare_rows(entry, path, facts).await?;
+            let file = self.codecs.innermost(self.cx, entry, Body::File(path.clone())).await?;
+            self.compare_rows(&file, facts).await?;
+            if file.is_copy() {
+                stored.data_sha256 = data_of(&file)?;
+            }
         }
         let manifest = Manifest { columns, table, ..self.manifest(entries)? };
         let sealed = Sealed { manifest, bodies: sealed };
@@ -130,8 +137,12 @@ impl Sealing<'_> {
     }
 
     /// What the disk gives back must be what was written.
-    async fn read_back(&self, written: &Written, path: &Path) -> Result<Stored> {
-        let (path, data_end) = (path.to_owned(), self.work.data_end.get().copied());
+    async fn read_back(&self, written: &Written, path: &Path, encodings: &[String]) -> Result<Stored> {
+        let data_end = match encodings {
+            [only] => self.codecs.codec(only)?.stable_prefix(path)?,
+            _ => None,
+        };
+        let path = path.to_owned();
         let hashed = tokio::task::spawn_blocking(move || hash_file(&path, data_end.unwrap_or(u64::MAX)));
         let Hashes { data, whole, checksum } = hashed
             .await
@@ -144,10 +155,8 @@ impl Sealing<'_> {
     }
 
     /// Decodes the file and compares count and fingerprint.
-    async fn compare_rows(&self, entry: &Entry, path: &Path, expected: &Facts) -> Result<()> {
-        let Payload::Rows(mut rows) = self.undo(entry, path).await? else {
-            return Err(Error::failed("the transforms cannot be undone into rows"));
-        };
+    async fn compare_rows(&self, file: &Innermost<'_>, expected: &Facts) -> Result<()> {
+        let mut rows = file.rows().await?;
         let mut found = FactGatherer::new(&rows.schema, &rows.about.renumbered);
         while let Some(batch) = self.cx.unless_cancelled(rows.batches.try_next()).await? {
             found = tokio::task::block_in_place(|| found.add(&batch).map(|()| found))?;
@@ -171,30 +180,17 @@ impl Sealing<'_> {
         if entry.stored.as_ref().is_some_and(|stored| stored.sha256 == plain) {
             return Ok(());
         }
-        let Payload::Objects(mut objects) = self.undo(entry, path).await? else {
-            return Err(Error::failed("the transforms cannot be undone into objects"));
-        };
+        let stored = Object { entry: entry.clone(), body: Body::File(path.to_owned()) };
         let mut hash = Sha256::new();
-        while let Some(object) = objects.try_next().await? {
-            if let Body::Stream(mut bytes) = object.body {
-                while let Some(chunk) = self.cx.unless_cancelled(bytes.try_next()).await? {
-                    hash.update(&chunk);
-                }
+        if let Body::Stream(mut bytes) = self.codecs.plain(stored)?.body {
+            while let Some(chunk) = self.cx.unless_cancelled(bytes.try_next()).await? {
+                hash.update(&chunk);
             }
         }
         if hex::encode(hash.finalize()) == plain {
             return Ok(());
         }
         Err(Error::new(Kind::Damaged, format!("{} does not decode to what was read", entry.path.display())))
-    }
-
-    async fn undo(&self, entry: &Entry, path: &Path) -> Result<Payload> {
-        let object = Object { entry: entry.clone(), body: Body::File(path.to_owned()) };
-        let mut payload = Payload::Objects(stream::iter([Ok(object)]).boxed());
-        for transform in self.transforms.iter().rev() {
-            payload = transform.undo(&self.work, payload).await?;
-        }
-        Ok(payload)
     }
 
     fn manifest(&self, mut entries: Vec<(Entry, Option<Stored>)>) -> Result<Manifest> {
@@ -214,6 +210,7 @@ impl Sealing<'_> {
                 bytes: entry.stored.as_ref().map_or(0, |stored| stored.bytes),
                 sha256: stored.sha256,
                 data_sha256: stored.data_sha256,
+                encodings: entry.stored.as_ref().map(|stored| stored.encodings.clone()).unwrap_or_default(),
             };
             match facts {
                 Some(facts) => (facts.rows, facts.fingerprint.clone(), Content::Object(object)),
@@ -238,6 +235,12 @@ impl Sealing<'_> {
             replaced: None,
         })
     }
+}
+
+/// The hash of the first bytes of a file, which do not name the generation.
+fn data_of(file: &Innermost<'_>) -> Result<Option<String>> {
+    let Some(end) = file.stable_prefix()? else { return Ok(None) };
+    tokio::task::block_in_place(|| hash_file(file.path(), end)).map(|hashes| Some(hashes.data))
 }
 
 /// The entries that went by, and the files of their bodies by SHA-256.

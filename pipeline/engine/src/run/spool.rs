@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use cdrvault_format::durable::{self, How};
 use cdrvault_format::error::{Error, Kind, Result};
-use cdrvault_format::manifest::Manifest;
+use cdrvault_format::manifest::{FORMAT, Manifest};
 use cdrvault_format::partition::Unit;
 use cdrvault_plugin::sink::Sealed;
 
@@ -77,7 +77,7 @@ impl Spool {
         let directory = self.path(unit);
         let text = durable::read(&directory.join(SEAL)).ok()??;
         let seal: Seal = serde_json::from_slice(&text).ok()?;
-        if seal.manifest.unit != *unit || seal.era != self.era(unit) {
+        if seal.manifest.unit != *unit || seal.era != self.era(unit) || seal.manifest.format > FORMAT {
             return None;
         }
         let mut bodies = BTreeMap::new();
@@ -90,7 +90,7 @@ impl Spool {
             }
             bodies.insert(sha256, path);
         }
-        Some(Sealed { manifest: seal.manifest, bodies })
+        Some(Sealed { manifest: seal.manifest.of_today(), bodies })
     }
 
     /// Removes what there is of a unit, its seal first and durably.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cdrvault_format::error::{Error, Result};
+use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::options::{
     Age, ByteSize, Day, Explained, FilePath, Glob, Mode, Problem, Reference, Secret, Section, schema_of,
 };
@@ -86,7 +87,7 @@ pub(crate) fn registry() -> Registry {
             }),
         ],
         targets: Vec::new(),
-        decoders: Vec::new(),
+        codecs: Codecs::default(),
     }
 }
 
@@ -292,7 +293,6 @@ struct FakeTransform {
     detects: bool,
 }
 
-#[async_trait]
 impl Transform for FakeTransform {
     fn kind(&self) -> &'static str {
         self.kind
@@ -307,10 +307,6 @@ impl Transform for FakeTransform {
     }
 
     fn apply(&self, _: &Work, input: Payload) -> Result<Payload> {
-        Ok(input)
-    }
-
-    async fn undo(&self, _: &Work, input: Payload) -> Result<Payload> {
         Ok(input)
     }
 }

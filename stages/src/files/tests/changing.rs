@@ -190,7 +190,7 @@ async fn an_unchanged_file_is_not_read_again() {
     assert_eq!(now["moded"].0.mode, 0o4711);
     let (entry, _) = &now["same"];
     assert_eq!(entry.sha256.as_deref(), Some("hash of same"));
-    assert_eq!(entry.stored.as_ref().unwrap().encoding, ["zstd"]);
+    assert_eq!(entry.stored.as_ref().unwrap().encodings, ["zstd"]);
     assert_eq!(entry.size, 5);
     assert_eq!(bytes(&now, "rewritten"), b"54321");
 

@@ -156,7 +156,7 @@ fn manifest(saved: &Saved, opened: Timestamp) -> Manifest {
     let mut entries: Vec<Entry> = saved.values().map(|(entry, _)| entry.clone()).collect();
     for entry in entries.iter_mut().filter(|entry| entry.kind == EntryKind::File) {
         entry.sha256 = Some(format!("hash of {}", entry.path.display()));
-        entry.stored = Some(StoredBody { sha256: "stored".into(), bytes: 1, encoding: vec!["zstd".into()] });
+        entry.stored = Some(StoredBody { sha256: "stored".into(), bytes: 1, encodings: vec!["zstd".into()] });
     }
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     Manifest {
