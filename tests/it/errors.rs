@@ -132,8 +132,8 @@ fn what_is_wrong_with_the_vault_is_told() {
     fails(&site, &[], 1, &["is not this pipeline's", "`production`", "--adopt-vault"]);
 
     // Newer.
-    other("\"format\": 1", "\"format\": 2");
-    fails(&site, &[], 1, &["has format 2", "use a newer cdrvault"]);
+    other("\"format\": 2", "\"format\": 3");
+    fails(&site, &[], 1, &["has format 3", "use a newer cdrvault"]);
     std::fs::write(&identity, &ours).unwrap();
 
     assert_eq!(site.published().len(), 2, "it goes on where it was");
