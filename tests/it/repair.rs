@@ -7,7 +7,7 @@ use crate::services;
 use crate::services::home::{Said, Site};
 
 /// A site on SQLite, with days of calls and a tree, in these local sinks.
-fn site(sinks: &[&str]) -> Site {
+pub(crate) fn site(sinks: &[&str]) -> Site {
     let site = Site::new("sqlite:billing.sqlite");
     std::fs::create_dir_all(site.path("tree")).unwrap();
     std::fs::write(site.path("tree/file"), "content").unwrap();
@@ -37,7 +37,7 @@ fn sql(site: &Site, text: &str) {
     services::python::run(script, &[site.path("billing.sqlite").to_str().unwrap(), text]);
 }
 
-fn add(site: &Site, at: &str, call: u32) {
+pub(crate) fn add(site: &Site, at: &str, call: u32) {
     sql(site, &format!("INSERT INTO ar_source_cdr VALUES ('{at}', {call}, 1, 2, 'call {call}', 0)"));
 }
 
@@ -46,7 +46,7 @@ fn report(said: &Said) -> serde_json::Value {
 }
 
 /// Runs `verify --json`; gives its exit status, and `sink problem partition` of each finding.
-fn findings(site: &Site, more: &[&str]) -> (i32, Vec<String>) {
+pub(crate) fn findings(site: &Site, more: &[&str]) -> (i32, Vec<String>) {
     let said = site.run("verify", &[&["--json"], more].concat());
     let of = |finding: &serde_json::Value| {
         let text = |key: &str| finding[key].as_str().unwrap_or("-").to_owned();
@@ -58,11 +58,11 @@ fn findings(site: &Site, more: &[&str]) -> (i32, Vec<String>) {
     (said.status, lines)
 }
 
-fn lines(texts: &[&str]) -> Vec<String> {
+pub(crate) fn lines(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-fn receipt(vault: &Path, day: &str, generation: u32) -> PathBuf {
+pub(crate) fn receipt(vault: &Path, day: &str, generation: u32) -> PathBuf {
     vault.join(format!(".cdrvault/manifests/ar_source_cdr/{day}/g{generation:04}.json"))
 }
 
@@ -70,7 +70,7 @@ fn live(vault: &Path, day: &str) -> PathBuf {
     vault.join(format!("ar_source_cdr/day={day}/ar_source_cdr-{day}.parquet"))
 }
 
-fn flip(path: &Path) {
+pub(crate) fn flip(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[40] ^= 0x10;
     std::fs::remove_file(path).unwrap();

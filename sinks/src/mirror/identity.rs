@@ -5,6 +5,7 @@ use cdrvault_format::layout;
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::sink::{Expected, Identity, Sink as _};
 
+use super::index::index_names;
 use super::past::Moment;
 use super::{Listing, Mirror, Transport};
 use crate::vault;
@@ -13,9 +14,17 @@ impl<T: Transport> Mirror<T> {
     /// The identity of the vault over there, or its copy where it is damaged; whether it is whole.
     pub(super) async fn identity(&self, cx: &Context, listing: &Listing) -> Result<(Identity, bool)> {
         let mut damaged = None;
+        // They are small, too, and come in the same transfer.
+        let mut with_it = index_names(listing);
         for name in [layout::IDENTITY, layout::IDENTITY_COPY].into_iter().filter(|name| listing.contains_key(*name)) {
-            let text = self.fetch_small(cx, name, Moment::Now).await?;
-            match vault::parse_identity(&format!("{}/{name}", self.describe()), &text) {
+            let mut names = vec![name.to_owned()];
+            names.append(&mut with_it);
+            let texts = self.fetch_texts(cx, &names).await?;
+            if damaged.is_none() {
+                self.remember_indexes(listing, &texts)?;
+            }
+            let text = texts.get(name).map(Vec::as_slice).unwrap_or_default();
+            match vault::parse_identity(&format!("{}/{name}", self.describe()), text) {
                 Ok(identity) => return Ok((identity, damaged.is_none())),
                 Err(error) if error.kind() == Kind::Damaged => damaged = damaged.or(Some(error)),
                 Err(error) => return Err(error),

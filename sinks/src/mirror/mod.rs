@@ -2,6 +2,7 @@
 //! brings it there. The local vault says what a generation is, the far end says what it has.
 
 mod identity;
+mod index;
 mod past;
 mod process;
 mod rdiff;
@@ -18,9 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::index::Index;
-use cdrvault_format::layout;
 use cdrvault_format::manifest::{Content, Manifest, Notes};
 use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_format::{failpoint, layout};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::payload::{Body, Object, ObjectStream, file_stream};
 use cdrvault_plugin::registry::Around;
@@ -32,6 +33,7 @@ use jiff::Timestamp;
 
 use crate::{local, vault};
 
+use index::Indexes;
 use past::Moment;
 pub(crate) use rdiff::plugin as rdiff_plugin;
 pub(crate) use rsync::plugin as rsync_plugin;
@@ -49,6 +51,8 @@ pub(crate) struct Mirror<T> {
 struct State {
     /// What the far end holds, as it was told.
     listing: Option<Listing>,
+    /// Which receipts the far end must have.
+    indexes: Indexes,
     /// What is noted, and not sent.
     queue: BTreeSet<Unit>,
     /// What is to be removed there.
@@ -199,7 +203,9 @@ impl<T: Transport> Sink for Mirror<T> {
     async fn datasets(&self, _cx: &Context) -> Result<Vec<String>> {
         let names: BTreeSet<String> = self.with(|state| {
             let remembered = state.remembered.values().map(|files| &**files);
-            state.listing.iter().chain(remembered).flat_map(datasets_in).collect()
+            let indexed = state.indexes.keys().cloned();
+            // All receipts of a dataset may be lost.
+            state.listing.iter().chain(remembered).flat_map(datasets_in).chain(indexed).collect()
         });
         Ok(Vec::from_iter(names))
     }
@@ -209,13 +215,36 @@ impl<T: Transport> Sink for Mirror<T> {
     }
 
     async fn recorded(&self, cx: &Context, dataset: &str) -> Result<Option<Index>> {
-        let name = layout::index(dataset)?;
-        if !self.listed(|files| files.contains_key(&name)) {
-            return Ok(None);
+        let standing = self.history_of(dataset)?;
+        match self.known_index(dataset)? {
+            Some(index) if !index.lost(&standing).is_empty() => {
+                self.look_again(cx).await?;
+                self.known_index(dataset)
+            }
+            other => Ok(other),
         }
-        let text = self.fetch_small(cx, &name, Moment::Now).await?;
-        let damaged = |why| Error::new(Kind::Damaged, format!("the index {}/{name}: {why}", self.describe()));
-        Index::of_text(&text, dataset).map(Some).map_err(damaged)
+    }
+
+    async fn record(&self, cx: &Context, dataset: &str) -> Result<()> {
+        // What is noted is recorded when it was sent.
+        if self.with(|state| !state.queue.is_empty()) {
+            return Ok(());
+        }
+        self.add_to_indexes(cx, &BTreeSet::from([dataset])).await
+    }
+
+    async fn unrecord(&self, cx: &Context, gone: &[(Unit, u32)]) -> Result<()> {
+        self.take_from_indexes(cx, gone).await
+    }
+
+    async fn damaged_notes(&self, _cx: &Context, datasets: &BTreeSet<String>) -> Result<Vec<(Option<Unit>, String)>> {
+        let mut damaged = Vec::new();
+        for dataset in datasets {
+            if let Err(error) = self.known_index(dataset) {
+                damaged.push((None, error.one_line()));
+            }
+        }
+        Ok(damaged)
     }
 
     async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live> {
@@ -276,6 +305,13 @@ impl<T: Transport> Sink for Mirror<T> {
                     listing.insert(name.clone(), length);
                 }
             });
+            failpoint::hit("before-mirror-index")?;
+            // Of what is there by now: a receipt that is named before it came would count as lost.
+            let datasets = queue.iter().map(|unit| unit.dataset.as_str()).collect();
+            if let Err(error) = self.add_to_indexes(cx, &datasets).await {
+                self.with(|state| state.queue.extend(queue));
+                return Err(error);
+            }
         }
         let removals = self.with(|state| state.removals.clone());
         if !removals.is_empty() {

@@ -77,6 +77,19 @@ impl<T: Transport> Mirror<T> {
         Ok(())
     }
 
+    /// Some small files as they are now, in one transfer.
+    pub(super) async fn fetch_texts(&self, cx: &Context, names: &[String]) -> Result<BTreeMap<String, Vec<u8>>> {
+        let directory = Scratch::new(cx)?;
+        self.transport.fetch(cx, names, directory.path(), None).await?;
+        let mut texts = BTreeMap::new();
+        for name in names {
+            let path = directory.path().join(name);
+            let text = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+            texts.insert(name.clone(), text);
+        }
+        Ok(texts)
+    }
+
     pub(super) async fn fetch_small(&self, cx: &Context, name: &str, moment: Moment) -> Result<Vec<u8>> {
         let directory = Scratch::new(cx)?;
         self.transport.fetch(cx, &[name.to_owned()], directory.path(), moment.session()).await?;

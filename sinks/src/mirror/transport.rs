@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use async_trait::async_trait;
-use cdrvault_format::error::Result;
+use cdrvault_format::error::{Error, Result};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::sink::Capabilities;
 
@@ -59,6 +59,12 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// The same for files that are damaged there, although it may not know.
     async fn mend(&self, cx: &Context, root: &Path, parcel: &Parcel) -> Result<()> {
         self.send(cx, root, parcel).await
+    }
+
+    /// Brings small files that lie in another directory, each of which ends with a checksum of its own.
+    async fn send_small(&self, cx: &Context, root: &Path, names: &[String]) -> Result<()> {
+        let _ = (cx, root, names);
+        Err(Error::failed("it takes whole sessions only"))
     }
 
     /// Removes files there.

@@ -2,6 +2,7 @@
 
 mod accidents;
 mod history;
+mod receipts;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
