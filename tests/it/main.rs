@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "one binary")]
 
 mod alerts;
+mod beside;
 mod conformance;
 mod disaster;
 mod dumps;

@@ -253,8 +253,9 @@ fn what_is_being_read_stays_what_it_was_when_a_run_replaces_it() {
             tokio::task::block_in_place(|| {
                 replay(&small.site, 100 + u32::try_from(manifest.unit.partition.day().unwrap().day()).unwrap());
             });
-            let payload =
-                recovery::undo(&small.cx, &registry.codecs, &manifest, fetched.objects().unwrap()).await.unwrap();
+            let reading = fetched.open().unwrap();
+            let objects = reading.objects().unwrap();
+            let payload = recovery::undo(&small.cx, &registry.codecs, &manifest, objects).await.unwrap();
             recovery::compare(&small.cx, &manifest, payload).await.unwrap();
         }
     });

@@ -1,11 +1,11 @@
 //! The objects of a generation as local files, whose checksums hold.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
@@ -15,7 +15,7 @@ use cdrvault_format::entry::{Entry, StoredBody};
 use cdrvault_format::error::{At as _, Error, Kind, Result};
 use cdrvault_format::hash::hash_file;
 use cdrvault_format::layout;
-use cdrvault_format::manifest::{Content, Manifest};
+use cdrvault_format::manifest::{Content, Manifest, StoredObject};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::payload::{Body, ByteStream, Object, ObjectStream};
 use cdrvault_plugin::scratch::Scratch;
@@ -107,14 +107,67 @@ impl Fetched {
         Ok(scratch.path().join(format!("body-{number:08}")))
     }
 
+    /// Opens it to be read. A `NotFound` says that a run has replaced or removed it since it was fetched.
+    pub fn open(&self) -> Result<Reading<'_>> {
+        let held = match &self.manifest.content {
+            Content::Object(object) => self.held(object)?,
+            // Bodies have the names of their hashes, and nothing takes their place.
+            Content::Tree { .. } => None,
+        };
+        Ok(Reading { fetched: self, held })
+    }
+
+    /// The very file that was hashed, held open, and a path to it: under its own name, or under that of a version. `None`
+    /// where it is a copy of our own.
+    fn held(&self, object: &StoredObject) -> Result<Option<(File, PathBuf)>> {
+        let (Some(path), Some(inode)) = (self.bodies.get(&object.sha256), self.seen.get(&object.sha256)) else {
+            return Ok(None);
+        };
+        let same = |path: &Path| {
+            let file = durable::open(path).ok()?.filter(|file| Inode::of(file).is_ok_and(|it| it == *inode))?;
+            Some((file, path.to_owned()))
+        };
+        let version = || {
+            let root = path.to_str()?.strip_suffix(&object.path)?;
+            let version = layout::version(&self.manifest.unit, self.manifest.generation, &object.sha256).ok()?;
+            let version = Path::new(root).join(version);
+            // A copy, where there are no links.
+            same(&version).or_else(|| {
+                let copied = hash_file(&version, u64::MAX).is_ok_and(|hashes| hashes.whole == object.sha256);
+                if copied { Some((durable::open(&version).ok()??, version)) } else { None }
+            })
+        };
+        let Some((file, path)) = same(path).or_else(version) else {
+            let (unit, generation) = (&self.manifest.unit, self.manifest.generation);
+            let message = format!("{unit} generation {generation} was replaced or removed since it was read");
+            return Err(Error::new(Kind::NotFound, message).hint(AGAIN));
+        };
+        let path = path_of(&file, &path);
+        Ok(Some((file, path)))
+    }
+
+    /// The files, by SHA-256.
+    pub fn bodies(&self) -> &BTreeMap<String, PathBuf> {
+        &self.bodies
+    }
+}
+
+/// A generation that is being read: as long as this lives, its files are those that were hashed.
+pub struct Reading<'a> {
+    fetched: &'a Fetched,
+    /// That of a vault, under whose name a run may put another one.
+    held: Option<(File, PathBuf)>,
+}
+
+impl Reading<'_> {
     /// The objects as they are stored.
     pub fn objects(&self) -> Result<ObjectStream> {
         let body = |sha256: &str| -> Result<Body> {
-            let path = self.bodies.get(sha256).ok_or_else(|| Error::failed("a body was not fetched"))?;
-            Ok(Body::File(self.held(sha256).unwrap_or_else(|| path.clone())))
+            let path = self.held.as_ref().map(|(_, path)| path).or_else(|| self.fetched.bodies.get(sha256));
+            Ok(Body::File(path.ok_or_else(|| Error::failed("a body was not fetched"))?.clone()))
         };
         let mut objects = Vec::new();
-        match &self.manifest.content {
+        match &self.fetched.manifest.content {
             Content::Object(object) => {
                 let mut entry = Entry::object(object.path.rsplit('/').next().unwrap_or(&object.path));
                 let stored = StoredBody {
@@ -137,34 +190,10 @@ impl Fetched {
         }
         Ok(stream::iter(objects).boxed())
     }
-
-    /// A path to the very file that was hashed, held open: under its own name, or under that of a version.
-    fn held(&self, sha256: &str) -> Option<PathBuf> {
-        let Content::Object(object) = &self.manifest.content else { return None };
-        let (path, inode) = (self.bodies.get(sha256)?, self.seen.get(sha256)?);
-        let same = |path: &Path| {
-            let file = durable::open(path).ok()?.filter(|file| Inode::of(file).is_ok_and(|it| it == *inode))?;
-            Some((file, path.to_owned()))
-        };
-        let version = || {
-            let root = path.to_str()?.strip_suffix(&object.path)?;
-            let version = layout::version(&self.manifest.unit, self.manifest.generation, sha256).ok()?;
-            let version = Path::new(root).join(version);
-            // A copy, where there are no links.
-            same(&version).or_else(|| {
-                let copied = hash_file(&version, u64::MAX).is_ok_and(|hashes| hashes.whole == sha256);
-                if copied { Some((durable::open(&version).ok()??, version)) } else { None }
-            })
-        };
-        let (file, path) = same(path).or_else(version)?;
-        Some(hold(file, &path))
-    }
-
-    /// The files, by SHA-256.
-    pub fn bodies(&self) -> &BTreeMap<String, PathBuf> {
-        &self.bodies
-    }
 }
+
+/// What helps when a run was faster.
+pub(super) const AGAIN: &str = "restore again: what is kept now is chosen anew";
 
 /// Which file it is, and that nobody wrote into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,21 +228,6 @@ fn path_of(file: &File, path: &Path) -> PathBuf {
     use std::os::fd::AsRawFd as _;
     let held = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     if held.exists() { held } else { path.to_owned() }
-}
-
-/// So many files are held open at a time: far more than are read at a time, far less than a process may have.
-const HELD: usize = 256;
-
-/// Holds a file open for as long as anybody can be reading it.
-fn hold(file: File, path: &Path) -> PathBuf {
-    static FILES: Mutex<VecDeque<File>> = Mutex::new(VecDeque::new());
-    let path = path_of(&file, path);
-    let mut files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    files.push_back(file);
-    if files.len() > HELD {
-        files.pop_front();
-    }
-    path
 }
 
 /// So often a local object is looked for, if a run may have moved it.

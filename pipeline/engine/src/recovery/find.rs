@@ -43,6 +43,20 @@ pub struct Selection {
     pub empty: Vec<String>,
     /// What the sink holds and cannot give back, because its receipts are gone: what, for people.
     pub missing: Vec<String>,
+    /// What may be restored instead of what a run has replaced since it was chosen.
+    pub instead: Instead,
+}
+
+/// What does as well as a generation that is not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Instead {
+    /// What is live was asked for: what is live by now.
+    Newest,
+    /// Of an earlier time: what has the same calls, and more. A day that had not ended was read again.
+    Superseding,
+    /// This very generation was asked for.
+    #[default]
+    Nothing,
 }
 
 /// What was live of a unit at a time.
@@ -86,7 +100,12 @@ pub async fn find_generation(
         return Err(Error::new(Kind::NotFound, format!("{} holds nothing of `{unknown}`", sink.describe()))
             .hint(format!("it holds: {}", if there.is_empty() { "nothing".to_owned() } else { names(&there) })));
     }
-    let mut selection = Selection::default();
+    let instead = match (wanted.at, number) {
+        (_, Some(_)) => Instead::Nothing,
+        (Some(_), None) => Instead::Superseding,
+        (None, None) => Instead::Newest,
+    };
+    let mut selection = Selection { instead, ..Selection::default() };
     let (mut pruned, mut without) = (Vec::new(), Vec::new());
     for dataset in there.iter().filter(|name| wanted.flows.is_empty() || wanted.flows.contains(name)) {
         let history = sink.history(cx, dataset).await?;

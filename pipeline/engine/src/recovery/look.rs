@@ -412,7 +412,8 @@ impl<'a> Looking<'a> {
 
     async fn check(&self, manifest: &Manifest) -> Result<()> {
         let fetched = retry(self.cx, || Fetched::fetch(self.cx, &self.held.sink, manifest.clone())).await?;
-        compare(self.cx, manifest, undo(self.cx, self.codecs, manifest, fetched.objects()?).await?).await
+        let reading = fetched.open()?;
+        compare(self.cx, manifest, undo(self.cx, self.codecs, manifest, reading.objects()?).await?).await
     }
 
     /// Is it damage, or did a run replace or remove it meanwhile?

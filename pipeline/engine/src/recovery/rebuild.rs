@@ -55,7 +55,8 @@ pub(super) async fn rebuild(
         replaced: like.filter(|like| like.unit == *unit).map(|like| like.generation),
     };
     let fetched = Fetched::fetch(cx, sink, skeleton).await?;
-    let Some(Object { entry, body }) = fetched.objects()?.try_next().await? else {
+    let reading = fetched.open()?;
+    let Some(Object { entry, body }) = reading.objects()?.try_next().await? else {
         return Err(Error::new(Kind::NotFound, "the object does not say what it is"));
     };
     let file = codecs.innermost(cx, &entry, body).await?;

@@ -224,7 +224,9 @@ impl<'a> Mending<'a> {
 
     async fn check(&self, sink: &Arc<dyn Sink>, manifest: &Manifest) -> Result<Fetched> {
         let fetched = Fetched::fetch(self.cx, sink, manifest.clone()).await?;
-        compare(self.cx, manifest, undo(self.cx, self.codecs, manifest, fetched.objects()?).await?).await?;
+        let reading = fetched.open()?;
+        compare(self.cx, manifest, undo(self.cx, self.codecs, manifest, reading.objects()?).await?).await?;
+        drop(reading);
         Ok(fetched)
     }
 

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::{StreamExt as _, stream};
 use serde::Serialize;
 
+use super::fetch::AGAIN;
+use super::find::Instead;
 use super::{Fetched, Selection, compare, undo};
 use crate::report::Failure;
 use crate::retry::retry;
@@ -37,6 +39,9 @@ pub struct Plan {
     pub remarks: Vec<String>,
     #[serde(skip)]
     manifests: Vec<Manifest>,
+    /// See [`Selection::instead`].
+    #[serde(skip)]
+    instead: Instead,
 }
 
 /// One unit of a plan.
@@ -114,8 +119,8 @@ pub async fn plan(
             bytes: manifest.bytes(),
         })
         .collect();
-    let missing = selection.missing;
-    Ok(Plan { from: sink.describe(), into: target.describe(), units, left_out, missing, remarks, manifests })
+    let (missing, instead) = (selection.missing, selection.instead);
+    Ok(Plan { from: sink.describe(), into: target.describe(), units, left_out, missing, remarks, manifests, instead })
 }
 
 /// Fetches everything, and only when all checksums hold touches the target.
@@ -126,10 +131,10 @@ pub async fn execute(
     plan: &Plan,
     target: &Arc<dyn Target>,
 ) -> Result<Report> {
-    let fetched = fetch_all(cx, sink, &plan.manifests).await?;
+    let fetched = fetch_all(cx, sink, &plan.manifests, plan.instead).await?;
     let mut report = Report::default();
     cx.progress.planned(&by_dataset(fetched.iter().map(|one| &one.manifest.unit)));
-    let work = Restoring { cx, codecs, target, stopped: AtomicBool::new(false) };
+    let work = Restoring { cx, sink, codecs, target, instead: plan.instead, stopped: AtomicBool::new(false) };
     let dumps = fetched.partition_point(|one| one.manifest.holds() == Holding::Document);
     let outcomes: Vec<_> = stream::iter(0..dumps)
         .then(|index| work.restore(&fetched[index]))
@@ -141,10 +146,11 @@ pub async fn execute(
         let unit = &one.manifest.unit;
         match outcome {
             None => report.not_tried.push(unit.clone()),
-            Some(Ok(restored)) => {
-                done.push(one.manifest.clone());
+            Some(Ok((restored, manifest))) => {
+                let rows = manifest.rows;
+                done.push(manifest);
                 if restored == Restored::Written {
-                    report.rows += one.manifest.rows;
+                    report.rows += rows;
                     report.restored.push(unit.clone());
                 } else {
                     report.same.push(unit.clone());
@@ -171,35 +177,46 @@ pub async fn execute(
 
 struct Restoring<'a> {
     cx: &'a Context,
+    sink: &'a Arc<dyn Sink>,
     codecs: &'a Codecs,
     target: &'a Arc<dyn Target>,
+    instead: Instead,
     /// By an error that would come again for every other unit.
     stopped: AtomicBool,
 }
 
 impl Restoring<'_> {
-    /// `None` if it was not tried.
-    async fn restore(&self, one: &Fetched) -> Option<Result<Restored>> {
-        let Self { cx, codecs, target, stopped } = self;
-        let (manifest, unit) = (&one.manifest, &one.manifest.unit);
+    /// What was restored in the end; `None` if it was not tried.
+    async fn restore(&self, one: &Fetched) -> Option<Result<(Restored, Manifest)>> {
+        let Self { cx, codecs, target, stopped, .. } = self;
+        let unit = &one.manifest.unit;
         if stopped.load(Ordering::Relaxed) || cx.check().is_err() {
             return None;
         }
         cx.progress.began(unit);
         let restoring = retry(cx, || async {
             failpoint::hit("before-restore")?;
+            let again;
+            let (one, reading) = match one.open() {
+                Err(error) if error.kind() == Kind::NotFound => {
+                    again = fetch(cx, self.sink, &one.manifest, self.instead).await?;
+                    (&again, again.open()?)
+                }
+                opened => (one, opened?),
+            };
+            let manifest = &one.manifest;
             // A dump that turns out to be damaged halfway could not be taken back.
             if manifest.holds() == Holding::Document {
-                compare(cx, manifest, undo(cx, codecs, manifest, one.objects()?).await?).await?;
+                compare(cx, manifest, undo(cx, codecs, manifest, reading.objects()?).await?).await?;
             }
-            let payload = undo(cx, codecs, manifest, one.objects()?).await?;
-            target.restore(cx, manifest, payload).await
+            let payload = undo(cx, codecs, manifest, reading.objects()?).await?;
+            Ok((target.restore(cx, manifest, payload).await?, manifest.clone()))
         });
         let restored = restoring.await.at(unit);
         cx.progress.ended(unit, restored.is_err());
         // A server that went away and a full disk fail for everything alike, and so does a missing right for every day.
         // What a dump lacks may be there already: each day is compared after it was put in place.
-        let is_dump = manifest.holds() == Holding::Document;
+        let is_dump = one.manifest.holds() == Holding::Document;
         if restored.as_ref().is_err_and(|error| match error.kind() {
             Kind::Transient | Kind::Busy | Kind::NoSpace | Kind::Interrupted => true,
             Kind::Denied => !is_dump,
@@ -212,13 +229,19 @@ impl Restoring<'_> {
 }
 
 /// Everything that is damaged or missing is told at once.
-async fn fetch_all(cx: &Context, sink: &Arc<dyn Sink>, manifests: &[Manifest]) -> Result<Vec<Fetched>> {
+async fn fetch_all(
+    cx: &Context,
+    sink: &Arc<dyn Sink>,
+    manifests: &[Manifest],
+    instead: Instead,
+) -> Result<Vec<Fetched>> {
+    failpoint::hit("before-fetch")?;
     sink.prefetch(cx, manifests).await?;
     let mut fetched = Vec::new();
     let mut failed = Vec::new();
     for manifest in manifests {
         cx.check()?;
-        match retry(cx, || Fetched::fetch(cx, sink, manifest.clone())).await {
+        match fetch(cx, sink, manifest, instead).await {
             Ok(one) => fetched.push(one),
             Err(error) if matches!(error.kind(), Kind::Damaged | Kind::NotFound | Kind::Refused) => failed.push(error),
             Err(error) => return Err(error),
@@ -229,6 +252,52 @@ async fn fetch_all(cx: &Context, sink: &Arc<dyn Sink>, manifests: &[Manifest]) -
         1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };
-    Err(Error::new(Kind::Damaged, format!("nothing was restored: {}{more}", first.one_line()))
-        .hint("`verify` lists all that is damaged; restore from another sink, or `verify --repair` first"))
+    // A run was faster: that is no damage.
+    let hint = match failed.iter().find(|error| error.hint_text() != Some(AGAIN)) {
+        Some(_) => "`verify` lists all that is damaged; restore from another sink, or `verify --repair` first",
+        None => AGAIN,
+    };
+    Err(Error::new(Kind::Damaged, format!("nothing was restored: {}{more}", first.one_line())).hint(hint))
+}
+
+/// One generation, or what does as well: a run may have superseded it, or removed what was kept of it, since it was chosen.
+async fn fetch(cx: &Context, sink: &Arc<dyn Sink>, chosen: &Manifest, instead: Instead) -> Result<Fetched> {
+    let mut manifest = chosen.clone();
+    loop {
+        let error = match retry(cx, || Fetched::fetch(cx, sink, manifest.clone())).await {
+            Err(error) if matches!(error.kind(), Kind::Damaged | Kind::NotFound) => error,
+            other => return other,
+        };
+        let (unit, generation) = (&manifest.unit, manifest.generation);
+        if let Some(other) = later(cx, sink, &manifest, instead).await? {
+            let is = other.generation;
+            tracing::info!(
+                "{unit}: generation {is} took the place of generation {generation} meanwhile, and is restored"
+            );
+            manifest = other;
+            continue;
+        }
+        let receipt = sink.manifest(cx, unit, generation).await;
+        let removed = receipt.is_err_and(|error| error.kind() == Kind::NotFound);
+        if !removed && later(cx, sink, &manifest, Instead::Superseding).await?.is_none() {
+            return Err(error);
+        }
+        let message =
+            format!("{unit} generation {generation} was replaced by a run meanwhile, and nothing of it is kept");
+        return Err(Error::new(Kind::NotFound, message).hint(AGAIN));
+    }
+}
+
+/// What came after a generation and may be restored instead.
+async fn later(cx: &Context, sink: &Arc<dyn Sink>, than: &Manifest, instead: Instead) -> Result<Option<Manifest>> {
+    let history = sink.history(cx, &than.unit.dataset).await?;
+    let mut later = history.get(&than.unit.partition).into_iter().flatten().filter(|one| **one > than.generation);
+    let other = match instead {
+        Instead::Newest => later.next_back(),
+        Instead::Superseding => later.next(),
+        Instead::Nothing => None,
+    };
+    let Some(other) = other else { return Ok(None) };
+    let other = sink.manifest(cx, &than.unit, *other).await?;
+    Ok(Some(other).filter(|other| instead == Instead::Newest || other.supersedes(than)))
 }
