@@ -5,12 +5,16 @@
 //! That a directory cannot be synced at all (some network file systems) is told once and accepted.
 #![expect(clippy::disallowed_methods, reason = "this is the one place that they are allowed in")]
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Kind, Result};
 
@@ -205,10 +209,83 @@ pub fn remove_temporaries(directory: &Path) -> Result<()> {
 
 /// Removes a directory with everything in it; that there is none is as good. Links are removed, not followed.
 pub fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
+    match remove_levels(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, error)),
         _ => Ok(()),
     }
+}
+
+/// However deep it is, with few files open and short paths: what is in a directory below is moved up before that goes.
+fn remove_levels(path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, RenameFlags, openat, renameat_with, unlinkat};
+    use rustix::io::Errno;
+    if fs::symlink_metadata(path)?.is_symlink() {
+        return fs::remove_file(path);
+    }
+    let top = openat(CWD, path, DIRECTORY, Mode::empty())?;
+    let mut number = 0_u64;
+    loop {
+        let (files, directories) = names_of(&top)?;
+        for name in files {
+            unlinkat(&top, &name, AtFlags::empty())?;
+        }
+        if directories.is_empty() {
+            return fs::remove_dir(path);
+        }
+        for name in directories {
+            let below = openat(&top, &name, DIRECTORY, Mode::empty())?;
+            let (files, directories) = names_of(&below)?;
+            for name in files {
+                unlinkat(&below, &name, AtFlags::empty())?;
+            }
+            for inner in directories {
+                // One that is empty needs no right to be moved.
+                match unlinkat(&below, &inner, AtFlags::REMOVEDIR) {
+                    Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                    other => {
+                        other?;
+                        continue;
+                    }
+                }
+                loop {
+                    number += 1;
+                    let free = format!("{MARK}{number}");
+                    match renameat_with(&below, &inner, &top, &free, RenameFlags::NOREPLACE) {
+                        Err(Errno::EXIST) => {}
+                        // Some file systems have no such rename. Over a directory with something in it there is none at all.
+                        Err(Errno::INVAL | Errno::NOSYS) => match rustix::fs::renameat(&below, &inner, &top, &free) {
+                            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+                            other => break other?,
+                        },
+                        other => break other?,
+                    }
+                }
+            }
+            unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
+        }
+    }
+}
+
+/// How a directory is opened that is to be looked into.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The names in a directory: of what is none itself, and of directories.
+fn names_of(directory: &OwnedFd) -> io::Result<(Vec<CString>, Vec<CString>)> {
+    use rustix::fs::{AtFlags, Dir, FileType, statat};
+    let (mut files, mut directories) = (Vec::new(), Vec::new());
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => FileType::from_raw_mode(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode),
+            kind => kind,
+        };
+        if kind == FileType::Directory { directories.push(name.to_owned()) } else { files.push(name.to_owned()) }
+    }
+    Ok((files, directories))
 }
 
 /// Makes a directory and those above it that are missing, each of them durably.
@@ -489,5 +566,38 @@ mod tests {
         replace(&link, &How::default(), |file| file.write_all(b"new")).unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"precious");
         assert!(fs::symlink_metadata(&link).unwrap().is_file());
+    }
+
+    #[test]
+    fn a_tree_of_any_depth_is_removed_and_what_its_links_lead_to_stays() {
+        use rustix::fs::{CWD, mkdirat, openat};
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let home = tempfile::tempdir().unwrap();
+        let (tree, other) = (home.path().join("tree"), home.path().join("other"));
+        fs::create_dir(&other).unwrap();
+        fs::write(other.join("precious"), b"kept").unwrap();
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        // A name that the removal would use itself.
+        fs::create_dir_all(tree.join(format!("{MARK}1/full"))).unwrap();
+        fs::write(tree.join(format!("{MARK}2")), b"").unwrap();
+        std::os::unix::fs::symlink(&other, tree.join("a/link")).unwrap();
+        let mut at = openat(CWD, &tree, DIRECTORY, Mode::empty()).unwrap();
+        // More levels than a process may have files open, and longer than any path may be.
+        for _ in 0..3_000 {
+            mkdirat(&at, "x", Mode::from_raw_mode(0o700)).unwrap();
+            at = openat(&at, "x", DIRECTORY, Mode::empty()).unwrap();
+        }
+        drop(at);
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(200), ..limit.clone() }).unwrap();
+        let removed = remove_tree(&tree);
+        setrlimit(Resource::Nofile, limit).unwrap();
+        removed.unwrap();
+        assert_eq!(names(home.path()), ["other"]);
+        std::os::unix::fs::symlink(&other, &tree).unwrap();
+        remove_tree(&tree).unwrap();
+        remove_tree(&tree).unwrap();
+        assert_eq!(fs::read(other.join("precious")).unwrap(), b"kept");
+        assert!(remove_tree(&other.join("precious")).is_err(), "it is a file");
     }
 }

@@ -1,6 +1,6 @@
 //! What one generation is: the receipt that a sink keeps for each content it made live.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -198,16 +198,14 @@ impl Manifest {
 
 /// Relative paths without `.` and `..`, each once, below directories alone, and bodies whose names are hashes.
 fn check_entries(entries: &[Entry]) -> Result<(), String> {
-    let mut kinds: HashMap<&[u8], &EntryKind> = HashMap::new();
+    let mut sorted: Vec<(&[u8], &EntryKind)> = Vec::new();
     for entry in entries {
         let path = entry.path.0.as_slice();
         let wrong = |why: &str| Err(format!("the path `{}` {why}", entry.path.display()));
         if path.contains(&0) || path.split(|byte| *byte == b'/').any(|part| matches!(part, b"" | b"." | b"..")) {
             return wrong("leads out of the snapshot, or is no path");
         }
-        if kinds.insert(path, &entry.kind).is_some() {
-            return wrong("stands there twice");
-        }
+        sorted.push((path, &entry.kind));
         if let Some(stored) = &entry.stored {
             layout::object(&stored.sha256).map_err(|error| error.one_line())?;
         }
@@ -215,11 +213,18 @@ fn check_entries(entries: &[Entry]) -> Result<(), String> {
             return wrong("has a body that it cannot have, or none");
         }
     }
-    for path in kinds.keys() {
-        let above = (0..path.len()).filter(|at| path[*at] == b'/').map(|at| &path[..at]);
-        if let Some(odd) = above.into_iter().find(|above| kinds.get(above).is_some_and(|k| **k != EntryKind::Directory))
-        {
-            return Err(format!("`{}` is no directory, and has entries", RawPath(odd.to_vec()).display()));
+    // With `/` before every other byte, what lies below a path follows it at once: each path is compared with one other,
+    // however deep it is.
+    let order = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    sorted.sort_by(|(a, _), (b, _)| a.iter().map(order).cmp(b.iter().map(order)));
+    for ((path, kind), (next, _)) in sorted.iter().zip(sorted.iter().skip(1)) {
+        let shown = || RawPath(path.to_vec()).display();
+        match next.strip_prefix(*path) {
+            Some([]) => return Err(format!("the path `{}` stands there twice", shown())),
+            Some([b'/', ..]) if **kind != EntryKind::Directory => {
+                return Err(format!("`{}` is no directory, and has entries", shown()));
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -400,4 +405,43 @@ pub struct Pin {
     pub reason: String,
     /// Since when.
     pub since: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::StoredBody;
+
+    fn entry(path: &str, kind: EntryKind) -> Entry {
+        let stored = StoredBody { sha256: "ab".repeat(32), bytes: 1, encoding: Vec::new() };
+        let stored = Some(stored).filter(|_| kind == EntryKind::File);
+        Entry { kind, stored, ..Entry::object(path) }
+    }
+
+    #[test]
+    fn entries_stand_once_and_below_directories() {
+        use EntryKind::{Directory, File};
+        let told = |entries: &[(&str, EntryKind)]| {
+            check_entries(&entries.iter().map(|(path, kind)| entry(path, kind.clone())).collect::<Vec<_>>())
+        };
+        // `-` and `.` come before `/`.
+        told(&[("a", Directory), ("a-b", File), ("a.b", File), ("a/c", File), ("ab", File)]).unwrap();
+        let odd = told(&[("a", File), ("a-b", File), ("a.b", File), ("a/c/d", File)]).unwrap_err();
+        assert_eq!(odd, "`a` is no directory, and has entries");
+        let twice = told(&[("b", File), ("a-b", File), ("a", File), ("b", Directory)]).unwrap_err();
+        assert_eq!(twice, "the path `b` stands there twice");
+        assert!(told(&[("a/../b", File)]).is_err());
+        assert!(told(&[("a\0b", File)]).is_err());
+    }
+
+    /// Comparing each path with all that are above it took minutes here.
+    #[test]
+    fn a_tree_of_many_levels_is_checked_in_no_time() {
+        let path = "d/".repeat(5_000);
+        let mut entries: Vec<Entry> =
+            (1..=5_000).map(|level| entry(&path[..level * 2 - 1], EntryKind::Directory)).collect();
+        check_entries(&entries).unwrap();
+        entries[0] = entry("d", EntryKind::File);
+        assert!(check_entries(&entries).is_err());
+    }
 }
