@@ -589,7 +589,7 @@ mod tests {
         }
         drop(at);
         let limit = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: Some(200), ..limit.clone() }).unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(200), ..limit }).unwrap();
         let removed = remove_tree(&tree);
         setrlimit(Resource::Nofile, limit).unwrap();
         removed.unwrap();

@@ -437,9 +437,9 @@ mod tests {
     /// Comparing each path with all that are above it took minutes here.
     #[test]
     fn a_tree_of_many_levels_is_checked_in_no_time() {
-        let path = "d/".repeat(5_000);
+        let path = "d/".repeat(2_000);
         let mut entries: Vec<Entry> =
-            (1..=5_000).map(|level| entry(&path[..level * 2 - 1], EntryKind::Directory)).collect();
+            (1..=2_000).map(|level| entry(&path[..level * 2 - 1], EntryKind::Directory)).collect();
         check_entries(&entries).unwrap();
         entries[0] = entry("d", EntryKind::File);
         assert!(check_entries(&entries).is_err());
