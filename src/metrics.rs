@@ -164,6 +164,26 @@ impl Metrics {
             let since = dataset.behind_since.map_or(0.0, |since| now.duration_since(since).as_secs_f64());
             age.set(&labels, since.max(0.0));
         }
+        let of_flow = ["pipeline", "flow"];
+        let newest = self.add(
+            "newest_data_timestamp_seconds",
+            "When the newest day that is saved, and has rows, ended or will end.",
+            &of_flow,
+        )?;
+        let few = self.add(
+            "few_calls_days",
+            "How many of the last two days have fewer rows than `min-calls` of what their weekday usually has.",
+            &of_flow,
+        )?;
+        for data in &survey.data {
+            let labels = [name, data.name.as_str()];
+            if let Some(ended) = data.newest_ended {
+                newest.set(&labels, seconds(ended));
+            }
+            if let Some(days) = data.few_days {
+                few.set(&labels, days as f64);
+            }
+        }
         let of_sink = ["pipeline", "sink"];
         let up = self.add("sink_up", "Whether a sink can be read.", &of_sink)?;
         let verified = self.add("last_verify_timestamp_seconds", "When a sink was last read again.", &of_sink)?;

@@ -141,7 +141,7 @@ impl Status {
         data: Vec<String>,
         max_age: Option<Duration>,
     ) -> Self {
-        let Survey { datasets, sinks, damage } = survey;
+        let Survey { datasets, sinks, damage, .. } = survey;
         let flows = pipeline.flows.iter().map(|flow| flow.name.as_str());
         let good = match runs {
             // The history may be deleted without harm: then it is the vaults that tell.

@@ -18,6 +18,7 @@ const SHADES: u64 = 4;
 /// What a state looks like, what it is called, and what it means.
 fn look(state: State) -> (&'static str, &'static str, &'static str, &'static str) {
     match state {
+        State::Damaged => ("damaged", "‼", "damaged", "a verification found damage in a sink, which is not mended"),
         State::Unreadable => ("unreadable", "?", "not readable", "its receipt is damaged, or cannot be reached"),
         State::Undelivered => ("undelivered", "!", "not delivered", "a sink has an older generation, or none"),
         State::Shrunk => ("shrunk", "↓", "shrunk", "it lost rows; what it was before is pinned"),
@@ -28,8 +29,16 @@ fn look(state: State) -> (&'static str, &'static str, &'static str, &'static str
     }
 }
 
-const LEGEND: [State; 7] =
-    [State::Changed, State::Open, State::Gone, State::Shrunk, State::Incomplete, State::Undelivered, State::Unreadable];
+const LEGEND: [State; 8] = [
+    State::Changed,
+    State::Open,
+    State::Gone,
+    State::Shrunk,
+    State::Incomplete,
+    State::Undelivered,
+    State::Unreadable,
+    State::Damaged,
+];
 
 /// The calendar, its legend, and all of it as a table.
 pub(super) fn html(facts: &Facts, flow: &Flow) -> Markup {
@@ -94,6 +103,9 @@ fn cell(saved: &Saved, most: u64) -> Markup {
 /// In words, for those who point at a day.
 fn told(saved: &Saved) -> String {
     let mut text = format!("{}: {}", partition(saved.partition), states(saved));
+    for damage in &saved.damage {
+        text.push_str(&format!("; {damage}"));
+    }
     if let Some(error) = &saved.error {
         return format!("{text}; {error}");
     }
@@ -187,6 +199,7 @@ fn row(facts: &Facts, saved: &Saved) -> Markup {
                 (states(saved))
                 @if let Some(since) = saved.gone { " since " (moment(facts, since)) }
                 @for reason in &saved.pinned { "; pinned: " (reason) }
+                @for damage in &saved.damage { "; " (damage) }
                 @if let Some(error) = &saved.error { ": " (error) }
             }
             td.n.rows data-label="Rows" { (count(saved.rows)) }

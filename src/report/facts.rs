@@ -125,7 +125,7 @@ pub(super) async fn gather(cx: &Context, pipeline: &Arc<Pipeline>, wanted: &Want
         let now = Timestamp::now();
         let survey = survey(cx, &opened, &verified).await?;
         let data = watch(cx, &opened, &pipeline.watch, now).await?;
-        let flows = flows::gather(cx, &opened, wanted.months).await?;
+        let flows = flows::gather(cx, &opened, &survey.damage, wanted.months).await?;
         let (prune, prune_error) = match prune::plan(cx, &opened, &state, now).await {
             Ok(plan) => (plan, None),
             Err(error) if error.kind() == Kind::Interrupted => return Err(error),

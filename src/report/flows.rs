@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cdrvault_engine::opened::{OpenFlow, Opened};
+use cdrvault_engine::verified::Damage;
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::manifest::Manifest;
 use cdrvault_format::partition::{Partition, Unit};
@@ -63,6 +64,8 @@ pub(super) struct Saved {
     pub(super) sinks: Vec<String>,
     /// The sinks that can be read, and have an older generation or none.
     pub(super) behind: Vec<String>,
+    /// What verifications found of it that is not mended: where, and what.
+    pub(super) damage: Vec<String>,
     /// Why nothing can be said of it.
     pub(super) error: Option<String>,
 }
@@ -71,6 +74,8 @@ pub(super) struct Saved {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum State {
+    /// A verification found damage that is not mended.
+    Damaged,
     /// Its receipt cannot be read.
     Unreadable,
     /// A sink lacks it.
@@ -135,7 +140,7 @@ struct Named<'a> {
 
 /// Looks at every flow; `months` of days, up to the newest day of any flow. A sink that cannot be read is left out:
 /// the survey says so.
-pub(super) async fn gather(cx: &Context, opened: &Opened, months: u16) -> Result<Vec<Flow>> {
+pub(super) async fn gather(cx: &Context, opened: &Opened, damage: &[Damage], months: u16) -> Result<Vec<Flow>> {
     let mut all = Vec::new();
     for flow in &opened.flows {
         all.push(names(cx, opened, flow).await?);
@@ -144,9 +149,24 @@ pub(super) async fn gather(cx: &Context, opened: &Opened, months: u16) -> Result
     let first = newest.and_then(|day| day.first_of_month().checked_sub((i32::from(months) - 1).months()).ok());
     let mut flows = Vec::new();
     for named in all {
-        flows.push(one(cx, opened, named, first.unwrap_or(Date::MIN)).await?);
+        let mut flow = one(cx, opened, named, first.unwrap_or(Date::MIN)).await?;
+        mark(&mut flow, damage);
+        flows.push(flow);
     }
     Ok(flows)
+}
+
+/// What verifications found of its partitions.
+fn mark(flow: &mut Flow, damage: &[Damage]) {
+    for saved in &mut flow.units {
+        let unit = Some(Unit::new(&flow.dataset, saved.partition));
+        for found in damage.iter().filter(|found| found.unit == unit) {
+            let generation = found.generation.map(|generation| format!(" generation {generation}")).unwrap_or_default();
+            let place = if found.sink.is_empty() { String::new() } else { format!(" in {}", found.sink) };
+            saved.damage.push(format!("{}{generation}{place}: {}", found.problem, found.detail));
+            saved.states.insert(State::Damaged);
+        }
+    }
 }
 
 async fn names<'a>(cx: &Context, opened: &'a Opened, flow: &'a OpenFlow) -> Result<Named<'a>> {
@@ -223,6 +243,7 @@ async fn saved(cx: &Context, unit: Unit, found: Found<'_>) -> Result<Saved> {
         verified: None,
         pinned: Vec::new(),
         gone: None,
+        damage: Vec::new(),
         sinks: names(true),
         behind: names(false),
         error: None,

@@ -75,7 +75,8 @@ fn written() -> BTreeSet<String> {
     };
     cdrvault(&["demo", "--dir", "demo", "--days", "3", "--calls-per-day", "20"]);
     let pipeline = home.path().join("demo/pipeline.toml");
-    let text = std::fs::read_to_string(&pipeline).unwrap() + "\n[metrics]\ntextfile = \"cdrvault.prom\"\n";
+    let text = std::fs::read_to_string(&pipeline).unwrap()
+        + "\n[watch]\nmin-calls = \"10%\"\n\n[metrics]\ntextfile = \"cdrvault.prom\"\n";
     std::fs::write(&pipeline, text).unwrap();
     cdrvault(&["verify", "demo/pipeline.toml"]);
     cdrvault(&["run", "demo/pipeline.toml"]);

@@ -502,4 +502,21 @@ fn the_page_says_whether_all_is_well() {
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let said = site.ok("report", &["--max-age", "1s"]);
     assert!(said.out.contains("Something is wrong.") && said.out.contains("The last run that went well ended"));
+
+    // What a verification found is marked on its day, in words, too.
+    let hurt = site.live().into_iter().find(|path| path.ends_with("ar_cdr-2026-02-05.parquet")).unwrap();
+    let mut bytes = std::fs::read(&hurt).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&hurt, bytes).unwrap();
+    assert_eq!(site.run("verify", &[]).status, 4);
+    let html = site.run("report", &[]).out;
+    let cell = html.split("<td").find(|cell| cell.contains("data-day=\"2026-02-05\"")).unwrap();
+    assert!(cell.contains("damaged\"") && cell.contains("‼"), "{cell}");
+    assert!(cell.contains("title=\"2026-02-05: damaged; damaged generation 1 in vault: "), "{cell}");
+    assert!(
+        html.contains("<strong>damaged</strong>") && html.contains("a verification found damage in a sink"),
+        "the legend says what it means"
+    );
+    let row = html.split("<tr").find(|row| row.contains("data-partition=\"2026-02-05\"")).unwrap();
+    assert!(row.contains("damaged generation 1 in vault"), "{row}");
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::opened::{OpenFlow, OpenSink, Opened};
 use crate::state::VerifiedSink;
 use crate::verified::{Damage, Verified};
+use crate::watch::{Data, Days};
 use cdrvault_format::error::{Kind, Result};
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::context::Context;
@@ -23,6 +24,8 @@ pub struct Survey {
     pub sinks: Vec<Place>,
     /// What verifications found and is not mended.
     pub damage: Vec<Damage>,
+    /// What the days themselves tell, of each flow that has days.
+    pub data: Vec<Data>,
 }
 
 /// One dataset in one sink.
@@ -78,9 +81,11 @@ pub struct Place {
 
 /// Looks at every sink. What cannot be read is an error in its place; only an interruption ends it.
 pub async fn survey(cx: &Context, opened: &Opened, verified: &Verified) -> Result<Survey> {
-    let mut datasets = Vec::new();
+    let (mut datasets, mut data) = (Vec::new(), Vec::new());
     for flow in &opened.flows {
-        datasets.extend(of_flow(cx, opened, flow, verified).await?);
+        let (of_sinks, told) = of_flow(cx, opened, flow, verified).await?;
+        datasets.extend(of_sinks);
+        data.extend(told);
     }
     let sinks = opened.sinks.iter().filter(|open| open.used).map(|open| {
         let free = open.sink.as_ref().ok().map(|sink| sink.free_space());
@@ -97,7 +102,7 @@ pub async fn survey(cx: &Context, opened: &Opened, verified: &Verified) -> Resul
     let sinks = sinks.collect();
     let used = |damage: &&Damage| damage.sink.is_empty() || opened.sinks.iter().any(|open| open.name == damage.sink);
     let damage = verified.open.iter().filter(used).cloned().collect();
-    Ok(Survey { datasets, sinks, damage })
+    Ok(Survey { datasets, sinks, damage, data })
 }
 
 /// What one sink holds of the flow in work, or why that cannot be known.
@@ -106,7 +111,12 @@ struct Found<'a> {
     held: Result<(BTreeMap<Partition, Held>, u64), String>,
 }
 
-async fn of_flow(cx: &Context, opened: &Opened, flow: &OpenFlow, verified: &Verified) -> Result<Vec<Dataset>> {
+async fn of_flow(
+    cx: &Context,
+    opened: &Opened,
+    flow: &OpenFlow,
+    verified: &Verified,
+) -> Result<(Vec<Dataset>, Option<Data>)> {
     let mut found = Vec::new();
     for index in &opened.spec(flow).sinks {
         let open = &opened.sinks[*index];
@@ -162,7 +172,11 @@ async fn of_flow(cx: &Context, opened: &Opened, flow: &OpenFlow, verified: &Veri
         }
         datasets.push(dataset);
     }
-    Ok(datasets)
+    let days = newest.iter().filter_map(|(partition, (generation, open))| {
+        Some((partition.day()?, (*generation, open.sink.as_ref().ok()?)))
+    });
+    let data = Days::found(cx, &flow.name, days.collect()).data(&opened.pipeline.watch).await?;
+    Ok((datasets, data))
 }
 
 async fn held(cx: &Context, sink: &dyn Sink, dataset: &str) -> Result<(BTreeMap<Partition, Held>, u64)> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _};
+use serde::Serialize;
 
 use crate::config::Watch;
 use crate::opened::{OpenFlow, Opened};
@@ -50,8 +51,21 @@ pub async fn watch(cx: &Context, opened: &Opened, watch: &Watch, now: Timestamp)
     Ok(alarms)
 }
 
+/// What the days of a flow tell, as numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Data {
+    /// The flow's name.
+    #[serde(rename = "dataset")]
+    pub name: String,
+    /// When the newest day that has rows ended, or will end.
+    pub newest_ended: Option<Timestamp>,
+    /// How many of the last days that had ended have fewer rows than `min-calls` asks for, where it does.
+    pub few_days: Option<u64>,
+}
+
 /// The days of a flow, each with its newest generation and a sink that has it.
-struct Days<'a> {
+pub(super) struct Days<'a> {
     cx: &'a Context,
     flow: &'a str,
     today: Date,
@@ -59,6 +73,24 @@ struct Days<'a> {
 }
 
 impl<'a> Days<'a> {
+    /// Those that were found already.
+    pub(super) fn found(cx: &'a Context, flow: &'a str, held: BTreeMap<Date, (u32, &'a Arc<dyn Sink>)>) -> Self {
+        Self { cx, flow, today: cx.writer.today(), held }
+    }
+
+    /// `None` of a flow without days.
+    pub(super) async fn data(&self, watch: &Watch) -> Result<Option<Data>> {
+        if self.held.is_empty() {
+            return Ok(None);
+        }
+        let newest = self.newest_with_rows().await?.and_then(|day| self.end_of(day));
+        let few_days = match watch.min_calls {
+            None => None,
+            Some(least) => Some(self.with_few(|rows, usual| least.is_more_than(rows, usual)).await?.len() as u64),
+        };
+        Ok(Some(Data { name: self.flow.to_owned(), newest_ended: newest, few_days }))
+    }
+
     /// A sink that cannot be asked is an alarm of its own, and the others tell.
     async fn of(cx: &'a Context, opened: &'a Opened, flow: &'a OpenFlow) -> Result<Self> {
         let mut held: BTreeMap<Date, (u32, &Arc<dyn Sink>)> = BTreeMap::new();
@@ -77,7 +109,7 @@ impl<'a> Days<'a> {
                 }
             }
         }
-        Ok(Self { cx, flow: &flow.name, today: cx.writer.today(), held })
+        Ok(Self::found(cx, &flow.name, held))
     }
 
     /// The receipt of a day. What cannot be read is damage, which `verify` tells of.
@@ -106,26 +138,44 @@ impl<'a> Days<'a> {
         Some(format!("{} has {what} in the future: a clock is wrong where the calls are written", self.flow))
     }
 
-    async fn too_old(&self, limit: std::time::Duration, now: Timestamp) -> Result<Option<String>> {
+    async fn newest_with_rows(&self) -> Result<Option<Date>> {
         let past = self.held.range(..=self.last_possible()).rev().map(|(day, _)| *day);
         for day in past.take(EMPTY_DAYS) {
             if self.receipt(day).await?.is_some_and(|manifest| manifest.rows == 0) {
                 continue;
             }
-            let ended = day.tomorrow().and_then(|next| next.to_zoned(self.cx.writer.timezone.clone()));
-            let age = ended.map_or(0, |ended| now.duration_since(ended.timestamp()).as_secs());
-            let too_old = u64::try_from(age).is_ok_and(|age| age > limit.as_secs());
-            return Ok(too_old.then(|| {
-                let days = age / 86_400;
-                let ago = if days >= 2 { format!("{days} days") } else { format!("{} hours", age / 3600) };
-                format!("the newest calls of {} are those of {day}, which ended {ago} ago", self.flow)
-            }));
+            return Ok(Some(day));
         }
         Ok(None)
     }
 
+    fn end_of(&self, day: Date) -> Option<Timestamp> {
+        let next = day.tomorrow().and_then(|next| next.to_zoned(self.cx.writer.timezone.clone()));
+        next.ok().map(|next| next.timestamp())
+    }
+
+    async fn too_old(&self, limit: std::time::Duration, now: Timestamp) -> Result<Option<String>> {
+        let Some(day) = self.newest_with_rows().await? else { return Ok(None) };
+        let age = self.end_of(day).map_or(0, |ended| now.duration_since(ended).as_secs());
+        let too_old = u64::try_from(age).is_ok_and(|age| age > limit.as_secs());
+        Ok(too_old.then(|| {
+            let days = age / 86_400;
+            let ago = if days >= 2 { format!("{days} days") } else { format!("{} hours", age / 3600) };
+            format!("the newest calls of {} are those of {day}, which ended {ago} ago", self.flow)
+        }))
+    }
+
     async fn too_few(&self, is_few: impl Fn(u64, u64) -> bool) -> Result<Vec<String>> {
-        let mut alarms = Vec::new();
+        let told = |(day, rows, usual): (Date, u64, u64)| {
+            let weekday = day.strftime("%A");
+            format!("{} has {rows} rows on {weekday} {day}, and {usual} on a usual {weekday}", self.flow)
+        };
+        Ok(self.with_few(is_few).await?.into_iter().map(told).collect())
+    }
+
+    /// The last days that have few rows, with those that they have and those that are usual.
+    async fn with_few(&self, is_few: impl Fn(u64, u64) -> bool) -> Result<Vec<(Date, u64, u64)>> {
+        let mut few = Vec::new();
         for back in (1..=LAST_DAYS).rev() {
             let Ok(day) = self.today.checked_sub(back.days()) else { continue };
             // What is not saved yet is late, and not empty.
@@ -152,12 +202,10 @@ impl<'a> Days<'a> {
                 && usual >= FEW
                 && is_few(rows, usual)
             {
-                let weekday = day.strftime("%A");
-                let flow = self.flow;
-                alarms.push(format!("{flow} has {rows} rows on {weekday} {day}, and {usual} on a usual {weekday}"));
+                few.push((day, rows, usual));
             }
         }
-        Ok(alarms)
+        Ok(few)
     }
 }
 
