@@ -49,7 +49,7 @@ pub(crate) fn all_good(checks: &[Check]) -> bool {
     checks.iter().all(|check| check.ok || check.optional)
 }
 
-/// Tries everything that a run would need, and changes nothing; a bucket gets a probe, since only writing tells.
+/// Tries everything that a run would need, and changes nothing; a bucket or a mirror gets a probe, since only writing tells.
 pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
     let runtime = session::runtime()?;
     runtime.block_on(async {
@@ -92,11 +92,20 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
                         Ok(None) | Err(_) => String::new(),
                     };
                     let able = sink.capabilities();
-                    let vault = match &open.identity {
+                    let written = match &open.identity {
+                        None => None,
+                        Some(_) => match sink.try_write(&cx).await {
+                            Ok(written) => Some(written),
+                            Err(error) => {
+                                checks.push(Check::bad(what, open.optional, &error));
+                                continue;
+                            }
+                        },
+                    };
+                    let vault = match written {
                         None => "no vault",
-                        // Only a transfer could tell, and it would leave something there.
-                        Some(_) if able.mirror => "can be read; whether it can be written was not tried",
-                        Some(_) => "can be written",
+                        Some(false) => "can be read; whether it can be written was not tried",
+                        Some(true) => "can be written",
                     };
                     // A directory is locked instead, and a mirror has a writer of its own.
                     let conditions = match able.conditional_put {
@@ -105,7 +114,15 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
                         false => "; it does not honour conditional writes, so nobody else may write there",
                     };
                     let clock = clock(sink.clock_offset());
-                    checks.push(Check::good(what, format!("{}: {vault}{room}{conditions}{clock}", sink.describe())));
+                    let found = format!("{}: {vault}{room}{conditions}{clock}", sink.describe());
+                    // A run that cannot prune warns.
+                    if open.keep.is_some()
+                        && written == Some(true)
+                        && let Err(error) = sink.try_remove(&cx).await
+                    {
+                        checks.push(Check::bad(format!("pruning of {what}"), true, &error));
+                    }
+                    checks.push(Check::good(what, found));
                 }
                 Err(error) => checks.push(Check::bad(what, open.optional, error)),
             }

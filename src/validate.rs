@@ -21,7 +21,8 @@ pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]
     pipeline: Option<String>,
-    /// Also connect to the databases and look into the sinks. Changes nothing; a bucket gets a probe.
+    /// Also connect to the databases and look into the sinks. Changes nothing; a bucket, and a mirror by rsync,
+    /// get a probe.
     #[arg(long)]
     connect: bool,
 }

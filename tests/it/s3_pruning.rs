@@ -66,6 +66,10 @@ fn versions_go_by_the_key_of_pruning_and_the_other_never_tries() {
     let said = site.run("prune", &[]);
     assert_eq!(said.status, 3, "{}", said.err);
     assert!(said.err.contains("correct `prune-access-key-id` and `prune-secret-access-key`"), "{}", said.err);
+    // It can be known before, and is what a run warns of.
+    let said = site.ok("validate", &["--connect"]);
+    let told = format!("{}{}", said.out, said.err);
+    assert!(told.contains("pruning of sink bucket: ") && told.contains("correct `prune-access-key-id`"), "{told}");
     assert!(!(said.out + &said.err).contains("this-is-not-the-secret"));
     assert_eq!(kept(), (vec!["g0001".to_owned(), "g0002".to_owned()], 3));
     site.ok("verify", &[]);
@@ -73,6 +77,8 @@ fn versions_go_by_the_key_of_pruning_and_the_other_never_tries() {
     // The right one.
     site.secret("prune-secret", &pruner_secret);
     gate.set(only_pruner);
+    let said = site.ok("validate", &["--connect"]);
+    assert!(!format!("{}{}", said.out, said.err).contains("pruning of"), "{}", said.err);
     rate_again(&server, "2026-01-01");
     let said = site.ok("run", &[]);
     assert_eq!(said.err, "");

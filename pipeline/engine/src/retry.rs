@@ -58,6 +58,14 @@ impl Sink for Retrying {
         retry(cx, || self.0.history(cx, dataset)).await
     }
 
+    async fn try_write(&self, cx: &Context) -> Result<bool> {
+        retry(cx, || self.0.try_write(cx)).await
+    }
+
+    async fn try_remove(&self, cx: &Context) -> Result<()> {
+        retry(cx, || self.0.try_remove(cx)).await
+    }
+
     async fn recorded(&self, cx: &Context, dataset: &str) -> Result<Option<Index>> {
         retry(cx, || self.0.recorded(cx, dataset)).await
     }

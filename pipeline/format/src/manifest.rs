@@ -413,7 +413,7 @@ mod tests {
     use crate::entry::StoredBody;
 
     fn entry(path: &str, kind: EntryKind) -> Entry {
-        let stored = StoredBody { sha256: "ab".repeat(32), bytes: 1, encoding: Vec::new() };
+        let stored = StoredBody { sha256: "ab".repeat(32), bytes: 1, encodings: Vec::new() };
         let stored = Some(stored).filter(|_| kind == EntryKind::File);
         Entry { kind, stored, ..Entry::object(path) }
     }

@@ -177,6 +177,19 @@ pub trait Sink: Send + Sync {
         None
     }
 
+    /// Whether we may write here, where opening does not try it: by a probe that is removed again, and that the next opening
+    /// removes if we are killed. `false` where nothing can be tried without a trace.
+    async fn try_write(&self, cx: &Context) -> Result<bool> {
+        let _ = cx;
+        Ok(true)
+    }
+
+    /// Whether we may remove here, as pruning does.
+    async fn try_remove(&self, cx: &Context) -> Result<()> {
+        let _ = cx;
+        Ok(())
+    }
+
     /// Gives the vault's lock back.
     async fn close(&self) {}
 }

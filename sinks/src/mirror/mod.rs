@@ -40,6 +40,9 @@ pub(crate) use rsync::plugin as rsync_plugin;
 pub(crate) use transport::Found;
 use transport::{Listing, Parcel, Transport};
 
+/// Sent and removed again to find out whether we may: a name that rsync itself leaves when it is killed.
+const PROBE: &str = ".cdrvault/.probe.json.tryout";
+
 /// A copy of a local vault.
 pub(crate) struct Mirror<T> {
     transport: T,
@@ -187,6 +190,18 @@ impl<T: Transport> Sink for Mirror<T> {
 
     fn is_made(&self) -> bool {
         self.listed(|files| files.contains_key(layout::IDENTITY))
+    }
+
+    async fn try_write(&self, cx: &Context) -> Result<bool> {
+        match self.with(|state| state.listing.clone()) {
+            Some(listing) => self.transport.try_write(cx, &listing).await,
+            // The place is made by the first transfer, and nothing could take it away again.
+            None => Ok(false),
+        }
+    }
+
+    async fn try_remove(&self, cx: &Context) -> Result<()> {
+        self.transport.remove(cx, &[PROBE.to_owned()]).await
     }
 
     async fn index(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>> {

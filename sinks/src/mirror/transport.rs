@@ -67,6 +67,13 @@ pub(crate) trait Transport: Send + Sync + 'static {
         Err(Error::failed("it takes whole sessions only"))
     }
 
+    /// Whether we may write there, by a file that is removed again and counts as one of [`Transport::leftovers`]; `false`
+    /// where that cannot be tried without a trace.
+    async fn try_write(&self, cx: &Context, listing: &Listing) -> Result<bool> {
+        let _ = (cx, listing);
+        Ok(false)
+    }
+
     /// Removes files there.
     async fn remove(&self, cx: &Context, names: &[String]) -> Result<()>;
 

@@ -246,6 +246,10 @@ impl Store for S3 {
         self.conditions.get_or_try_init(|| self.probe()).await.map(drop)
     }
 
+    async fn check_removable(&self) -> Result<()> {
+        self.remove(PROBE).await
+    }
+
     async fn begin(&self, _writer: &Writer) -> Result<()> {
         self.check_writable().await?;
         let honours = self.honours();

@@ -90,6 +90,10 @@ impl<S: Store> Sink for Vault<S> {
         Ok(checked.identity)
     }
 
+    async fn try_remove(&self, _cx: &Context) -> Result<()> {
+        self.store.check_removable().await
+    }
+
     async fn index(&self, _cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
         let recorded = self.known_index(dataset).await?;
         reading::index(&*self.store, dataset, recorded.as_ref()).await

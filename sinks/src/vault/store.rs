@@ -31,6 +31,11 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// An error when we may not write here, also where there is no vault yet; writes a probe at most.
     async fn check_writable(&self) -> Result<()>;
 
+    /// An error when we may not remove what we wrote here; removes the probe at most.
+    async fn check_removable(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes the place where it is missing, takes the lock, probes, and removes what an interrupted run left.
     async fn begin(&self, writer: &Writer) -> Result<()>;
 

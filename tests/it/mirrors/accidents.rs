@@ -1,5 +1,6 @@
 //! Other sides that refuse, are away, are full or say nothing.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use super::{content, days_ago, live, read, rsync_to};
@@ -8,7 +9,7 @@ use crate::services::mariadb::MariaDb;
 use crate::services::rating::{owed, rate_again};
 use crate::services::rsyncd::{self, Rsyncd};
 use crate::services::sshd::Sshd;
-use crate::services::{python, remote};
+use crate::services::{files, python, remote};
 
 #[test]
 fn a_daemon_that_wants_a_password_or_is_away_is_told() {
@@ -194,11 +195,60 @@ fn the_clock_of_the_vault_s_disk_is_a_second_opinion() {
 }
 
 #[test]
-fn what_was_not_tried_is_not_called_writable() {
-    let ((_server, site), ssh) = (filled(19, 3), Sshd::start());
-    remote::add(&site, &remote::rsync(&ssh), &["mirror"]);
+fn whether_a_mirror_can_be_written_is_tried_without_a_trace_or_not_said() {
+    let ((_server, site), ssh, daemon) = (filled(19, 3), Sshd::start(), Rsyncd::start());
+    site.secret("rsync-password", rsyncd::PASSWORD);
+    let to = format!("rsync://cdr@127.0.0.1:{}/locked/site", daemon.port());
+    let sections = remote::rsync(&ssh)
+        + &remote::rdiff(&ssh)
+        + &format!(
+            "[sink.daemon.rsync]\nmirror = \"vault\"\nto = \"{to}\"\npassword = {{ file = \"rsync-password\" }}\n"
+        );
+    remote::add(&site, &sections, &["mirror", "offsite", "daemon"]);
+    let (far, there) = (ssh.directory().join("rsync"), daemon.module().join("site"));
+    for place in [&far, &there] {
+        let _ = std::fs::create_dir(place);
+    }
+    let found = |sink: &str| {
+        let said = site.run("validate", &["--connect"]);
+        let all = said.out.clone() + &said.err;
+        let line = all.lines().find(|line| line.contains(&format!("sink {sink}"))).map(str::to_owned);
+        (said.status, line.filter(|_| said.status == 0).unwrap_or(all))
+    };
+    // Empty as an admin makes them.
+    for sink in ["mirror", "daemon"] {
+        let (status, line) = found(sink);
+        assert!(status == 0 && line.contains(": can be written"), "{status} {line}");
+    }
+    for place in [&far, &there] {
+        assert_eq!(std::fs::read_dir(place).unwrap().count(), 0, "{}", place.display());
+    }
+    // Somebody else's.
+    let mode =
+        |path: &std::path::Path, mode: u32| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    mode(&ssh.directory(), 0o755);
+    mode(&far, 0o555);
+    if rustix::process::geteuid().is_root() {
+        ssh.force_command(Some("setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$SSH_ORIGINAL_COMMAND\""));
+    }
+    let (status, line) = found("mirror");
+    assert!(status == 1 && line.contains("Permission denied"), "{status} {line}");
+    ssh.force_command(None);
+    mode(&far, 0o755);
     site.ok("run", &[]);
-    let said = site.ok("validate", &["--connect"]);
-    let line = said.out.lines().find(|line| line.contains("sink mirror")).unwrap();
-    assert!(line.contains("can be read; whether it can be written was not tried"), "{line}");
+    let before = files(&far);
+    for (sink, says) in [
+        ("mirror", ": can be written"),
+        ("daemon", ": can be written"),
+        ("offsite", "can be read; whether it can be written was not tried"),
+    ] {
+        let (status, line) = found(sink);
+        assert!(status == 0 && line.contains(says), "{status} {line}");
+    }
+    assert_eq!(files(&far), before);
+    // What a killed probe leaves goes with the next run.
+    let left = far.join(".cdrvault/.probe.json.tryout");
+    std::fs::write(&left, "").unwrap();
+    site.ok("run", &[]);
+    assert!(!left.exists());
 }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use cdrvault_format::durable::{self, How};
 use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_format::layout;
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::options::{ByteSize, Problem, Reference, Secret, Section, schema_of};
 use cdrvault_plugin::place::Place;
@@ -23,7 +24,7 @@ use serde::Deserialize;
 
 use super::process;
 use super::ssh::{self, Ssh};
-use super::{Found, Listing, Mirror, Parcel, Transport};
+use super::{Found, Listing, Mirror, PROBE, Parcel, Transport};
 use crate::clock;
 
 use lines::{dated, is_leftover, listed, transferred};
@@ -343,6 +344,29 @@ impl Transport for Rsync {
 
     fn clock_offset(&self) -> Option<i64> {
         *self.clock_offset.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn try_write(&self, cx: &Context, listing: &Listing) -> Result<bool> {
+        let probe = [PROBE.to_owned()];
+        // A place where nothing may be removed takes runs all the same; what is sent there would stay.
+        match self.remove(cx, &probe).await {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), Kind::Failed | Kind::Config) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let scratch = Scratch::new(cx)?;
+        let path = scratch.path().join(PROBE);
+        durable::create_dirs(&scratch.path().join(layout::PRIVATE), &How::private())?;
+        durable::create(&path, &How::private(), |_| Ok(()))?;
+        // Without modes: the directory may be there, and has one of its own.
+        let outcome = self.files(&probe).arg("--").arg(inside(scratch.path())).arg(self.to.inside()).run(cx).await?;
+        self.good(&outcome, "write into")?;
+        self.remove(cx, &probe).await?;
+        if !listing.keys().any(|name| name.starts_with(".cdrvault/")) {
+            // It came with the probe. What is not empty stays.
+            self.remove(cx, &[layout::PRIVATE.to_owned()]).await?;
+        }
+        Ok(true)
     }
 
     async fn remove(&self, cx: &Context, names: &[String]) -> Result<()> {
