@@ -8,7 +8,6 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, TimeUnit};
 use bytes::Bytes;
 use cdrvault_format::error::Result;
-use mysql_common::constants::ColumnType;
 
 use super::columns::{Decoding, Reading};
 use super::snapshot::BatchesOf;
@@ -24,15 +23,14 @@ pub struct Answer {
 impl Answer {
     /// Calls with an id, a time, two amounts, a duration, and a telephone number.
     pub fn of_calls(count: u32) -> Self {
-        use ColumnType as Type;
         let time = DataType::Timestamp(TimeUnit::Microsecond, None);
         let columns = [
-            ("id", "int(20)", DataType::Int32, Decoding::Int, Type::MYSQL_TYPE_LONG),
-            ("calldate", "datetime", time, Decoding::DateTime, Type::MYSQL_TYPE_DATETIME),
-            ("income", "int(20)", DataType::Int32, Decoding::Int, Type::MYSQL_TYPE_LONG),
-            ("cost", "int(20)", DataType::Int32, Decoding::Int, Type::MYSQL_TYPE_LONG),
-            ("duration", "int(20)", DataType::Int32, Decoding::Int, Type::MYSQL_TYPE_LONG),
-            ("external_telephone_number", "varchar(255)", DataType::Utf8, Decoding::Text, Type::MYSQL_TYPE_VAR_STRING),
+            ("id", "int(20)", DataType::Int32, Decoding::Int, LONG),
+            ("calldate", "datetime", time, Decoding::DateTime, DATETIME),
+            ("income", "int(20)", DataType::Int32, Decoding::Int, LONG),
+            ("cost", "int(20)", DataType::Int32, Decoding::Int, LONG),
+            ("duration", "int(20)", DataType::Int32, Decoding::Int, LONG),
+            ("external_telephone_number", "varchar(255)", DataType::Utf8, Decoding::Text, VAR_STRING),
         ];
         let mut sent = Sent::default();
         // The statement is prepared: it has the number 1, and what columns it has is told when it runs.
@@ -45,7 +43,7 @@ impl Answer {
                 push_with_length(&mut body, text.as_bytes());
             }
             // utf8mb4, as long as need be; neither flags nor decimals.
-            body.extend([12, 45, 0, 0, 4, 0, 0, *kind as u8, 0, 0, 0, 0, 0]);
+            body.extend([12, 45, 0, 0, 4, 0, 0, *kind, 0, 0, 0, 0, 0]);
             sent.packet(&body);
         }
         sent.packet(&END);
@@ -83,6 +81,11 @@ impl Answer {
         Ok(rows)
     }
 }
+
+/// The types of columns, by <https://mariadb.com/kb/en/result-set-packets/#field-types>.
+const LONG: u8 = 3;
+const DATETIME: u8 = 12;
+const VAR_STRING: u8 = 253;
 
 /// The end of the columns, or of the rows.
 const END: [u8; 5] = [0xfe, 0, 0, 2, 0];

@@ -22,23 +22,26 @@ const COMPLAINTS: usize = 1 << 10;
 /// How long a program may be busy with one statement. It may have indexes to build, or wait for whoever has locked a table.
 const STATEMENT: Duration = Duration::from_hours(1);
 
-impl Server {
+/// The client, for one server.
+pub(super) struct Client<'s>(pub(super) &'s Server);
+
+impl Client<'_> {
     /// Where and as whom a program connects.
     fn arguments(&self) -> Vec<String> {
-        let mut arguments = match &self.place {
+        let mut arguments = match &self.0.place {
             Place::Socket(socket) => vec![format!("--socket={}", socket.display())],
             // A name like `localhost` would make it look for a socket.
             Place::Tcp { host, port } => {
                 vec![format!("--host={host}"), format!("--port={port}"), "--protocol=tcp".to_owned()]
             }
         };
-        arguments.push(format!("--user={}", self.user));
+        arguments.push(format!("--user={}", self.0.user));
         arguments
     }
 
     /// The clients of MariaDB and MySQL have other words for the same.
     fn tls_arguments(&self, is_of_mariadb: bool) -> Vec<String> {
-        let words = match (self.tls, is_of_mariadb) {
+        let words = match (self.0.tls, is_of_mariadb) {
             (Tls::Preferred, _) => None,
             (Tls::Disabled, true) => Some("--skip-ssl"),
             (Tls::Required | Tls::VerifyCa, true) => Some("--ssl"),
@@ -48,7 +51,7 @@ impl Server {
             (Tls::VerifyCa, false) => Some("--ssl-mode=VERIFY_CA"),
             (Tls::VerifyIdentity, false) => Some("--ssl-mode=VERIFY_IDENTITY"),
         };
-        let authority = self.tls_ca.iter().map(|path| format!("--ssl-ca={}", path.display()));
+        let authority = self.0.tls_ca.iter().map(|path| format!("--ssl-ca={}", path.display()));
         words.map(str::to_owned).into_iter().chain(authority).collect()
     }
 
@@ -67,7 +70,7 @@ impl Server {
         let plugins = if is_of_mariadb && !self.is_proved_to_clients() { Some(plugins()?) } else { None };
         command.args(plugins.iter().map(|directory| format!("--plugin-dir={}", directory.path().display())));
         command.env("LC_ALL", "C").env_remove("MYSQL_PWD").kill_on_drop(true).process_group(0);
-        if let Some(password) = &self.password {
+        if let Some(password) = &self.0.password {
             command.env("MYSQL_PWD", password.expose_secret());
         }
         Ok((command, name, plugins))
@@ -75,15 +78,15 @@ impl Server {
 
     /// Whether MariaDB's programs talk to the right server: only this option makes them insist on TLS, too.
     fn is_proved_to_clients(&self) -> bool {
-        matches!(self.place, Place::Socket(_)) || self.tls == Tls::VerifyIdentity
+        matches!(self.0.place, Place::Socket(_)) || self.0.tls == Tls::VerifyIdentity
     }
 
     /// `mariadb`, which runs the statements that it is given and stops at the first that fails. It is told to take them
     /// as they are: none of its own commands, which could start programs.
-    pub(crate) fn client(&self) -> Result<Running> {
+    pub(super) fn start(&self) -> Result<Running> {
         let (mut command, name, plugins) = self.command(["mariadb", "mysql"], "mariadb-client")?;
         command
-            .args(["--batch", "--binary-mode", "--comments", "--max-allowed-packet=1G", "--", &self.database])
+            .args(["--batch", "--binary-mode", "--comments", "--max-allowed-packet=1G", "--", &self.0.database])
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
         Running::start(command, name, plugins)
@@ -258,7 +261,7 @@ mod tests {
                     tls,
                     tls_ca: None,
                 };
-                let client = server.client().unwrap();
+                let client = Client(&server).start().unwrap();
                 let directory = client.plugins.as_ref().unwrap().path().to_owned();
                 assert!(client.finish(&context()).await.is_err());
                 let heard = heard.join().unwrap();
@@ -292,8 +295,8 @@ mod tests {
             tls,
             tls_ca: Some("/ca.pem".into()),
         };
-        assert_eq!(server(Tls::Disabled).tls_arguments(true), ["--skip-ssl", "--ssl-ca=/ca.pem"]);
-        assert_eq!(server(Tls::Disabled).tls_arguments(false), ["--ssl-mode=DISABLED", "--ssl-ca=/ca.pem"]);
-        assert_eq!(server(Tls::VerifyIdentity).tls_arguments(false)[0], "--ssl-mode=VERIFY_IDENTITY");
+        assert_eq!(Client(&server(Tls::Disabled)).tls_arguments(true), ["--skip-ssl", "--ssl-ca=/ca.pem"]);
+        assert_eq!(Client(&server(Tls::Disabled)).tls_arguments(false), ["--ssl-mode=DISABLED", "--ssl-ca=/ca.pem"]);
+        assert_eq!(Client(&server(Tls::VerifyIdentity)).tls_arguments(false)[0], "--ssl-mode=VERIFY_IDENTITY");
     }
 }

@@ -6,54 +6,47 @@ use super::wire::Failure;
 
 /// Turns a failure of a connection into an error. `doing` completes "cannot ...".
 pub(crate) fn explain(doing: &str, failure: Failure) -> Error {
-    let message = format!("cannot {doing}");
+    let message = format!("cannot {doing}: {failure}");
     match failure {
-        Failure::Server { number, message: said } => from_server(&message, number, &said),
-        Failure::Io(io) => from_io(&message, &io),
-        Failure::Tls(cause) => Error::new(Kind::Config, format!("{message}: TLS failed: {cause}"))
-            .hint(
-                "name the authority that signed the server's certificate in `tls-ca` of the database; \
-                 `tls = \"required\"` takes any certificate and `tls = \"preferred\"` needs none, so that anybody on the way can read \
-                 and change what is said: only for a network that you trust",
-            ),
-        Failure::Login(why) => Error::new(Kind::Config, format!("{message}: {why}")).hint(
+        Failure::Server { number, .. } => from_server(message, number),
+        Failure::Io(io) => from_io(message, &io),
+        Failure::Tls(_) => Error::new(Kind::Config, message).hint(
+            "name the authority that signed the server's certificate in `tls-ca` of the database; \
+             `tls = \"required\"` takes any certificate and `tls = \"preferred\"` needs none, so that anybody on the way can read \
+             and change what is said: only for a network that you trust",
+        ),
+        Failure::Login(_) => Error::new(Kind::Config, message).hint(
             "give it another plugin: `mysql_native_password` or `ed25519` of MariaDB, `caching_sha2_password` of MySQL",
         ),
-        Failure::Unproved(plugin) => Error::new(
-            Kind::Refused,
-            format!("{message}: the server asks for the password itself (`{plugin}`), and has not proved which server it is"),
-        )
-        .hint(
+        Failure::Unproved(_) => Error::new(Kind::Refused, message).hint(
             "set `tls = \"verify-identity\"`, with the authority of its certificate in `tls-ca`, or use its `socket`",
         ),
-        Failure::TooLong { limit } => {
-            Error::new(Kind::Refused, format!("{message}: the server sends more than {limit} bytes at once"))
-                .hint("rows are read up to `max-row` of the database; anything else of this length does not come from a sound server")
-        }
-        Failure::Protocol(cause) => Error::new(Kind::Transient, format!("{message}: protocol error: {cause}")),
+        Failure::TooLong { .. } => Error::new(Kind::Refused, message).hint(
+            "rows are read up to `max-row` of the database; anything else of this length does not come from a sound server",
+        ),
+        Failure::Protocol(_) => Error::new(Kind::Transient, message),
     }
 }
 
-fn from_io(message: &str, io: &std::io::Error) -> Error {
+fn from_io(message: String, io: &std::io::Error) -> Error {
     use std::io::ErrorKind as Io;
-    let text = format!("{message}: {io}");
     match io.kind() {
-        Io::NotFound => Error::new(Kind::Config, text).hint("check the path of the socket in `url`"),
+        Io::NotFound => Error::new(Kind::Config, message).hint("check the path of the socket in `url`"),
         _ if io.to_string().contains("lookup address") => {
-            Error::new(Kind::Config, text).hint("check the host name in `url`, and the resolver of this machine")
+            Error::new(Kind::Config, message).hint("check the host name in `url`, and the resolver of this machine")
         }
         Io::ConnectionRefused => {
             let hint = "check that the server runs, and the host and port in `url`; if it ended by itself, its error log says \
                         why (a full disk, for one)";
-            Error::new(Kind::Transient, text).hint(hint)
+            Error::new(Kind::Transient, message).hint(hint)
         }
-        _ => Error::new(Kind::Transient, text),
+        _ => Error::new(Kind::Transient, message),
     }
 }
 
 /// Numbers are those of <https://mariadb.com/kb/en/mariadb-error-code-reference/>.
-fn from_server(message: &str, number: u16, text: &str) -> Error {
-    let made = |kind| Error::new(kind, format!("{message}: {text} (error {number})"));
+fn from_server(message: String, number: u16) -> Error {
+    let made = |kind| Error::new(kind, message);
     match number {
         1045 | 1698 | 4151 => made(Kind::Denied).hint("check the user in `url` and the `password` of the database"),
         1044 | 1142 | 1143 | 1227 => {

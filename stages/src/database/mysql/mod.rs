@@ -22,7 +22,8 @@ mod session;
 mod snapshot;
 pub(crate) mod staging;
 mod walk;
-mod wire;
+
+use cdrvault_mysql_wire as wire;
 
 pub(crate) use connect::Target;
 pub(crate) use restore::MySqlTarget;

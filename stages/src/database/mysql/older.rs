@@ -6,6 +6,7 @@ use cdrvault_plugin::target::TargetOptions;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
+use super::client::Client;
 use super::dumping::{COMPLETE, cut};
 use super::wire::Server;
 use crate::blocking::CHUNK;
@@ -22,7 +23,7 @@ pub(super) async fn restore(cx: &Context, server: &Server, options: &TargetOptio
         return Err(Error::new(Kind::Refused, "this dump is of an earlier version, whose definers cannot be replaced")
             .hint("make the accounts that it names, or write it out with `--into dir:` and change it there"));
     }
-    let mut client = server.client()?;
+    let mut client = Client(server).start()?;
     let mut lines = Lines { options, unfinished: Vec::new(), closed: false, accounts: false, complete: false };
     loop {
         let mut piece = Vec::with_capacity(CHUNK);

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::packets::{Packets, Stream};
-use super::{END, ERROR, Failure, OK, Place, Server, Tls, tls};
+use super::{END, ERROR, Failure, OK, Place, Result, Server, Tls, tls};
 
 /// The longest packet that we take.
 const LONGEST: u32 = 1 << 30;
@@ -29,16 +29,20 @@ const WANTED: Capabilities = Capabilities::CLIENT_PROTOCOL_41
     .union(Capabilities::CLIENT_TRANSACTIONS)
     .union(Capabilities::CLIENT_FOUND_ROWS);
 
-/// Connects and logs in.
-pub(super) async fn log_in(server: &Server) -> Result<Packets, Failure> {
-    let stream: Box<dyn Stream> = match &server.place {
+/// A stream to where the server listens.
+pub(super) async fn connect(server: &Server) -> Result<Box<dyn Stream>> {
+    Ok(match &server.place {
         Place::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
             Box::new(stream)
         }
         Place::Socket(path) => Box::new(UnixStream::connect(path).await?),
-    };
+    })
+}
+
+/// Listens to the greeting, and proves who we are.
+pub(super) async fn log_in(stream: Box<dyn Stream>, server: &Server) -> Result<Packets> {
     let mut packets = Packets::new(stream, 0);
     let at = packets.next().await?;
     let greeting = packets.bytes(at);
@@ -155,7 +159,7 @@ impl Proof<'_> {
         self.is_proved || self.password.is_empty() || *plugin != AuthPlugin::Sha256Password
     }
 
-    fn begin(&self, plugin: &AuthPlugin<'_>) -> Result<AuthProc, Failure> {
+    fn begin(&self, plugin: &AuthPlugin<'_>) -> Result<AuthProc> {
         if !self.may_begin(plugin) {
             return Err(Failure::Unproved("sha256_password"));
         }
@@ -164,7 +168,7 @@ impl Proof<'_> {
     }
 
     /// An error where a challenge asks for the password of a server that anybody may have started.
-    fn keep_password(&self, procedure: &AuthProc, challenge: &[u8]) -> Result<(), Failure> {
+    fn keep_password(&self, procedure: &AuthProc, challenge: &[u8]) -> Result<()> {
         // Of `caching_sha2_password`; all else that it says leads to no answer.
         const NOT_CACHED: &[u8] = &[0x04];
         let asks = matches!(procedure, AuthProc::CachingSha2Password(_)) && challenge == NOT_CACHED;
@@ -172,7 +176,7 @@ impl Proof<'_> {
     }
 
     /// The answer to a challenge, if there is one to give; the first challenge is the nonce.
-    fn answer(&self, procedure: &mut AuthProc, challenge: Option<&[u8]>) -> Result<Option<Vec<u8>>, Failure> {
+    fn answer(&self, procedure: &mut AuthProc, challenge: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
         let response = procedure.run(self, challenge.unwrap_or(&self.nonce));
         response.map(|response| response.data().map(<[u8]>::to_vec)).map_err(|error| Failure::Login(error.to_string()))
     }

@@ -15,7 +15,7 @@ type Span = (usize, usize);
 const NULL: Span = (usize::MAX, usize::MAX);
 
 /// A row that is kept.
-pub(crate) struct Row {
+pub struct Row {
     packet: Vec<u8>,
     values: Vec<Span>,
 }
@@ -38,14 +38,14 @@ impl Row {
     }
 
     /// The bytes of a value; `None` for NULL, and for a column that is not there.
-    pub(crate) fn get(&self, column: usize) -> Option<&[u8]> {
+    pub fn get(&self, column: usize) -> Option<&[u8]> {
         let (from, to) = *self.values.get(column)?;
         self.packet.get(from..to)
     }
 }
 
 /// A row of the binary protocol, where it arrived.
-pub(crate) struct BinaryRow<'p> {
+pub struct BinaryRow<'p> {
     packet: &'p [u8],
     values: &'p [Span],
 }
@@ -53,7 +53,7 @@ pub(crate) struct BinaryRow<'p> {
 impl BinaryRow<'_> {
     /// The bytes of a value; `None` for NULL. Those of a date or a time begin with their length.
     #[inline]
-    pub(crate) fn get(&self, column: usize) -> Option<&[u8]> {
+    pub fn get(&self, column: usize) -> Option<&[u8]> {
         let (from, to) = *self.values.get(column)?;
         self.packet.get(from..to)
     }
@@ -161,7 +161,7 @@ fn with_length(packet: &[u8], at: &mut usize) -> Result<Span, Failure> {
 }
 
 /// Adds bytes with their length before them.
-pub(crate) fn push_with_length(body: &mut Vec<u8>, bytes: &[u8]) {
+pub fn push_with_length(body: &mut Vec<u8>, bytes: &[u8]) {
     let length = (bytes.len() as u64).to_le_bytes();
     match bytes.len() {
         0..=0xfa => body.push(length[0]),

@@ -19,7 +19,7 @@ use super::{Failure, Place, Server};
 /// How the connection to the server is encrypted.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Tls {
+pub enum Tls {
     /// Never.
     Disabled,
     /// If the server offers it, with any certificate; never through a Unix socket.
@@ -35,7 +35,7 @@ pub(crate) enum Tls {
 impl Tls {
     /// What a server gets for which nothing is written down. On the way to another host anybody may answer in its place,
     /// and only a certificate tells them apart.
-    pub(crate) fn default_for(place: &Place) -> Self {
+    pub fn default_for(place: &Place) -> Self {
         if place.is_here() { Self::Preferred } else { Self::VerifyIdentity }
     }
 }

@@ -21,7 +21,7 @@ pub(super) const WORDS: usize = 1 << 20;
 const GROWN: usize = 4 << 20;
 
 /// What packets travel on.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 

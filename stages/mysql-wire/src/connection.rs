@@ -1,33 +1,12 @@
-//! A connection to MariaDB or MySQL, of which we read rows as they arrive.
-//!
-//! The drivers of Rust make an object of each row, and one of each value. What is read here are the bytes of the packets,
-//! which go into Arrow's builders from where they lie. The form of the packets of a login, and the ways to prove who one
-//! is, come from the `mysql_common` crate; the forms of the others are those of
-//! <https://mariadb.com/kb/en/clientserver-protocol/>.
-
-mod failure;
-mod login;
-mod packets;
-mod rows;
-mod tls;
-
-use std::net::IpAddr;
-use std::path::PathBuf;
+//! A connection that is logged in: commands, and their answers.
 
 use mysql_common::io::ParseBuf;
 use mysql_common::packets::StmtPacket;
-use secrecy::SecretString;
 
-pub(crate) use self::failure::Failure;
-use self::packets::{Packets, Stream};
-pub(crate) use self::rows::{BinaryRow, Row, push_with_length};
-use self::rows::{Kind, Spans};
-pub(crate) use self::tls::Tls;
+use crate::packets::{self, Packets, Stream};
+use crate::rows::{self, BinaryRow, Kind, Row, Spans, push_with_length};
+use crate::{END, ERROR, Failure, OK, Result, Server, login};
 
-/// What completes an answer, or a part of one.
-const OK: u8 = 0x00;
-const ERROR: u8 = 0xff;
-const END: u8 = 0xfe;
 /// The server wants a file of ours.
 const LOCAL_INFILE: u8 = 0xfb;
 
@@ -38,49 +17,17 @@ const PREPARE: u8 = 0x16;
 const EXECUTE: u8 = 0x17;
 const CLOSE: u8 = 0x19;
 
-type Result<T> = std::result::Result<T, Failure>;
-
-/// Where a server listens, and as whom to log in.
-#[derive(Clone)]
-pub(crate) struct Server {
-    pub(crate) place: Place,
-    pub(crate) user: String,
-    pub(crate) password: Option<SecretString>,
-    pub(crate) database: String,
-    pub(crate) tls: Tls,
-    /// PEM file of the authority that is trusted instead of the system's.
-    pub(crate) tls_ca: Option<PathBuf>,
-}
-
-/// Where a server listens.
-#[derive(Debug, Clone)]
-pub(crate) enum Place {
-    Tcp { host: String, port: u16 },
-    Socket(PathBuf),
-}
-
-impl Place {
-    /// Whether what is said stays on this machine.
-    pub(crate) fn is_here(&self) -> bool {
-        match self {
-            Self::Socket(_) => true,
-            Self::Tcp { host, .. } => {
-                host.eq_ignore_ascii_case("localhost")
-                    || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-            }
-        }
-    }
-}
-
 /// A value that is sent beside its statement.
 #[derive(Debug)]
-pub(crate) enum Bound {
+pub enum Bound {
+    /// In utf8mb4; it is converted to the charset of its column.
     Text(String),
+    /// As they are.
     Bytes(Vec<u8>),
 }
 
 /// A connection that is logged in.
-pub(crate) struct Connection {
+pub struct Connection {
     packets: Packets,
     /// A statement was begun and its answer was not read to its end: what comes next belongs to it.
     under_way: bool,
@@ -88,25 +35,36 @@ pub(crate) struct Connection {
 }
 
 /// The longest row that is read unless more is asked for, and all that an answer by [`Connection::query`] may come to.
-pub(crate) const LONGEST_ROW: usize = 64 << 20;
+pub const LONGEST_ROW: usize = 64 << 20;
 
 impl Connection {
-    pub(crate) async fn open(server: &Server) -> Result<Self> {
-        Ok(Self { packets: login::log_in(server).await?, under_way: false, longest_row: LONGEST_ROW })
+    /// Connects and logs in.
+    pub async fn open(server: &Server) -> Result<Self> {
+        Self::logged_in(login::connect(server).await?, server).await
+    }
+
+    /// Logs in on a stream that leads to the server. Only its place says whether the stream stays on this machine.
+    pub async fn log_in(stream: impl Stream + 'static, server: &Server) -> Result<Self> {
+        Self::logged_in(Box::new(stream), server).await
+    }
+
+    async fn logged_in(stream: Box<dyn Stream>, server: &Server) -> Result<Self> {
+        let packets = login::log_in(stream, server).await?;
+        Ok(Self { packets, under_way: false, longest_row: LONGEST_ROW })
     }
 
     /// On a stream whose other end takes us for logged in.
-    pub(crate) fn on(stream: impl Stream + 'static) -> Self {
+    pub fn on(stream: impl Stream + 'static) -> Self {
         Self { packets: Packets::new(Box::new(stream), 0), under_way: false, longest_row: LONGEST_ROW }
     }
 
     /// From now on rows may be so long, and no longer: a row is held in memory as a whole.
-    pub(crate) fn take_rows_up_to(&mut self, bytes: usize) {
+    pub fn take_rows_up_to(&mut self, bytes: usize) {
         self.longest_row = bytes;
     }
 
     /// Runs a statement by the text protocol; tells how many rows it touched.
-    pub(crate) async fn execute(&mut self, sql: impl AsRef<[u8]>) -> Result<u64> {
+    pub async fn execute(&mut self, sql: impl AsRef<[u8]>) -> Result<u64> {
         self.begin(QUERY, sql.as_ref()).await?;
         match self.answer().await? {
             Answer::Done { touched } => Ok(touched),
@@ -119,7 +77,7 @@ impl Connection {
     }
 
     /// Runs a query by the text protocol and gives all of its rows. It costs one round trip.
-    pub(crate) async fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
+    pub async fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
         self.begin(QUERY, sql.as_bytes()).await?;
         let mut rows = Vec::new();
         if let Answer::Columns(count) = self.answer().await? {
@@ -138,7 +96,7 @@ impl Connection {
     }
 
     /// Runs a query by the binary protocol; its rows are to be read one by one.
-    pub(crate) async fn select(&mut self, sql: &str) -> Result<Selected<'_>> {
+    pub async fn select(&mut self, sql: &str) -> Result<Selected<'_>> {
         let statement = self.prepare(sql).await?;
         self.begin(EXECUTE, &statement.execution(&[])).await?;
         let Answer::Columns(count) = self.answer().await? else {
@@ -154,7 +112,7 @@ impl Connection {
     }
 
     /// Runs a statement whose question marks stand for these values; tells how many rows it touched.
-    pub(crate) async fn execute_with(&mut self, sql: &str, values: &[Bound]) -> Result<u64> {
+    pub async fn execute_with(&mut self, sql: &str, values: &[Bound]) -> Result<u64> {
         let statement = self.prepare(sql).await?;
         self.begin(EXECUTE, &statement.execution(values)).await?;
         let Answer::Done { touched } = self.answer().await? else {
@@ -164,13 +122,14 @@ impl Connection {
         Ok(touched)
     }
 
-    pub(crate) async fn ping(&mut self) -> Result<()> {
+    /// Asks whether the server is there.
+    pub async fn ping(&mut self) -> Result<()> {
         self.begin(PING, &[]).await?;
         self.answer().await.map(drop)
     }
 
     /// Says goodbye, so that the server does not note a connection that broke off.
-    pub(crate) async fn close(mut self) -> Result<()> {
+    pub async fn close(mut self) -> Result<()> {
         self.packets.command(QUIT, &[]).await?;
         self.packets.shut().await
     }
@@ -310,13 +269,19 @@ impl Bound {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// In bytes.
+    pub fn len(&self) -> usize {
         self.bytes().len()
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
     }
 }
 
 /// The rows of a query, as they arrive.
-pub(crate) struct Selected<'c> {
+pub struct Selected<'c> {
     connection: &'c mut Connection,
     statement: Statement,
     spans: Spans,
@@ -325,7 +290,7 @@ pub(crate) struct Selected<'c> {
 
 impl Selected<'_> {
     /// The next row. It lies in the buffer of the connection.
-    pub(crate) async fn next(&mut self) -> Result<Option<BinaryRow<'_>>> {
+    pub async fn next(&mut self) -> Result<Option<BinaryRow<'_>>> {
         if self.ended {
             return Ok(None);
         }
@@ -346,20 +311,6 @@ mod tests {
 
     /// The packet in which a server tells that it closes the connection, which it begins to count with.
     const KILLED: &[u8] = b"\x1e\0\0\0\xff\x87\x07#70100Connection was killed";
-
-    #[test]
-    fn only_a_server_on_this_machine_needs_no_certificate() {
-        let of = |host: &str| Tls::default_for(&Place::Tcp { host: host.to_owned(), port: 3306 });
-        for host in ["127.0.0.1", "127.8.9.1", "localhost", "LocalHost", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(of(host), Tls::Preferred, "{host}");
-        }
-        for host in ["db", "db.example.net", "10.0.0.1", "localhost.example.net", "::2", "127.0.0.1.example.net"] {
-            assert_eq!(of(host), Tls::VerifyIdentity, "{host}");
-        }
-        assert_eq!(Tls::default_for(&Place::Socket("/run/mysqld/mysqld.sock".into())), Tls::Preferred);
-        assert_eq!("verify-ca".parse(), Ok(Tls::VerifyCa));
-        assert!("verified".parse::<Tls>().unwrap_err().contains("verify-identity"));
-    }
 
     #[tokio::test]
     async fn a_server_that_gave_up_is_heard() {
