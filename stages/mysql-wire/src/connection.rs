@@ -84,12 +84,12 @@ impl Connection {
             self.skip_columns(count).await?;
             let mut bytes = 0;
             while let Some(at) = self.row().await? {
-                let packet = self.packets.bytes(at);
-                bytes += packet.len();
+                let row = Row::parse(self.packets.bytes(at), count)?;
+                bytes += row.kept();
                 if bytes > self.longest_row.max(LONGEST_ROW) {
                     return Err(Failure::TooLong { limit: self.longest_row.max(LONGEST_ROW) });
                 }
-                rows.push(Row::parse(packet, count)?);
+                rows.push(row);
             }
         }
         Ok(rows)
@@ -159,10 +159,11 @@ impl Connection {
                 Err(Failure::from_packet(packet))
             }
             Some(&LOCAL_INFILE) => Err(Failure::protocol("the server asks for a file of this machine")),
-            Some(_) => {
-                let count = u16::try_from(rows::length(packet, &mut 0)?);
-                Ok(Answer::Columns(count.map_err(|_| Failure::protocol("too many columns"))?.into()))
-            }
+            Some(_) => match u16::try_from(rows::length(packet, &mut 0)?) {
+                Ok(0) => Err(Failure::protocol("a result without columns")),
+                Ok(count) => Ok(Answer::Columns(count.into())),
+                Err(_) => Err(Failure::protocol("too many columns")),
+            },
             None => Err(Failure::protocol("an empty packet")),
         }
     }
@@ -196,6 +197,8 @@ impl Connection {
                 self.under_way = false;
                 Ok(None)
             }
+            // It has room for a row, which an error does not need.
+            Some(&ERROR) if packet.len() > packets::WORDS => Err(Failure::TooLong { limit: packets::WORDS }),
             Some(&ERROR) => {
                 self.under_way = false;
                 Err(Failure::from_packet(packet))

@@ -49,6 +49,10 @@ pub(super) async fn log_in(stream: Box<dyn Stream>, server: &Server) -> Result<P
     if greeting.first() == Some(&ERROR) {
         return Err(Failure::from_packet(greeting));
     }
+    // All servers have nonces of 20 bytes and a zero. `mysql_common` 0.38 computes with this length in 8 bits, with a sign.
+    if nonce_length(greeting).is_some_and(|length| length > 0x7f) {
+        return Err(Failure::protocol("a greeting with too long a nonce"));
+    }
     let greeting = ParseBuf(greeting).parse::<HandshakePacket<'_>>(())?.into_owned();
     let mut capabilities = WANTED & greeting.capabilities();
     if !capabilities.contains(Capabilities::CLIENT_PROTOCOL_41 | Capabilities::CLIENT_SECURE_CONNECTION) {
@@ -116,6 +120,14 @@ pub(super) async fn log_in(stream: Box<dyn Stream>, server: &Server) -> Result<P
             packets.send(&[&answer]).await?;
         }
     }
+}
+
+/// What a greeting says of its nonce's length.
+fn nonce_length(greeting: &[u8]) -> Option<u8> {
+    // Before it are the protocol, the version with a zero at its end, the thread (4), the nonce's beginning and a zero (9),
+    // capabilities (2), charset (1), status (2), and more capabilities (2).
+    let version = greeting.iter().skip(1).position(|byte| *byte == 0)?;
+    greeting.get(1 + version + 1 + 4 + 9 + 2 + 1 + 2 + 2).copied()
 }
 
 fn serialized(packet: &impl MySerialize) -> Vec<u8> {

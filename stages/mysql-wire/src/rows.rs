@@ -34,7 +34,15 @@ impl Row {
                 with_length(packet, &mut at)?
             });
         }
+        if at != packet.len() {
+            return Err(longer_than_its_values());
+        }
         Ok(Self { packet: packet.to_vec(), values })
+    }
+
+    /// How many bytes it takes to keep it: many times those of its packet, if its values are short.
+    pub(super) fn kept(&self) -> usize {
+        size_of::<Self>() + self.packet.len() + size_of_val(&*self.values)
     }
 
     /// The bytes of a value; `None` for NULL, and for a column that is not there.
@@ -128,7 +136,7 @@ impl Spans {
             at = end;
         }
         if at != packet.len() {
-            return Err(Failure::protocol("a row is longer than its values"));
+            return Err(longer_than_its_values());
         }
         Ok(BinaryRow { packet, values: &self.values })
     }
@@ -170,6 +178,10 @@ pub fn push_with_length(body: &mut Vec<u8>, bytes: &[u8]) {
         _ => body.extend([&[0xfe], &length[..]].concat()),
     }
     body.extend_from_slice(bytes);
+}
+
+fn longer_than_its_values() -> Failure {
+    Failure::protocol("a row is longer than its values")
 }
 
 fn too_short() -> Failure {
@@ -215,6 +227,7 @@ mod tests {
         let row = Row::parse(&[1, b'7', 0xfb, 0], 3).unwrap();
         assert_eq!([row.get(0), row.get(1), row.get(2), row.get(3)], [Some(&b"7"[..]), None, Some(&b""[..]), None]);
         assert!(Row::parse(&[2, b'7'], 1).is_err());
+        assert!(Row::parse(&[1, b'7', 0xfb, 0], 2).is_err());
         assert!(Row::parse(&[], 1).is_err());
     }
 
