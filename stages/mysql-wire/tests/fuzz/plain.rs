@@ -122,11 +122,11 @@ fn shape(mut column: &[u8]) -> Option<Shape> {
         text(&mut column)?;
     }
     let kind = *take(&mut column, 11)?.get(7)?;
-    // Others have a length in front, but for those that nobody sends.
-    Some(KINDS.iter().find(|(known, _)| *known == kind).map_or(Shape::Bytes, |(_, shape)| match kind {
-        14 | 17 | 18 | 19 => Shape::Time,
-        _ => *shape,
-    }))
+    // Those that servers keep to themselves: a date, a timestamp, a date with time, a time.
+    if matches!(kind, 14 | 17..=19) {
+        return Some(Shape::Time);
+    }
+    Some(KINDS.iter().find(|(known, _)| *known == kind).map_or(Shape::Bytes, |(_, shape)| *shape))
 }
 
 fn text_row(mut packet: &[u8], columns: usize) -> Option<Vec<Value>> {
