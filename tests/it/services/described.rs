@@ -37,6 +37,17 @@ pub fn described(server: &MariaDb, database: &str) -> Vec<String> {
         ));
         let mut shown: Vec<String> =
             columns.lines().map(|column| format!("IFNULL(HEX({}), 'NULL')", name(&unhex(column)))).collect();
+        // The statement shows `?` for some of what is in them.
+        let defaults: Vec<String> = columns
+            .lines()
+            .map(|column| format!("IFNULL(HEX(DEFAULT(own.{})), 'NULL')", name(&unhex(column))))
+            .collect();
+        for (default, column) in defaults.iter().zip(columns.lines()).filter(|_| table.contains("otherwise")) {
+            let asked =
+                format!("SELECT {default} FROM (SELECT 1) one LEFT JOIN (SELECT * FROM {table} LIMIT 0) own ON 0");
+            // What is computed has none.
+            all.push(format!("{table}.{column}: {}", server.try_sql(database, &asked).unwrap_or_default()));
+        }
         let mut from = table.clone();
         if kind == "SYSTEM VERSIONED" {
             from += " FOR SYSTEM_TIME ALL";
@@ -64,6 +75,7 @@ pub fn described(server: &MariaDb, database: &str) -> Vec<String> {
     for event in list("SELECT event_name FROM information_schema.events WHERE event_schema = HERE ORDER BY 1").lines() {
         all.push(ask(&format!("SHOW CREATE EVENT {}", name(event))));
     }
+    all.push(list("SELECT default_character_set_name, default_collation_name, schema_comment FROM information_schema.schemata WHERE schema_name = HERE"));
     all
 }
 

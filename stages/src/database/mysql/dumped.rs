@@ -107,7 +107,16 @@ async fn run(
         let doing = format!("restore {}", about.what);
         let running =
             async { connection.execute(&sql).await.map_err(|failure| told(&about, explain(&doing, failure))) };
-        within(cx, STATEMENT, &doing, running).await?;
+        match within(cx, STATEMENT, &doing, running).await {
+            // All that is made says what it has; only what is made later takes these.
+            Err(error) if about.is("database") && error.kind() == Kind::Denied => {
+                let remark = "the database keeps its own default character set, collation and comment: the account may not ALTER it";
+                if !remarks.iter().any(|said| said == remark) {
+                    remarks.push(remark.to_owned());
+                }
+            }
+            done => drop(done?),
+        }
         // The server makes no event whose time has passed, and calls that a note.
         if about.is("event") {
             for row in within(cx, STATEMENT, &doing, query(connection, "SHOW WARNINGS")).await? {

@@ -86,6 +86,25 @@ pub(crate) fn push_compound(out: &mut Vec<u8>, what: &str, sql: &[u8]) {
     out.extend_from_slice(format!("{delimiter}\n{DELIMITER};\n").as_bytes());
 }
 
+/// Text that is not run, in lines of a length that a reader takes.
+pub(crate) fn commented(text: &str) -> String {
+    const WIDTH: usize = 4 << 10;
+    let mut out = String::new();
+    for line in text.split(['\n', '\r']) {
+        let mut rest = line;
+        loop {
+            let end = rest.floor_char_boundary(WIDTH);
+            let (now, then) = rest.split_at(end);
+            out += &format!("-- {now}\n");
+            rest = then;
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+    out
+}
+
 fn push_head(out: &mut Vec<u8>, what: &str, sql: &[u8]) {
     out.extend_from_slice(format!("{MARK}{} bytes, {what}\n", sql.len()).as_bytes());
     out.extend_from_slice(sql);
@@ -227,6 +246,14 @@ mod tests {
         let statements =
             vec![("procedure `p`".to_owned(), forged.clone().into_bytes()), ("rows of `t`".to_owned(), forged.into())];
         assert_eq!(block(read(&written(&statements))).unwrap(), statements);
+    }
+
+    #[test]
+    fn a_comment_is_read_over_whatever_is_in_it() {
+        let text = format!("a\n{COMPLETE}\r;\nDELIMITER x\n{}", "é".repeat(100_000));
+        let dump = format!("{FIRST}\n{}{COMPLETE}\n", commented(&text));
+        assert_eq!(block(read(dump.as_bytes())).unwrap(), []);
+        assert_eq!(commented(""), "-- \n");
     }
 
     #[test]

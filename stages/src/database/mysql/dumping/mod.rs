@@ -4,6 +4,7 @@
 //! settings cut for the whole. So the statements are written here: what `information_schema` names is asked for by
 //! `SHOW CREATE`, rows as the bytes that they are, and each table's rows are counted by the server once more.
 
+mod definitions;
 mod frames;
 mod objects;
 mod text;
@@ -89,6 +90,8 @@ pub(crate) struct Dumping<'a> {
     pending: Vec<u8>,
     /// The settings that were written last.
     set: String,
+    /// The database's default collation, and the one that was written last.
+    collation: (String, String),
     /// Rows that are no longer in force can be given back to a server of this version.
     gives_history_back: bool,
 }
@@ -116,6 +119,7 @@ pub(crate) async fn write(
         out,
         pending,
         set,
+        collation: Default::default(),
         gives_history_back,
     };
     dumping.write(target).await?;
@@ -152,6 +156,7 @@ pub(crate) async fn look(cx: &Context, target: &Target, chosen: &dyn Chosen) -> 
         out,
         pending: Vec::new(),
         set: String::new(),
+        collation: Default::default(),
         gives_history_back: true,
     };
     let looking = async {
@@ -235,6 +240,9 @@ impl Dumping<'_> {
         let found = self.find().await?;
         found.has_any(&target.identity)?;
         self.write_head();
+        if !self.chosen.is_only_data() {
+            self.defaults().await?;
+        }
         for name in &found.sequences {
             let done = self.sequence(name).await;
             self.saved(done, "sequence", name)?;
@@ -257,6 +265,7 @@ impl Dumping<'_> {
             self.events().await?;
         }
         self.under(&OURS);
+        self.under_collation(Some(&self.collation.0.clone()));
         self.accounts(&target.server.database).await?;
         self.pending.extend_from_slice(format!("\n{COMPLETE}\n").as_bytes());
         self.send(0).await
@@ -272,6 +281,30 @@ impl Dumping<'_> {
         for sql in OF_MARIADB.split_terminator(";\n") {
             self.push("setting", sql);
         }
+    }
+
+    /// What new tables and routines of the database have where nothing else is said.
+    async fn defaults(&mut self) -> Result<()> {
+        const DATABASE: &str = "FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()";
+        let rows = self.query(&format!("SELECT DEFAULT_COLLATION_NAME {DATABASE}")).await?;
+        let collation = rows.first().and_then(|row| text_of(row, 0)).ok_or_else(unreadable)?;
+        self.collation.0.clone_from(&collation);
+        self.under_collation(Some(&collation));
+        // MySQL has none, and MariaDB since 10.5.
+        let comments = self.query(&format!("SELECT SCHEMA_COMMENT {DATABASE}")).await.unwrap_or_default();
+        if let Some(comment) = comments.first().and_then(|row| text_of(row, 0)).filter(|text| !text.is_empty()) {
+            self.push("database", format!("/*M!100500 ALTER DATABASE COMMENT = {} */", literal(&comment)));
+        }
+        Ok(())
+    }
+
+    /// Sees to it that what follows is made while the database has this default, which a routine's own values keep.
+    fn under_collation(&mut self, collation: Option<&str>) {
+        let Some(collation) = collation.filter(|one| !self.collation.0.is_empty() && *one != self.collation.1) else {
+            return;
+        };
+        self.push("database", format!("ALTER DATABASE COLLATE = {}", literal(collation)));
+        self.collation.1 = collation.to_owned();
     }
 
     /// What could not be saved is told, and the rest goes on; what may pass is tried again as a whole.
@@ -356,7 +389,7 @@ impl Dumping<'_> {
                 if error.kind() == Kind::NotFound { Error::new(Kind::Transient, error.one_line()) } else { error }
             })?;
         }
-        Ok(sql)
+        self.with_own_texts(&table.name, sql).await
     }
 
     async fn rows(&mut self, table: &Table) -> Result<()> {

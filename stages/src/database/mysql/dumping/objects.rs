@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cdrvault_format::error::{Error, Kind, Result};
 
 use super::frames::{push_compound, shown};
-use super::{Dumping, OURS, Settings, text, unreadable};
-use crate::database::mysql::connect::{quoted, text as text_of};
+use super::{Dumping, OURS, Settings, frames, text, unreadable};
+use crate::database::mysql::connect::{literal, quoted, text as text_of};
 use crate::database::mysql::staging;
 use crate::database::mysql::wire::Row;
 
@@ -170,15 +170,11 @@ impl Dumping<'_> {
     /// Something with a text, under the settings that it was made under.
     async fn body(&mut self, body: &Body<'_>) -> Result<()> {
         let (row, sql) = self.shown_create(body.kind, body.name, body.text).await?.ok_or_else(unreadable)?;
-        let sql = match body.trigger {
-            Some((when, table)) => text::trigger(&sql, body.name, when, table)
-                .ok_or_else(|| Error::failed("its text has a form that this program does not know"))?,
-            None if body.kind == "VIEW" => text::unqualified(&sql, self.database, true),
-            None => sql,
-        };
         let at = |column: Option<usize>| column.and_then(|column| text_of(&row, column));
         let (mode, zone) = (at(body.mode), at(body.zone));
         let (client, collation) = (at(Some(body.text + 1)), at(Some(body.text + 2)));
+        self.under_collation(at(Some(body.text + 3)).as_deref().filter(|_| body.kind != "VIEW"));
+        let sql = self.in_one_charset(body, sql, client.as_deref().unwrap_or(OURS.character_set_client)).await?;
         let settings = Settings {
             sql_mode: mode.as_deref().unwrap_or(OURS.sql_mode),
             character_set_client: client.as_deref().unwrap_or(OURS.character_set_client),
@@ -189,7 +185,7 @@ impl Dumping<'_> {
         let what = format!("{} {}", kind.to_lowercase(), shown(body.name));
         // A name is ours to write; but only as Oracle would have it does a server know what a package is.
         let is_package = kind.starts_with("PACKAGE");
-        self.under(if is_package { &settings } else { &OURS });
+        self.under(&if is_package { Settings { sql_mode: settings.sql_mode, ..OURS } } else { OURS });
         // Without a package there is no body.
         if kind != "PACKAGE BODY" {
             let name = if is_package { format!("\"{}\"", body.name.replace('"', "\"\"")) } else { quoted(body.name) };
@@ -198,6 +194,47 @@ impl Dumping<'_> {
         self.under(&settings);
         push_compound(&mut self.pending, &what, &sql);
         Ok(())
+    }
+
+    /// A text that is in one character set throughout: of some objects the server shows the name, the comment and the
+    /// definer in UTF-8, and the rest in the character set of the client that made it.
+    async fn in_one_charset(&mut self, body: &Body<'_>, sql: Vec<u8>, charset: &str) -> Result<Vec<u8>> {
+        let unknown = || Error::failed("its text has a form that this program does not know");
+        let name = self.encoded(quoted(body.name).as_bytes(), charset).await?;
+        let part = |from: usize, to: usize| sql.get(from..to).unwrap_or_default();
+        match (body.trigger, body.kind) {
+            (Some((when, table)), _) => {
+                let (head, from) = text::trigger(&sql, charset, (body.name, when, table)).ok_or_else(unknown)?;
+                Ok([&self.encoded(&head, charset).await?, part(from, sql.len())].concat())
+            }
+            (None, "EVENT") => {
+                let to = text::event_body(&sql);
+                Ok([&self.encoded(part(0, to), charset).await?, part(to, sql.len())].concat())
+            }
+            (None, "VIEW") => {
+                // A view that got another name keeps its character set, which may not have all letters of the name.
+                let has_name = sql.windows(name.len()).any(|window| window == name);
+                if has_name { Ok(text::unqualified(&sql, self.database, true)) } else { Err(unknown()) }
+            }
+            _ => {
+                let Some(comment) = text::routine_comment(&text::masked(&sql, charset)) else { return Ok(sql) };
+                let asked = format!(
+                    "SELECT ROUTINE_COMMENT FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = DATABASE() \
+                     AND ROUTINE_TYPE = '{}' AND ROUTINE_NAME = {}",
+                    body.kind,
+                    literal(body.name)
+                );
+                let said = self.query(&asked).await?;
+                let said = said.first().and_then(|row| row.get(0)).unwrap_or_default();
+                if said.is_ascii() {
+                    return Ok(sql);
+                }
+                // Masked, a character of UTF-8 may have hidden the end.
+                let comment = comment.start..comment.start + text::whole(part(comment.start, sql.len()));
+                let encoded = self.encoded(part(comment.start, comment.end), charset).await?;
+                Ok([part(0, comment.start), &encoded, part(comment.end, sql.len())].concat())
+            }
+        }
     }
 
     /// Views may be about views, in any order. Where there are several, each is first made as something with the same
@@ -227,7 +264,17 @@ impl Dumping<'_> {
                 // It calls a function that is not ours to call.
                 Err(error) if error.message().contains("(error 1370)") => {}
                 Err(error) => {
-                    self.saved(Err(error), "view", name)?;
+                    let broken = error.message().contains("(error 1356)");
+                    if broken && self.broken_view(name).await? {
+                        let error = error.message();
+                        self.notices.problem(format!(
+                            "view {} cannot be made again: {error}; its text stands in the dump as a comment; mend or drop it, \
+                             or `exclude` leaves it out without a word",
+                            shown(name)
+                        ));
+                    } else {
+                        self.saved(Err(error), "view", name)?;
+                    }
                     continue;
                 }
             }
@@ -252,6 +299,23 @@ impl Dumping<'_> {
             self.saved(done, "view", name)?;
         }
         self.send(crate::blocking::CHUNK).await
+    }
+
+    /// The text of a view that no server would take, for people to read. `false` where it cannot be read either.
+    async fn broken_view(&mut self, name: &str) -> Result<bool> {
+        let (row, sql) = match self.shown_create("VIEW", name, 1).await {
+            Ok(Some(found)) => found,
+            Err(error) if error.kind().passes() || error.kind() == Kind::Interrupted => return Err(error),
+            Ok(None) | Err(_) => return Ok(false),
+        };
+        let charset = text_of(&row, 2).unwrap_or_default();
+        let mut text = String::from_utf8_lossy(&sql).into_owned();
+        if !sql.is_ascii() && !charset.starts_with("utf8") {
+            let asked = format!("SELECT CONVERT(_{charset} X'{}' USING utf8mb4)", hex::encode(&sql));
+            text = self.query(&asked).await?.first().and_then(|row| text_of(row, 0)).unwrap_or(text);
+        }
+        self.pending.extend_from_slice(frames::commented(&text).as_bytes());
+        Ok(true)
     }
 
     pub(super) async fn triggers(&mut self, tables: &[String]) -> Result<()> {

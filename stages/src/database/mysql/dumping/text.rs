@@ -3,7 +3,7 @@
 use super::super::connect::quoted;
 
 /// The bytes of a statement that are neither quoted nor commented, and where.
-fn outside(sql: &[u8]) -> impl Iterator<Item = (usize, u8)> + '_ {
+pub(super) fn outside(sql: &[u8]) -> impl Iterator<Item = (usize, u8)> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
         loop {
@@ -31,7 +31,7 @@ fn line(rest: &[u8]) -> usize {
 }
 
 /// How long the quoted text is that begins here. A doubled quote ends and begins again, which comes to the same.
-fn quote(rest: &[u8]) -> usize {
+pub(super) fn quote(rest: &[u8]) -> usize {
     let Some((&mark, inner)) = rest.split_first() else { return 0 };
     let mut escaped = false;
     for (at, &byte) in inner.iter().enumerate() {
@@ -45,8 +45,17 @@ fn quote(rest: &[u8]) -> usize {
     rest.len()
 }
 
+/// The same with doubled quotes in it.
+pub(super) fn whole(text: &[u8]) -> usize {
+    let mut length = quote(text);
+    while let Some(rest) = text.get(length..).filter(|rest| !rest.is_empty() && rest.first() == text.first()) {
+        length += quote(rest);
+    }
+    length
+}
+
 /// Where the options of a `CREATE TABLE` begin: behind the list of columns.
-fn options(sql: &[u8]) -> usize {
+pub(super) fn options(sql: &[u8]) -> usize {
     let mut depth = 0_u32;
     for (at, byte) in outside(sql) {
         match byte {
@@ -108,10 +117,13 @@ pub(crate) fn unqualified(sql: &[u8], database: &str, is_view: bool) -> Vec<u8> 
     out
 }
 
-/// A trigger under its bare name on its bare table: the server keeps what somebody once wrote, the database's name too.
-pub(crate) fn trigger(sql: &[u8], name: &str, when: &str, table: &str) -> Option<Vec<u8>> {
-    let definer = definer(sql)?;
-    let code: Vec<(usize, u8)> = outside(sql).map(|(at, byte)| (at, byte.to_ascii_lowercase())).collect();
+/// A trigger under its bare name on its bare table, in UTF-8, and from where on its own text follows: the server keeps what
+/// somebody once wrote, the database's name too.
+pub(super) fn trigger(sql: &[u8], charset: &str, (name, when, table): (&str, &str, &str)) -> Option<(Vec<u8>, usize)> {
+    let (from, to) = definer_span(sql)?;
+    let definer = sql.get(from..to)?;
+    let code: Vec<(usize, u8)> =
+        outside(&masked(sql, charset)).map(|(at, byte)| (at, byte.to_ascii_lowercase())).collect();
     let ends = |from: usize, word: &[u8]| -> Option<usize> {
         let rest = code.get(from..)?;
         let rest = rest.get(rest.iter().position(|(_, byte)| !byte.is_ascii_whitespace())?..)?;
@@ -127,14 +139,41 @@ pub(crate) fn trigger(sql: &[u8], name: &str, when: &str, table: &str) -> Option
         let last = code.get(end - 1)?.0 + 1;
         Some(if after == sql.len() { after } else { last })
     })?;
-    let head = format!("CREATE {definer} TRIGGER {} {when} ON {} FOR EACH ROW", quoted(name), quoted(table));
-    Some([head.as_bytes(), sql.get(body..)?].concat())
+    let made = format!(" TRIGGER {} {when} ON {} FOR EACH ROW", quoted(name), quoted(table));
+    Some(([b"CREATE ", definer, made.as_bytes()].concat(), body))
 }
 
-/// `` DEFINER=`user`@`host` `` of a statement, wherever it may stand.
-fn definer(sql: &[u8]) -> Option<&str> {
-    let (from, to) = definer_span(sql)?;
-    std::str::from_utf8(sql.get(from..to)?).ok()
+/// Where what an event does begins: what is before, the server writes in UTF-8.
+pub(super) fn event_body(sql: &[u8]) -> usize {
+    outside(sql).map(|(at, _)| at).find(|at| sql.get(*at..).is_some_and(|rest| rest.starts_with(b" DO "))).unwrap_or(0)
+}
+
+/// The comment of a routine, with its quotes, which the server writes in UTF-8.
+pub(super) fn routine_comment(sql: &[u8]) -> Option<std::ops::Range<usize>> {
+    const COMMENT: &[u8] = b"\n    COMMENT ";
+    let found =
+        outside(sql).map(|(at, _)| at).find(|at| sql.get(*at..).is_some_and(|rest| rest.starts_with(COMMENT)))?;
+    let from = found + COMMENT.len();
+    Some(from..from + whole(sql.get(from..)?))
+}
+
+/// The same with every character of two bytes taken out of the way: the second can look like a quote or a backslash.
+pub(super) fn masked(sql: &[u8], charset: &str) -> Vec<u8> {
+    let mut out = sql.to_vec();
+    let mut at = 0;
+    let is_lead = |byte: u8| match charset {
+        "sjis" | "cp932" => matches!(byte, 0x81..=0x9f | 0xe0..=0xfc),
+        "big5" | "gbk" => byte >= 0x81,
+        _ => false,
+    };
+    while at < sql.len() {
+        let leads = sql.get(at).is_some_and(|byte| is_lead(*byte)) && at + 1 < sql.len();
+        if leads {
+            out.splice(at..at + 2, *b"xx");
+        }
+        at += if leads { 2 } else { 1 };
+    }
+    out
 }
 
 fn definer_span(sql: &[u8]) -> Option<(usize, usize)> {
@@ -250,7 +289,10 @@ mod tests {
 
     #[test]
     fn a_trigger_is_made_in_the_database_at_hand() {
-        let of = |sql: &str| trigger(sql.as_bytes(), "t", "BEFORE INSERT", "g").map(text);
+        let of = |sql: &str| {
+            let (head, body) = trigger(sql.as_bytes(), "utf8mb4", ("t", "BEFORE INSERT", "g"))?;
+            Some(text([&head, &sql.as_bytes()[body..]].concat()))
+        };
         let head = "CREATE DEFINER=`a b`@`c` TRIGGER `t` BEFORE INSERT ON `g` FOR EACH ROW";
         assert_eq!(
             of(
@@ -263,6 +305,21 @@ mod tests {
             Some(format!("{head}/* y */BEGIN END"))
         );
         assert_eq!(of("CREATE TRIGGER t BEFORE INSERT ON g FOR EACH ROW SET @a = 1"), None);
+    }
+
+    #[test]
+    fn the_second_byte_of_a_character_is_no_quote_and_no_backslash() {
+        assert_eq!(masked(b"\xd5\x5c '\x95\x5c' \x81", "gbk"), b"xx 'xx' \x81");
+        assert_eq!(masked(b"\x83\x5c \xb1'", "sjis"), b"xx \xb1'");
+        assert_eq!(masked("é\\'".as_bytes(), "utf8mb4"), "é\\'".as_bytes());
+    }
+
+    #[test]
+    fn what_a_server_writes_in_utf_8_before_a_text_is_found() {
+        let sql = b"CREATE DEFINER=`a` EVENT `x DO y` ON SCHEDULE EVERY 1 DAY COMMENT ' DO ' DO SELECT ' DO '";
+        assert_eq!(&sql[event_body(sql)..], b" DO SELECT ' DO '");
+        let sql = b"CREATE FUNCTION `f`(a ENUM('\n    COMMENT ')) RETURNS int(11)\n    COMMENT 'it''s'\nRETURN 1";
+        assert_eq!(&sql[routine_comment(sql).unwrap()], b"'it''s'");
     }
 
     #[test]

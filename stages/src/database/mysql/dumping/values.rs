@@ -233,7 +233,7 @@ fn push(out: &mut Vec<u8>, form: Form, value: Option<&[u8]>) {
     }
 }
 
-fn push_quoted(out: &mut Vec<u8>, value: &[u8]) {
+pub(super) fn push_quoted(out: &mut Vec<u8>, value: &[u8]) {
     out.reserve(value.len() + 2);
     out.push(b'\'');
     for byte in value {
@@ -252,7 +252,7 @@ fn push_quoted(out: &mut Vec<u8>, value: &[u8]) {
 }
 
 /// Digits of bytes are stored as the bytes, whatever the character set of the column.
-fn push_hex(out: &mut Vec<u8>, value: &[u8]) {
+pub(super) fn push_hex(out: &mut Vec<u8>, value: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     out.reserve(value.len() * 2 + 3);
     out.extend_from_slice(b"X'");
