@@ -12,7 +12,7 @@ use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::table::{self, TableSpec};
+use crate::table::{self, TableSpec, WideDecimals};
 
 /// `ar-cdr` and `ar-source-cdr`.
 pub(crate) fn plugins() -> [Plugin<dyn BuildSource>; 2] {
@@ -49,6 +49,11 @@ struct CdrOptions {
     #[serde(default)]
     #[schemars(range(max = 18))]
     money_scale: Option<u8>,
+    /// How decimals of more than 38 digits are stored, which the tables have only where somebody added such columns: `"decimal"`,
+    /// or as `"text"` with all their digits, for readers that round such numbers (DuckDB). A day that is saved keeps its form
+    /// until it is saved again.
+    #[serde(default)]
+    wide_decimals: WideDecimals,
 }
 
 /// The calls as received.
@@ -60,6 +65,11 @@ struct SourceCdrOptions {
     /// The first day to save, as `"2015-01-01"`; every day by default.
     #[serde(default)]
     since: Option<Day>,
+    /// How decimals of more than 38 digits are stored, which the tables have only where somebody added such columns: `"decimal"`,
+    /// or as `"text"` with all their digits, for readers that round such numbers (DuckDB). A day that is saved keeps its form
+    /// until it is saved again.
+    #[serde(default)]
+    wide_decimals: WideDecimals,
 }
 
 const DATE_COLUMN: &str = "calldate";
@@ -112,6 +122,7 @@ struct CdrSource {
     renumbered: &'static [&'static str],
     since: Option<Date>,
     money_scale: Option<u8>,
+    wide_decimals: WideDecimals,
 }
 
 fn parse_cdr(section: &mut Section<'_>) -> Option<Box<dyn BuildSource>> {
@@ -123,6 +134,7 @@ fn parse_cdr(section: &mut Section<'_>) -> Option<Box<dyn BuildSource>> {
         renumbered: &["id"],
         since: options.since.map(|day| day.0),
         money_scale: options.money_scale,
+        wide_decimals: options.wide_decimals,
     }))
 }
 
@@ -135,6 +147,7 @@ fn parse_source_cdr(section: &mut Section<'_>) -> Option<Box<dyn BuildSource>> {
         renumbered: &[],
         since: options.since.map(|day| day.0),
         money_scale: None,
+        wide_decimals: options.wide_decimals,
     }))
 }
 
@@ -165,6 +178,7 @@ impl BuildSource for CdrSource {
             known: self.known,
             renumbered: self.renumbered,
             since: self.since,
+            wide_decimals: self.wide_decimals,
             metadata,
         };
         Ok((table::build(spec, Arc::clone(&session))?, session))

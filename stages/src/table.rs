@@ -10,11 +10,13 @@ use cdrvault_plugin::context::Context;
 use cdrvault_plugin::payload::{Payload, RowStream, RowsAbout, Shape};
 use cdrvault_plugin::stage::{Ask, Candidate, Evidence, Read, Session, Snapshot, Source};
 use jiff::civil::Date;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use crate::database::mysql::MySqlSession;
 use crate::database::sqlite::SqliteSession;
-use crate::database::tables::{Table, Tables};
+use crate::database::tables::{Table, Tables, is_saved_as_text};
 
 /// What is to be read.
 #[derive(Debug, Clone)]
@@ -28,8 +30,21 @@ pub(crate) struct TableSpec {
     pub(crate) renumbered: &'static [&'static str],
     /// Days before are not saved.
     pub(crate) since: Option<Date>,
+    /// How decimals are stored that most readers have no type for.
+    pub(crate) wide_decimals: WideDecimals,
     /// For readers of the stored objects.
     pub(crate) metadata: BTreeMap<String, String>,
+}
+
+/// How decimals of more than 38 digits are stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WideDecimals {
+    /// As decimals of 256 bits.
+    #[default]
+    Decimal,
+    /// As text, with all their digits.
+    Text,
 }
 
 /// See the module.
@@ -58,7 +73,10 @@ impl<S: Tables> TableSource<S> {
     }
 
     async fn describe_table(&self, cx: &Context) -> Result<Arc<Table<S::Reading>>> {
-        let table = self.session.table(cx, self.spec.table, self.spec.date_column).await?;
+        let mut table = self.session.table(cx, self.spec.table, self.spec.date_column).await?;
+        if self.spec.wide_decimals == WideDecimals::Text {
+            table = S::with_decimals_as_text(table, |_| true);
+        }
         let has: BTreeSet<&str> = table.columns.iter().map(|column| column.field.name().as_str()).collect();
         let missing: Vec<&str> = self.spec.known.iter().copied().filter(|name| !has.contains(name)).collect();
         if missing.is_empty() {
@@ -162,7 +180,12 @@ impl<S: Tables> Source for TableSource<S> {
     }
 
     async fn read(&self, cx: &Context, from: &Arc<dyn Snapshot>, what: &Read) -> Result<Payload> {
-        let table = Arc::clone(self.table(cx).await?);
+        let table = if what.compared_with.is_empty() {
+            Arc::clone(self.table(cx).await?)
+        } else {
+            let table = self.session.table(cx, self.spec.table, self.spec.date_column).await?;
+            Arc::new(S::with_decimals_as_text(table, |name| is_saved_as_text(&what.compared_with, name)))
+        };
         let about = RowsAbout {
             key: table.key.clone(),
             table: Some(table.info()),

@@ -413,6 +413,62 @@ fn text_of_every_character_set_comes_back_byte_by_byte() {
 }
 
 #[test]
+fn decimals_of_many_digits_are_text_where_that_is_asked_for() {
+    let server = MariaDb::start(Engine::InnoDb);
+    server.app(&format!(
+        "SET SESSION sql_mode = ''; DROP TABLE ar_source_cdr; CREATE TABLE ar_source_cdr (calldate DATETIME NOT NULL, id INT NOT NULL, \
+         content VARCHAR(100), d DECIMAL(65,30), z DECIMAL(40,2) UNSIGNED ZEROFILL, n DECIMAL(38,10), {FIXED}); \
+         INSERT INTO ar_source_cdr VALUES \
+         ('2026-01-01 10:00:00', 1, 'x', -99999999999999999999999999999999999.999999999999999999999999999999, 7.5, 1.5, 1, 1, 0), \
+         ('2026-01-01 10:00:01', 2, 'x', 1e-30, NULL, NULL, 1, 1, 0), ('2026-01-01 10:00:02', 3, 'x', NULL, 0, 0, 1, 1, 0), \
+         ('2026-01-02 10:00:00', 4, 'x', 12345678901234567890123456789012345.000000000000000000000000000001, 1, 1, 1, 1, 0);"
+    ));
+    let content = || server.app("SELECT id, d, z, n FROM ar_source_cdr ORDER BY id");
+    let before = content();
+    let site = site_of_source(&server);
+    let text = std::fs::read_to_string(site.path("pipeline.toml")).unwrap();
+    let from = "source.ar-source-cdr = { database = \"billing\"";
+    let as_text = text.replace(from, &format!("{from}, wide-decimals = \"text\""));
+    assert_ne!(text, as_text);
+    // A day that is saved keeps its form until it is saved again, and is compared in it.
+    site.ok("run", &[]);
+    site.pipeline(&as_text);
+    server
+        .app("UPDATE ar_source_cdr SET n = 2.5 WHERE id = 1; UPDATE ar_source_cdr SET content = 'longer' WHERE id = 1");
+    site.ok("run", &[]);
+    site.ok("verify", &["--against-source"]);
+    let vault = site.vault().display().to_string();
+    let shown = services::python::reader("wide_decimals.py", &[&vault]);
+    assert_eq!(
+        shown.lines().take(3).collect::<Vec<_>>(),
+        [
+            "2026-01-01 VARCHAR -99999999999999999999999999999999999.999999999999999999999999999999",
+            "2026-01-01 VARCHAR 0.000000000000000000000000000001",
+            "2026-01-01 VARCHAR None",
+        ]
+    );
+    assert!(shown.lines().nth(3).unwrap().starts_with("2026-01-02 DOUBLE 1.2345678901234"), "{shown}");
+    services::python::reader("check_vault.py", &[&vault]);
+    let target = least(&server, &site);
+    let before = before.replace("1.5000000000", "2.5000000000");
+    for change in ["DELETE FROM ar_source_cdr", "UPDATE ar_source_cdr SET d = 1, z = 2"] {
+        server.app(change);
+        let said = restored(&site, &target);
+        assert_eq!(said.status, 0, "{change}: {}", said.err);
+        assert_eq!(content(), before, "{change}");
+    }
+    assert!(restored(&site, &target).out.starts_with("0 partitions restored"));
+    let files = format!("csv:{}", site.path("csv").display());
+    site.ok("restore", &["--from-sink", "vault", "--into", &files]);
+    server.app("DELETE FROM ar_source_cdr; SET GLOBAL local_infile = 1");
+    server.app(&std::fs::read_to_string(site.path("csv/ar_source_cdr/LOAD.sql")).unwrap());
+    assert_eq!(content(), before);
+    // Back again: the text is compared as text.
+    site.pipeline(&text);
+    site.ok("verify", &["--against-source"]);
+}
+
+#[test]
 fn a_long_row_is_saved_and_restored_or_refused_by_its_key() {
     let server = MariaDb::start(Engine::InnoDb);
     let packet = |bytes: &str| server.app(&format!("SET GLOBAL max_allowed_packet = {bytes}"));

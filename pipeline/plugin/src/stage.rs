@@ -15,7 +15,7 @@ use crate::notice::Notices;
 use crate::payload::{Form, Payload, Shape};
 use cdrvault_format::error::Result;
 use cdrvault_format::facts::Facts;
-use cdrvault_format::manifest::Manifest;
+use cdrvault_format::manifest::{ColumnInfo, Manifest};
 use cdrvault_format::partition::{DayRange, Partition, Unit};
 use cdrvault_format::tripwire::Tripwire;
 
@@ -58,6 +58,9 @@ pub struct Read {
     /// The generation that every sink of the flow holds, if there is one: a source may answer
     /// [`crate::payload::Body::Unchanged`] for what it knows to be the same.
     pub previous: Option<Arc<Manifest>>,
+    /// The columns of what is saved, where that is compared and nothing is stored: of a type that can be stored in several
+    /// forms, the form is theirs.
+    pub compared_with: Vec<ColumnInfo>,
     /// Where the source says what it could not save, or not as it should be, while the rest goes through.
     pub notices: Notices,
 }

@@ -25,6 +25,12 @@ pub(crate) trait Tables: Session {
     /// The columns of a table, in the database's order, from its catalogue; generated columns are left out.
     async fn table(&self, cx: &Context, name: &str, date_column: &str) -> Result<Table<Self::Reading>>;
 
+    /// The same table, of which those decimals of more than 38 digits are read as text that are wanted so.
+    fn with_decimals_as_text(table: Table<Self::Reading>, wanted: impl Fn(&str) -> bool) -> Table<Self::Reading> {
+        let _ = wanted;
+        table
+    }
+
     /// The days in the range that have rows, found by repeated `MIN(date) WHERE date >= next`.
     async fn days(&self, cx: &Context, table: &Table<Self::Reading>, range: DayRange) -> Result<Found>;
 
@@ -72,6 +78,13 @@ pub(crate) fn check_names<R>(table: &str, columns: &[Column<R>]) -> Result<()> {
     Ok(())
 }
 
+/// Whether the digits of a decimal are saved as text.
+pub(crate) fn is_saved_as_text(columns: &[ColumnInfo], name: &str) -> bool {
+    columns
+        .iter()
+        .any(|saved| saved.name == name && saved.arrow_type == "Utf8" && saved.sql_type.starts_with("decimal("))
+}
+
 /// A column of a table.
 #[derive(Debug, Clone)]
 pub(crate) struct Column<R> {
@@ -94,17 +107,23 @@ impl<R> Table<R> {
         if key.is_empty() {
             key.push(date_column.to_owned());
         }
-        let fields = columns.iter().map(|column| column.field.clone()).chain([raw_field()]);
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Self {
+        let table = Self {
             name: name.to_owned(),
             date_column: date_column.to_owned(),
             date_nullable,
             columns,
             key,
-            schema,
+            schema: Arc::new(Schema::empty()),
             remarks: Vec::new(),
-        }
+        };
+        table.with_own_schema()
+    }
+
+    /// With the schema that its columns have by now.
+    pub(crate) fn with_own_schema(mut self) -> Self {
+        let fields = self.columns.iter().map(|column| column.field.clone()).chain([raw_field()]);
+        self.schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        self
     }
 
     pub(crate) fn info(&self) -> TableInfo {

@@ -14,7 +14,7 @@ use crate::retry::retry;
 use crate::state::State;
 use cdrvault_format::error::{At as _, Error, Kind, Result};
 use cdrvault_format::facts::{FactGatherer, Facts};
-use cdrvault_format::manifest::Holding;
+use cdrvault_format::manifest::{ColumnInfo, Holding};
 use cdrvault_format::partition::{DayRange, Partition, Unit};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::notice::Notices;
@@ -83,10 +83,18 @@ async fn compare_flow(
         let saved = saved.get(&partition);
         let detail = match (there.contains(&partition), saved) {
             (true, None) => Some("it is in the database, and not saved".to_owned()),
-            (true, Some((_, _, brief))) => {
+            (true, Some((held, generation, brief))) => {
                 report.compared += 1;
-                let facts = retry(cx, || facts(cx, opened, flow, source, partition)).await?;
-                difference(&facts, brief)
+                let found = retry(cx, || facts(cx, opened, flow, source, (partition, &[]))).await?;
+                match difference(&found, brief) {
+                    Some(detail) => {
+                        // It may have been saved in another form than is configured now.
+                        let columns = held.sink.manifest(cx, &unit, *generation).await?.columns;
+                        let found = retry(cx, || facts(cx, opened, flow, source, (partition, &columns))).await?;
+                        difference(&found, brief).map(|_| detail)
+                    }
+                    None => None,
+                }
             }
             (false, Some((held, _, brief))) if brief.rows > 0 => {
                 let notes = held.sink.notes(cx, &unit).await?;
@@ -142,11 +150,11 @@ async fn facts(
     opened: &Opened,
     flow: &OpenFlow,
     source: &Arc<dyn Source>,
-    partition: Partition,
+    (partition, columns): (Partition, &[ColumnInfo]),
 ) -> Result<Facts> {
     let session = opened.session_of(flow).map_err(|error| Error::new(error.kind(), error.one_line()))?;
     let snapshot = session.snapshot(cx).await?;
-    let what = Read { partition, previous: None, notices: Notices::default() };
+    let what = Read { partition, previous: None, compared_with: columns.to_vec(), notices: Notices::default() };
     let reading = async {
         let Payload::Rows(mut rows) = source.read(cx, &snapshot, &what).await? else {
             return Err(Error::failed("the source gave no rows"));

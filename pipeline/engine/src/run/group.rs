@@ -193,7 +193,12 @@ impl Shop {
     ) -> Result<Sealed> {
         let spec = self.opened.spec(flow);
         let source = flow.source.as_ref().map_err(|error| error.copied())?;
-        let what = Read { partition: unit.partition, previous: everywhere(live), notices: notices.clone() };
+        let what = Read {
+            partition: unit.partition,
+            previous: everywhere(live),
+            compared_with: Vec::new(),
+            notices: notices.clone(),
+        };
         let payload = source.read(&self.cx, from, &what).await.at(unit)?;
         let writer = &self.cx.writer;
         let sealing = Sealing {

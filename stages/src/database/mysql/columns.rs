@@ -51,6 +51,8 @@ pub(crate) enum Decoding {
     Decimal {
         scale: i8,
     },
+    /// The same, kept as text.
+    Digits,
     /// DATE.
     Date,
     /// DATETIME and TIMESTAMP.
@@ -127,6 +129,18 @@ pub(crate) async fn describe(connection: &mut Connection, table: &str, date_colu
     let mut described = Table::new(table, date_column, date_nullable, columns, key);
     described.remarks.extend(inconsistent(connection, table).await?);
     Ok(described)
+}
+
+/// The same table, of which those decimals of more than 38 digits are read as text that are wanted so: the server sends them as
+/// digits anyway.
+pub(crate) fn with_decimals_as_text(mut table: Table<Reading>, wanted: impl Fn(&str) -> bool) -> Table<Reading> {
+    for column in &mut table.columns {
+        if matches!(column.field.data_type(), DataType::Decimal256(..)) && wanted(column.field.name()) {
+            column.field.set_data_type(DataType::Utf8);
+            column.reading.decoding = Decoding::Digits;
+        }
+    }
+    table.with_own_schema()
 }
 
 /// What a snapshot does not do for a table.

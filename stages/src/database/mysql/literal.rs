@@ -36,10 +36,18 @@ pub(crate) fn push(out: &mut String, cell: Cell<'_>, decoding: &Decoding) {
         }
         // A strict server takes letters that are not in the charset for mistakes, but not bytes.
         Cell::Text(text) if *decoding == Decoding::Ascii && !text.is_ascii() => push_bytes(out, text.as_bytes()),
+        // Only what is nothing but digits, whoever wrote the file.
+        Cell::Text(text) if *decoding == Decoding::Digits && is_number(text) => out.push_str(text),
         Cell::Text(text) => push_text(out, text),
         Cell::Bytes(bytes) if *decoding == Decoding::Uuid => push_text(out, &uuid(bytes)),
         Cell::Bytes(bytes) => push_bytes(out, bytes),
     }
+}
+
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.starts_with(|first: char| first.is_ascii_digit())
+        && digits.chars().all(|one| one.is_ascii_digit() || one == '.')
 }
 
 /// Appends what the typed column could not hold. `false` says that the value is the error value of an ENUM, which a

@@ -27,7 +27,7 @@ use super::walk::condition;
 use super::wire::Connection;
 use super::{creation, dumped};
 use crate::database::jobs::QUEUE;
-use crate::database::tables::Table;
+use crate::database::tables::{Table, is_saved_as_text};
 
 /// How long a step may take: to load a batch of rows, to send one. A server may wait for room on its disk, or for whoever
 /// has locked the table, and say nothing.
@@ -151,6 +151,8 @@ impl MySqlTarget {
             Error::new(Kind::Refused, format!("the receipt of {} does not name its table", manifest.unit))
         })?;
         let there = columns::describe(connection, &info.name, &info.date_column).await?;
+        // Which form they were saved in, the receipt tells.
+        let there = columns::with_decimals_as_text(there, |name| is_saved_as_text(&manifest.columns, name));
         let kinds: BTreeMap<&str, String> =
             there.columns.iter().map(|c| (c.field.name().as_str(), c.field.data_type().to_string())).collect();
         let mut problems = Vec::new();

@@ -279,6 +279,10 @@ impl Tables for MySqlSession {
         self.ask(cx, async |connection| columns::describe(connection, name, date_column).await).await
     }
 
+    fn with_decimals_as_text(table: Table<Reading>, wanted: impl Fn(&str) -> bool) -> Table<Reading> {
+        columns::with_decimals_as_text(table, wanted)
+    }
+
     async fn days(&self, cx: &Context, table: &Table<Reading>, range: DayRange) -> Result<Found> {
         self.ask(cx, async |connection| walk::days(connection, table, range).await).await
     }

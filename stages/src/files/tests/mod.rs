@@ -76,7 +76,12 @@ impl Trial {
         source.check(&self.cx).await.unwrap();
         let snapshot = session.snapshot(&self.cx).await.unwrap();
         let partition = source.discover(&self.cx, &Ask::default()).await.unwrap().remove(0).partition;
-        let what = Read { partition, previous: previous.map(Arc::new), notices: self.notices.clone() };
+        let what = Read {
+            partition,
+            previous: previous.map(Arc::new),
+            compared_with: Vec::new(),
+            notices: self.notices.clone(),
+        };
         match source.read(&self.cx, &snapshot, &what).await.unwrap() {
             Payload::Objects(objects) => objects,
             Payload::Rows(_) => panic!("rows"),
