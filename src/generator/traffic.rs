@@ -2,8 +2,8 @@
 
 use jiff::civil::{Date, Weekday};
 
-use super::Settings;
 use super::hash::mix;
+use super::settings::Settings;
 
 /// Minutes of a day.
 pub(super) const MINUTES: u32 = 24 * 60;

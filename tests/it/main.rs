@@ -41,6 +41,7 @@ mod services_start;
 mod sinks;
 mod sources;
 mod stalls;
+mod structure;
 mod transcripts;
 mod verify;
 mod watching;

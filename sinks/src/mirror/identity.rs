@@ -6,7 +6,7 @@ use cdrvault_plugin::context::Context;
 use cdrvault_plugin::sink::{Expected, Identity, Sink as _};
 
 use super::index::index_names;
-use super::past::Moment;
+use super::moment::Moment;
 use super::{Listing, Mirror, Transport};
 use crate::vault;
 

@@ -14,10 +14,8 @@ use cdrvault_plugin::context::Context;
 use cdrvault_plugin::scratch::Scratch;
 use cdrvault_plugin::sink::Sink as _;
 
-use super::{Listing, Mirror, Transport, below};
-
-/// By dataset, as the far end has them; what cannot be understood, with the reason.
-pub(super) type Indexes = BTreeMap<String, Result<Index, String>>;
+use super::moment::below;
+use super::{Indexes, Listing, Mirror, Transport};
 
 impl<T: Transport> Mirror<T> {
     /// Keeps the indexes that came with other small files.

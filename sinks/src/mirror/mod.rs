@@ -3,6 +3,7 @@
 
 mod identity;
 mod index;
+mod moment;
 mod past;
 mod process;
 mod rdiff;
@@ -33,12 +34,14 @@ use jiff::Timestamp;
 
 use crate::{local, vault};
 
-use index::Indexes;
-use past::Moment;
+use moment::{Moment, below};
 pub(crate) use rdiff::plugin as rdiff_plugin;
 pub(crate) use rsync::plugin as rsync_plugin;
 pub(crate) use transport::Found;
 use transport::{Listing, Parcel, Transport};
+
+/// By dataset, as the far end has them; what cannot be understood, with the reason.
+type Indexes = BTreeMap<String, Result<Index, String>>;
 
 /// Sent and removed again to find out whether we may: a name that rsync itself leaves when it is killed.
 const PROBE: &str = ".cdrvault/.probe.json.tryout";
@@ -263,7 +266,7 @@ impl<T: Transport> Sink for Mirror<T> {
     }
 
     async fn live(&self, cx: &Context, unit: &Unit) -> Result<Live> {
-        let Some(generation) = self.listed(|files| past::newest_in(files, unit))? else { return Ok(Live::NOTHING) };
+        let Some(generation) = self.listed(|files| moment::newest_in(files, unit))? else { return Ok(Live::NOTHING) };
         let manifest = self.receipt(cx, unit, generation).await?;
         // Its bytes were compared when they were sent.
         let object = if self.has_objects(&manifest)? { LiveObject::Intact } else { LiveObject::Missing };
@@ -473,11 +476,6 @@ impl<T: Transport> Sink for Mirror<T> {
         self.with(|state| state.queue.insert(unit.clone()));
         Ok(())
     }
-}
-
-/// What the names in a listing that begin like this go on with.
-fn below<'a>(files: &'a Listing, start: &'a str) -> impl Iterator<Item = &'a str> {
-    files.range(start.to_owned()..).map_while(move |(name, _)| name.strip_prefix(start))
 }
 
 /// The datasets that have a receipt.

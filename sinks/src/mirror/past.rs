@@ -15,27 +15,9 @@ use cdrvault_plugin::scratch::Scratch;
 use cdrvault_plugin::sink::Sink;
 use jiff::Timestamp;
 
-use super::{Listing, Mirror, Transport, below};
+use super::moment::{Moment, newest_in};
+use super::{Listing, Mirror, Transport};
 use crate::local;
-
-/// Where the objects of a generation are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Moment {
-    /// Among what is there now.
-    Now,
-    /// In the state that this session left.
-    After(i64),
-}
-
-impl Moment {
-    /// As [`Transport::fetch`] takes it.
-    pub(super) fn session(self) -> Option<i64> {
-        match self {
-            Self::Now => None,
-            Self::After(session) => Some(session),
-        }
-    }
-}
 
 impl<T: Transport> Mirror<T> {
     /// The sessions of the far end, in order.
@@ -217,12 +199,6 @@ impl<T: Transport> Mirror<T> {
         let message = format!("nothing is sent to {place}: {unit} was changed in the local vault: {}", why.one_line());
         Error::new(Kind::Refused, message).hint("`verify --repair` brings it back from another sink")
     }
-}
-
-/// The highest generation of a unit in a listing.
-pub(super) fn newest_in(files: &Listing, unit: &Unit) -> Result<Option<u32>> {
-    let directory = format!("{}/", layout::manifest_directory(unit)?);
-    Ok(below(files, &directory).filter_map(layout::parse_manifest_name).max())
 }
 
 fn files_in(directory: &Path) -> impl Iterator<Item = PathBuf> {

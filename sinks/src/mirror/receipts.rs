@@ -10,7 +10,7 @@ use cdrvault_plugin::context::Context;
 use cdrvault_plugin::scratch::Scratch;
 use cdrvault_plugin::sink::Sink as _;
 
-use super::past::Moment;
+use super::moment::Moment;
 use super::{Mirror, Transport};
 use crate::vault;
 

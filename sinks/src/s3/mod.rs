@@ -2,6 +2,7 @@
 
 mod failure;
 mod options;
+mod parts;
 mod patience;
 mod profile;
 mod raw;
@@ -32,11 +33,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::vault::{Seen, Store};
+use parts::{COPIED_AT_ONCE, PART};
 use patience::Patience;
 use raw::{Ask, Raw};
 use throttle::Throttle;
 use upload::Source;
-use writing::{COPIED_AT_ONCE, PART};
 
 pub(crate) use options::plugin;
 

@@ -14,18 +14,13 @@ use object_store::{PutMode, UpdateVersion};
 use sha2::{Digest as _, Sha256};
 
 use super::S3;
+use super::parts::{COPIED_AT_ONCE, PART};
 use super::raw::{self, Ask, NOTE, NOTE_OF_PARTS};
 use super::upload::{Source, Upload};
 use crate::vault::{Seen, Store as _};
 
-/// What is larger goes in parts of at least this size: that is all the memory that an upload needs, a few times.
-pub(super) const PART: u64 = 8 << 20;
-
 /// Parts in flight of one upload.
 const PARTS_AT_ONCE: usize = 3;
-
-/// What is larger is copied in parts of at least this size. One request copies 5 GB at most, and may only last so long.
-pub(super) const COPIED_AT_ONCE: u64 = 64 << 20;
 
 /// The protocol allows 10,000.
 const MOST_PARTS: u64 = 9_000;

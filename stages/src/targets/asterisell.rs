@@ -22,7 +22,7 @@ use futures::TryStreamExt as _;
 
 use super::csv::{push, push_raw, put};
 use super::load_data::{Written, base, is_odd};
-use super::table_of;
+use super::names::table_of;
 use super::unfinished::Unfinished;
 use crate::cells::{Cell, Rows};
 

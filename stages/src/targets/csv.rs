@@ -23,7 +23,7 @@ use futures::TryStreamExt as _;
 use tokio::sync::Mutex;
 
 use super::load_data::{self, Written, base};
-use super::table_of;
+use super::names::table_of;
 use super::unfinished::Unfinished;
 use crate::blocking::CHUNK;
 use crate::cells::{Cell, Rows, decimal, push_date, push_datetime, push_time, stored_date, uuid};

@@ -7,18 +7,18 @@ mod directory;
 mod finishing;
 mod lacking;
 mod load_data;
+mod names;
 mod standing;
 mod tree;
 mod unfinished;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use cdrvault_format::error::{Error, Kind, Result};
-use cdrvault_format::manifest::{Holding, Manifest};
+use cdrvault_format::error::Result;
 use cdrvault_plugin::registry::TargetPlugin;
 use cdrvault_plugin::target::{Target, TargetOptions};
 
+use self::names::path_of;
 use crate::database;
 use crate::database::sqlite::SqliteTarget;
 
@@ -50,24 +50,4 @@ pub(crate) fn plugins() -> Vec<TargetPlugin> {
 fn sqlite(text: &str, _: &TargetOptions) -> Result<Arc<dyn Target>> {
     let path = path_of(text)?;
     Ok(Arc::new(SqliteTarget::new(path)))
-}
-
-/// What follows the scheme; `//` before an absolute path is allowed.
-fn path_of(text: &str) -> Result<PathBuf> {
-    let (_, rest) = text.split_once(':').unwrap_or_default();
-    let path = rest.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(rest);
-    if path.is_empty() || path.contains('\0') {
-        return Err(Error::new(Kind::Config, format!("`{}` names no path", text.escape_debug())));
-    }
-    std::path::absolute(path).map_err(|error| Error::io("find", path.as_ref(), error))
-}
-
-/// The table of a generation's rows.
-fn table_of(manifest: &Manifest) -> Result<&str> {
-    let table = manifest.table.as_ref().filter(|_| manifest.holds() == Holding::Rows);
-    let named = table
-        .filter(|table| !table.name.is_empty() && !table.name.contains(['/', '\0']) && !table.name.starts_with('.'));
-    named
-        .map(|table| table.name.as_str())
-        .ok_or_else(|| Error::new(Kind::Refused, format!("the receipt of {} does not name its table", manifest.unit)))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cdrvault_plugin::place::Place;
 
-use super::ssh;
+use crate::mirror::ssh;
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 mod definitions;
 mod frames;
 mod objects;
+mod table;
 mod text;
 mod values;
 
@@ -21,7 +22,7 @@ use tokio::sync::mpsc;
 
 use self::frames::shown;
 pub(crate) use self::frames::{About, COMPLETE, FIRST, Frames, cut};
-use self::objects::Table;
+use self::table::Table;
 pub(crate) use self::text::{with_definer, without_engine, without_values};
 use self::values::{Columns, Inserts, Period};
 use super::connect::{ANSWER, execute, hang_up, literal, query, query_integer, quoted, text as text_of, within};

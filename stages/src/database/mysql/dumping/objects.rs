@@ -5,22 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use cdrvault_format::error::{Error, Kind, Result};
 
 use super::frames::{push_compound, shown};
+use super::table::Table;
 use super::{Dumping, OURS, Settings, frames, text, unreadable};
 use crate::database::mysql::connect::{literal, quoted, text as text_of};
 use crate::database::mysql::staging;
 use crate::database::mysql::wire::Row;
-
-/// A table, of whatever kind.
-#[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
-pub(super) struct Table {
-    pub(super) name: String,
-    pub(super) has_data: bool,
-    /// Somebody wrote that its data is not to be saved.
-    pub(super) is_left_out: bool,
-    pub(super) is_versioned: bool,
-    pub(super) is_transactional: bool,
-}
 
 /// What has rows, or looks so.
 #[derive(Debug, Default)]
