@@ -413,6 +413,28 @@ fn text_of_every_character_set_comes_back_byte_by_byte() {
 }
 
 #[test]
+fn halves_of_pairs_come_back_through_files_in_whatever_character_set_they_are() {
+    let server = MariaDb::start(Engine::InnoDb);
+    server.app(&format!(
+        "SET SESSION sql_mode = ''; DROP TABLE ar_source_cdr; CREATE TABLE ar_source_cdr (calldate DATETIME NOT NULL, id INT NOT NULL, \
+         content VARCHAR(100), u VARCHAR(9) CHARACTER SET ucs2, w VARCHAR(9) CHARACTER SET utf32, l VARCHAR(9) CHARACTER SET latin1, \
+         m VARCHAR(9) CHARACTER SET utf8mb4, g VARCHAR(9) CHARACTER SET greek, {FIXED}); INSERT INTO ar_source_cdr VALUES \
+         ('2026-01-01 10:00:00', 1, 'x', X'D8000041', X'0000D80000000041', X'EDA08041', X'EDA08041', X'C1FF', 1, 1, 0), \
+         ('2026-01-01 10:00:01', 2, 'x', X'00E9DC00', X'0000DFFF', X'E980', X'FF', X'E1', 1, 1, 0), \
+         ('2026-01-01 10:00:02', 3, 'x', '\u{e9}', '\u{1f600}', '\u{e9}', '\u{1f600}', '\u{3b1}', 1, 1, 0);"
+    ));
+    let content = || server.app("SELECT id, HEX(u), HEX(w), HEX(l), HEX(m), HEX(g) FROM ar_source_cdr ORDER BY id");
+    let before = content();
+    assert!(before.contains("D8000041\t0000D80000000041\tEDA08041\tEDA08041"), "{before}");
+    let site = site_of_source(&server);
+    site.ok("run", &[]);
+    site.ok("restore", &["--from-sink", "vault", "--into", &format!("csv:{}", site.path("csv").display())]);
+    server.app("DELETE FROM ar_source_cdr; SET GLOBAL local_infile = 1");
+    server.app(&std::fs::read_to_string(site.path("csv/ar_source_cdr/LOAD.sql")).unwrap());
+    assert_eq!(content(), before);
+}
+
+#[test]
 fn decimals_of_many_digits_are_text_where_that_is_asked_for() {
     let server = MariaDb::start(Engine::InnoDb);
     server.app(&format!(

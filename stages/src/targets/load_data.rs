@@ -7,7 +7,7 @@ use cdrvault_format::manifest::ColumnInfo;
 
 use crate::cells::Rows;
 use crate::database::mysql::columns::Decoding;
-use crate::database::mysql::connect::quoted;
+use crate::database::mysql::connect::{literal as text_literal, quoted};
 use crate::database::mysql::literal;
 
 /// What all statements need: no value is bent, and text is what the files have it in.
@@ -86,6 +86,7 @@ pub(super) fn insert(table: &str, columns: &[ColumnInfo], rows: &Rows<'_>, row: 
         }
         let decoding = decoding(column);
         match raw.get(column.name.as_str()) {
+            Some(bytes) if decoding == Decoding::Text && is_wide(bytes) => sql += &wide(table, &column.name, bytes)?,
             Some(bytes) => strict &= literal::push_raw(&mut sql, bytes, &decoding)?,
             None => literal::push(&mut sql, cells.get(row), &decoding),
         }
@@ -97,6 +98,30 @@ pub(super) fn insert(table: &str, columns: &[ColumnInfo], rows: &Rows<'_>, row: 
         return Ok(all);
     }
     Ok(sql)
+}
+
+/// Whether the bytes are not as every server stores them: halves of pairs, which ucs2 and utf32 have in a form of their own.
+fn is_wide(bytes: &[u8]) -> bool {
+    [2, 4].into_iter().any(|width| *literal::stored(bytes, &Decoding::Wide(width)) != *bytes)
+}
+
+/// Such bytes as the column stores them. Receipts do not tell its character set, but the server does.
+fn wide(table: &str, column: &str, bytes: &[u8]) -> Result<String> {
+    let mut sql = format!(
+        "CASE (SELECT CHARACTER_SET_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {} \
+         AND COLUMN_NAME = {})",
+        text_literal(table),
+        text_literal(column)
+    );
+    for (charset, decoding) in [
+        (" WHEN 'ucs2' THEN ", Decoding::Wide(2)),
+        (" WHEN 'utf32' THEN ", Decoding::Wide(4)),
+        (" ELSE ", Decoding::Text),
+    ] {
+        sql += charset;
+        literal::push_raw(&mut sql, bytes, &decoding)?;
+    }
+    Ok(sql + " END")
 }
 
 fn decoding(column: &ColumnInfo) -> Decoding {
