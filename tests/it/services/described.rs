@@ -84,26 +84,33 @@ fn unhex(digits: &str) -> String {
 }
 
 /// A dump as a server with TokuDB would have made it.
-pub fn of_tokudb(dump: &str) -> String {
-    let mut out = String::new();
+pub fn of_tokudb(dump: &[u8]) -> Vec<u8> {
+    const MARK: &[u8] = b"-- cdrvault: ";
+    let at = |text: &[u8], what: &[u8]| text.windows(what.len()).position(|window| window == what);
+    let mut out = Vec::new();
     let mut rest = dump;
-    while let Some((before, after)) = rest.split_once("-- cdrvault: ") {
-        out += before;
-        let (head, body) = after.split_once('\n').unwrap();
-        let Some((bytes, what)) = head.split_once(" bytes, ") else {
-            out += &format!("-- cdrvault: {head}\n");
+    while let Some(begin) = at(rest, MARK) {
+        let (before, after) = rest.split_at(begin + MARK.len());
+        let (head, body) = after.split_at(at(after, b"\n").unwrap() + 1);
+        let frame = std::str::from_utf8(head).unwrap().split_once(" bytes, ");
+        let Some((bytes, what)) = frame else {
+            out.extend([before, head].concat());
             rest = body;
             continue;
         };
         let (sql, after) = body.split_at(bytes.parse().unwrap());
         let mut sql = sql.to_owned();
-        if what.starts_with("table ") && sql.starts_with("CREATE") {
-            sql = sql.replace("\n) ENGINE=InnoDB", "\n) ENGINE=TokuDB ROW_FORMAT=TOKUDB_ZLIB");
+        if what.starts_with("table ") && sql.starts_with(b"CREATE") {
+            const ENGINE: &[u8] = b"\n) ENGINE=InnoDB";
+            if let Some(found) = at(&sql, ENGINE) {
+                sql.splice(found..found + ENGINE.len(), *b"\n) ENGINE=TokuDB ROW_FORMAT=TOKUDB_ZLIB");
+            }
         }
-        out += &format!("-- cdrvault: {} bytes, {what}\n{sql}", sql.len());
+        out.extend([before, format!("{} bytes, {what}", sql.len()).as_bytes(), &sql].concat());
         rest = after;
     }
-    out + rest
+    out.extend(rest);
+    out
 }
 
 /// Puts other bytes into a vault, with a receipt that tells of them.

@@ -3,10 +3,13 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_plugin::context::Context;
+use cdrvault_plugin::program::Program;
+use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -21,6 +24,12 @@ const COMPLAINTS: usize = 1 << 10;
 
 /// How long a program may be busy with one statement. It may have indexes to build, or wait for whoever has locked a table.
 const STATEMENT: Duration = Duration::from_hours(1);
+
+/// How long a program may take to say its version.
+const VERSION: Duration = Duration::from_secs(10);
+
+/// How long the complaints of a program are waited for that has ended.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The client, for one server.
 pub(super) struct Client<'s>(pub(super) &'s Server);
@@ -89,7 +98,7 @@ impl Client<'_> {
             .args(["--batch", "--binary-mode", "--comments", "--max-allowed-packet=1G", "--", &self.0.database])
             .stdin(Stdio::piped())
             .stdout(Stdio::null());
-        Running::start(command, name, plugins)
+        Running::start(&mut command, name, plugins)
     }
 }
 
@@ -118,8 +127,8 @@ const SAFE_PLUGIN: &str = "client_ed25519.so";
 
 /// `mysql` is a link to `mariadb` on many systems.
 fn is_of_mariadb(name: &str) -> bool {
-    let said = std::process::Command::new(name).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
-    said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("MariaDB"))
+    let asking = Program::new(name).arg("--version").with_complaints().at_most(COMPLAINTS).limit(VERSION);
+    asking.run_blocking().is_ok_and(|said| String::from_utf8_lossy(&said.output).contains("MariaDB"))
 }
 
 /// What it complains of, without the statement that it repeats before.
@@ -133,31 +142,33 @@ fn complaint(end: &str) -> String {
 pub(crate) struct Running {
     child: Child,
     name: &'static str,
-    complaints: tokio::task::JoinHandle<String>,
+    complaints: tokio::task::JoinHandle<()>,
+    /// The last of what it complained of.
+    said: Arc<Mutex<Vec<u8>>>,
     /// It loads them when it connects; they go with this.
     plugins: Option<TempDir>,
 }
 
 impl Running {
-    fn start(mut command: Command, name: &'static str, plugins: Option<TempDir>) -> Result<Self> {
+    fn start(command: &mut Command, name: &'static str, plugins: Option<TempDir>) -> Result<Self> {
         command.stderr(Stdio::piped());
         let started = command.spawn();
         let mut child =
             started.map_err(|error| Error::new(Kind::Config, format!("cannot run `{name}`")).with_source(error))?;
         let mut stderr = child.stderr.take();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&said);
         let complaints = tokio::spawn(async move {
-            let mut end = Vec::new();
             let mut buffer = vec![0; 1024];
             while let Some(from) = &mut stderr {
-                match from.read(&mut buffer).await {
-                    Ok(0) | Err(_) => break,
-                    Ok(count) => end.extend_from_slice(buffer.get(..count).unwrap_or_default()),
-                }
-                end.drain(..end.len().saturating_sub(COMPLAINTS));
+                let Ok(count @ 1..) = from.read(&mut buffer).await else { break };
+                let mut end = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                end.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                let more = end.len().saturating_sub(COMPLAINTS);
+                end.drain(..more);
             }
-            complaint(&String::from_utf8_lossy(&end))
         });
-        Ok(Self { child, name, complaints, plugins })
+        Ok(Self { child, name, complaints, said, plugins })
     }
 
     /// Gives it something to read. `false` when it does not read any more: its exit status says why.
@@ -174,10 +185,18 @@ impl Running {
     /// Waits for its end, which must be a good one.
     pub(crate) async fn finish(mut self, cx: &Context) -> Result<()> {
         drop(self.child.stdin.take());
+        let group = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let ending = async { Ok(self.child.wait().await) };
         let ended = within(cx, STATEMENT, &format!("see the end of `{}`", self.name), ending).await?;
         let status = ended.map_err(|error| self.lost(error))?;
-        let complaints = self.complaints.await.unwrap_or_default();
+        // A child that it left behind may hold its standard error open for as long as it likes.
+        if tokio::time::timeout(LINGER, &mut self.complaints).await.is_err() {
+            self.complaints.abort();
+            if let Some(group) = group {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        }
+        let complaints = complaint(&String::from_utf8_lossy(&self.said.lock().unwrap_or_else(PoisonError::into_inner)));
         drop(self.plugins);
         if status.success() {
             return Ok(());
@@ -269,6 +288,15 @@ mod tests {
                 assert!(!directory.exists());
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_child_that_a_client_leaves_behind_is_not_waited_for() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & echo 'ERROR 2002: no server' >&2; exit 3"]).process_group(0);
+        let running = Running::start(command.stdin(Stdio::piped()), "sh", None).unwrap();
+        let error = running.finish(&context()).await.unwrap_err();
+        assert_eq!(error.to_string(), "`sh` ended with status 3: ERROR 2002: no server");
     }
 
     #[test]
