@@ -9,7 +9,7 @@ use cdrvault_engine::recovery::{self, Wanted};
 use cdrvault_format::error::{Error, Kind};
 use cdrvault_format::partition::DayRange;
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 use cdrvault_plugin::target::{Target, TargetOptions};
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
@@ -180,7 +180,7 @@ async fn work(
     cx: &Context,
     args: &Args,
     globals: &Globals,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     target: &Arc<dyn Target>,
     wanted: &Wanted,
 ) -> Result<Shown, Failure> {

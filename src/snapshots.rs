@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use cdrvault_engine::opened::Opened;
 use cdrvault_engine::state::State;
-use cdrvault_format::error::Kind;
+use cdrvault_format::error::{Error, Kind};
 use cdrvault_format::manifest::Manifest;
 use cdrvault_format::partition::{DayRange, Partition, Unit};
+use cdrvault_plugin::context::Context;
 use cdrvault_plugin::progress::Quiet;
+use cdrvault_plugin::sink::Vault;
 use jiff::civil::Date;
 use serde::Serialize;
 
@@ -160,7 +162,7 @@ async fn list(
                         Ok(manifest) if successor.as_ref().is_some_and(|later| later.supersedes(&manifest)) => {
                             successor = Some(manifest);
                         }
-                        Ok(manifest) if generation == held.generation || sink.still_has(cx, &manifest).await? => {
+                        Ok(manifest) if generation == held.generation || still_has(cx, &**sink, &manifest).await? => {
                             successor = Some(manifest.clone());
                             let received = manifest.received;
                             let entry = found.entry((partition, generation));
@@ -201,4 +203,12 @@ async fn list(
 
 fn in_range(partition: Partition, range: DayRange) -> bool {
     partition.day().map_or(range == DayRange::ALL, |day| range.contains(day))
+}
+
+/// Whether a superseded generation can still be read: a place that keeps history by itself may have dropped it.
+async fn still_has(cx: &Context, sink: &dyn Vault, manifest: &Manifest) -> Result<bool, Error> {
+    match sink.mirror() {
+        Some(mirror) => mirror.still_has(cx, manifest).await,
+        None => Ok(true),
+    }
 }

@@ -1,6 +1,6 @@
 //! The sinks of cdrvault, one file or folder each: places that hold a vault.
 //!
-//! [`register`] is the only way in. What every sink must do is in [`cdrvault_plugin::sink::Sink`].
+//! [`register`] is the only way in. What every sink must do is in [`cdrvault_plugin::sink::Vault`].
 
 mod clock;
 mod local;

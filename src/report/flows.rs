@@ -10,7 +10,7 @@ use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::manifest::Manifest;
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::{Held, Sink};
+use cdrvault_plugin::sink::{Held, Vault};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _};
@@ -129,7 +129,7 @@ struct Found<'a> {
     newest: u32,
     versions: u64,
     /// The sinks that can be read, and what each has of it.
-    held: Vec<(&'a str, &'a Arc<dyn Sink>, Option<Held>)>,
+    held: Vec<(&'a str, &'a Arc<dyn Vault>, Option<Held>)>,
 }
 
 /// A flow and what the names tell of its partitions.

@@ -13,7 +13,7 @@ use cdrvault_plugin::context::{Context, Writer};
 use cdrvault_plugin::payload::Body;
 use cdrvault_plugin::progress::Quiet;
 use cdrvault_plugin::registry::Around;
-use cdrvault_plugin::sink::{Expected, Live, LiveObject, Sealed, Sink};
+use cdrvault_plugin::sink::{Expected, Live, LiveObject, Sealed, Vault};
 use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
@@ -80,7 +80,7 @@ impl Server {
 struct Place {
     home: tempfile::TempDir,
     cx: Context,
-    sink: Arc<dyn Sink>,
+    sink: Arc<dyn Vault>,
 }
 
 impl Place {
@@ -116,7 +116,7 @@ impl Place {
         };
         let pipeline = config::open(&home.path().join("pipeline.toml"), &cdrvault::registry()).unwrap();
         let around = Around { datasets: vec!["data".to_owned()], mirrored: None };
-        let sink: Arc<dyn Sink> = Arc::new(Retrying(pipeline.sink("bucket").unwrap().build.build(&around).unwrap()));
+        let sink: Arc<dyn Vault> = Arc::new(Retrying(pipeline.sink("bucket").unwrap().build.build(&around).unwrap()));
         sink.open(&cx, &Expected { adopt, ..Expected::default() }, false).await.unwrap();
         Self { home, cx, sink }
     }

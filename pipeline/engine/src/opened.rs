@@ -13,10 +13,10 @@ use crate::state::State;
 use cdrvault_format::error::{At as _, Error, Kind, Result};
 use cdrvault_format::partition::DayRange;
 use cdrvault_plugin::context::Context;
+use cdrvault_plugin::location::{Location, Overlap};
 use cdrvault_plugin::payload::Form;
-use cdrvault_plugin::place::{Overlap, Place};
 use cdrvault_plugin::registry::Around;
-use cdrvault_plugin::sink::{Expected, Identity, Sink};
+use cdrvault_plugin::sink::{Expected, Identity, Mirror, Vault};
 use cdrvault_plugin::stage::{self, Ask, Detection, Session, Source};
 
 /// A server whose clock is further off than this, in seconds, is worth a warning.
@@ -51,7 +51,7 @@ pub struct OpenSink {
     /// It is in the way of another one, and is not opened.
     refused: bool,
     /// The sink, behind the decorator that tries again.
-    pub sink: Result<Arc<dyn Sink>, SharedError>,
+    pub sink: Result<Arc<dyn Vault>, SharedError>,
     /// Who its vault says it is.
     pub identity: Option<Identity>,
 }
@@ -153,7 +153,7 @@ impl Opened {
     }
 
     /// The sinks of a flow that can be used, with their indexes.
-    pub fn sinks_of(&self, flow: &OpenFlow) -> Vec<(usize, &OpenSink, &Arc<dyn Sink>)> {
+    pub fn sinks_of(&self, flow: &OpenFlow) -> Vec<(usize, &OpenSink, &Arc<dyn Vault>)> {
         self.spec(flow)
             .sinks
             .iter()
@@ -165,11 +165,11 @@ impl Opened {
     }
 
     /// The mirrors that can be used.
-    pub fn mirrors(&self) -> impl Iterator<Item = (&OpenSink, &Arc<dyn Sink>)> {
+    pub fn mirrors(&self) -> impl Iterator<Item = (&OpenSink, &dyn Mirror)> {
         self.sinks
             .iter()
             .filter(|open| open.mirrors.is_some())
-            .filter_map(|open| Some((open, open.sink.as_ref().ok()?)))
+            .filter_map(|open| Some((open, open.sink.as_ref().ok()?.mirror()?)))
     }
 
     /// The session of a flow, if it can be used.
@@ -420,7 +420,7 @@ impl Opened {
                     datasets: lists_it.map(|flow| flow.name.clone()).collect(),
                     mirrored: mirrored.map(|(sink, _)| sink),
                 };
-                let sink: Arc<dyn Sink> = Arc::new(Retrying(spec.build.build(&around)?));
+                let sink: Arc<dyn Vault> = Arc::new(Retrying(spec.build.build(&around)?));
                 let identity = sink.open(cx, &expect, dry_run).await?;
                 Ok((sink, identity))
             };
@@ -452,7 +452,7 @@ impl Opened {
                 .iter()
                 .take(at)
                 .find_map(|(_, other, there)| Some(collision(spec, place.overlap(there)?, other)));
-            let state = Place::directory(&pipeline.state).resolved();
+            let state = Location::directory(&pipeline.state).resolved();
             let in_the_way = match place.overlap(&state) {
                 Some(overlap @ (Overlap::Same | Overlap::Around)) => {
                     Some(format!("the sink `{}` {overlap} the state directory {}", spec.name, pipeline.state.display()))

@@ -14,7 +14,7 @@ use cdrvault_format::manifest::{Manifest, Notes, StoredObject};
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::payload::ObjectStream;
-use cdrvault_plugin::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
+use cdrvault_plugin::sink::{Capabilities, Expected, Held, Identity, Live, Mirror, Place, Sealed, Vault};
 
 /// Runs work again while it fails transiently.
 pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(cx: &Context, work: impl FnMut() -> F) -> Result<T> {
@@ -30,14 +30,57 @@ pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(cx: &Context, work: 
 }
 
 /// A sink whose transient errors are tried again.
-pub struct Retrying(pub Arc<dyn Sink>);
+pub struct Retrying(pub Arc<dyn Vault>);
 
+impl Retrying {
+    fn mirrored(&self) -> Result<&dyn Mirror> {
+        self.0.mirror().ok_or_else(|| Error::failed(format!("{} is not a mirror", self.0.describe())))
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl Sink for Retrying {
+impl Place for Retrying {
     fn describe(&self) -> String {
         self.0.describe()
     }
 
+    async fn try_write(&self, cx: &Context) -> Result<bool> {
+        retry(cx, || self.0.try_write(cx)).await
+    }
+
+    async fn try_remove(&self, cx: &Context) -> Result<()> {
+        retry(cx, || self.0.try_remove(cx)).await
+    }
+
+    fn is_made(&self) -> bool {
+        self.0.is_made()
+    }
+
+    fn root(&self) -> Option<&Path> {
+        self.0.root()
+    }
+
+    fn spool(&self) -> Option<PathBuf> {
+        self.0.spool()
+    }
+
+    fn free_space(&self) -> Result<Option<u64>> {
+        self.0.free_space()
+    }
+
+    fn clock_offset(&self) -> Option<i64> {
+        self.0.clock_offset()
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Vault for Retrying {
     fn capabilities(&self) -> Capabilities {
         self.0.capabilities()
     }
@@ -56,14 +99,6 @@ impl Sink for Retrying {
 
     async fn history(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Vec<u32>>> {
         retry(cx, || self.0.history(cx, dataset)).await
-    }
-
-    async fn try_write(&self, cx: &Context) -> Result<bool> {
-        retry(cx, || self.0.try_write(cx)).await
-    }
-
-    async fn try_remove(&self, cx: &Context) -> Result<()> {
-        retry(cx, || self.0.try_remove(cx)).await
     }
 
     async fn recorded(&self, cx: &Context, dataset: &str) -> Result<Option<Index>> {
@@ -92,14 +127,6 @@ impl Sink for Retrying {
 
     async fn publish(&self, cx: &Context, sealed: &Sealed, over: &Live) -> Result<Manifest> {
         retry(cx, || self.0.publish(cx, sealed, over)).await
-    }
-
-    async fn flush(&self, cx: &Context) -> Result<()> {
-        retry(cx, || self.0.flush(cx)).await
-    }
-
-    async fn prefetch(&self, cx: &Context, manifests: &[Manifest]) -> Result<()> {
-        retry(cx, || self.0.prefetch(cx, manifests)).await
     }
 
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
@@ -142,39 +169,36 @@ impl Sink for Retrying {
         retry(cx, || self.0.put_notes(cx, unit, notes)).await
     }
 
+    fn mirror(&self) -> Option<&dyn Mirror> {
+        self.0.mirror().map(|_| self as &dyn Mirror)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Mirror for Retrying {
+    async fn flush(&self, cx: &Context) -> Result<()> {
+        let mirror = self.mirrored()?;
+        retry(cx, || mirror.flush(cx)).await
+    }
+
+    async fn prefetch(&self, cx: &Context, manifests: &[Manifest]) -> Result<()> {
+        let mirror = self.mirrored()?;
+        retry(cx, || mirror.prefetch(cx, manifests)).await
+    }
+
     async fn still_has(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
-        retry(cx, || self.0.still_has(cx, manifest)).await
+        let mirror = self.mirrored()?;
+        retry(cx, || mirror.still_has(cx, manifest)).await
     }
 
     async fn look_back(&self, cx: &Context, at: jiff::Timestamp) -> Result<()> {
-        retry(cx, || self.0.look_back(cx, at)).await
+        let mirror = self.mirrored()?;
+        retry(cx, || mirror.look_back(cx, at)).await
     }
 
     async fn forget_history(&self, cx: &Context, before: jiff::Timestamp) -> Result<()> {
-        retry(cx, || self.0.forget_history(cx, before)).await
-    }
-
-    fn is_made(&self) -> bool {
-        self.0.is_made()
-    }
-
-    fn root(&self) -> Option<&Path> {
-        self.0.root()
-    }
-
-    fn spool(&self) -> Option<PathBuf> {
-        self.0.spool()
-    }
-
-    fn free_space(&self) -> Result<Option<u64>> {
-        self.0.free_space()
-    }
-
-    fn clock_offset(&self) -> Option<i64> {
-        self.0.clock_offset()
-    }
-
-    async fn close(&self) {
-        self.0.close().await;
+        let mirror = self.mirrored()?;
+        retry(cx, || mirror.forget_history(cx, before)).await
     }
 }

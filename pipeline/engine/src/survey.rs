@@ -12,7 +12,7 @@ use crate::watch::{Data, Days};
 use cdrvault_format::error::{Kind, Result};
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::{Held, Sink};
+use cdrvault_plugin::sink::{Held, Vault};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -179,7 +179,7 @@ async fn of_flow(
     Ok((datasets, data))
 }
 
-async fn held(cx: &Context, sink: &dyn Sink, dataset: &str) -> Result<(BTreeMap<Partition, Held>, u64)> {
+async fn held(cx: &Context, sink: &dyn Vault, dataset: &str) -> Result<(BTreeMap<Partition, Held>, u64)> {
     let held = sink.index(cx, dataset).await?;
     let mut versions = 0;
     if !sink.capabilities().native_history {

@@ -13,7 +13,7 @@ use cdrvault_format::error::{Kind, Result};
 use cdrvault_format::manifest::Manifest;
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 
 /// The last days that had ended are looked at. Not more: a holiday is not told of for a week.
 const LAST_DAYS: i32 = 2;
@@ -69,12 +69,12 @@ pub(super) struct Days<'a> {
     cx: &'a Context,
     flow: &'a str,
     today: Date,
-    held: BTreeMap<Date, (u32, &'a Arc<dyn Sink>)>,
+    held: BTreeMap<Date, (u32, &'a Arc<dyn Vault>)>,
 }
 
 impl<'a> Days<'a> {
     /// Those that were found already.
-    pub(super) fn found(cx: &'a Context, flow: &'a str, held: BTreeMap<Date, (u32, &'a Arc<dyn Sink>)>) -> Self {
+    pub(super) fn found(cx: &'a Context, flow: &'a str, held: BTreeMap<Date, (u32, &'a Arc<dyn Vault>)>) -> Self {
         Self { cx, flow, today: cx.writer.today(), held }
     }
 
@@ -93,7 +93,7 @@ impl<'a> Days<'a> {
 
     /// A sink that cannot be asked is an alarm of its own, and the others tell.
     async fn of(cx: &'a Context, opened: &'a Opened, flow: &'a OpenFlow) -> Result<Self> {
-        let mut held: BTreeMap<Date, (u32, &Arc<dyn Sink>)> = BTreeMap::new();
+        let mut held: BTreeMap<Date, (u32, &Arc<dyn Vault>)> = BTreeMap::new();
         for (_, _, sink) in opened.sinks_of(flow) {
             let index = match sink.index(cx, &flow.name).await {
                 Ok(index) => index,

@@ -7,15 +7,15 @@
 //! | [`registry`] | the kinds of each that a program knows |
 //! | [`payload`], [`notice`] | what moves from stage to stage |
 //! | [`options`] | the types of options, and the part of the pipeline file that a stage reads |
-//! | [`context`], [`progress`], [`scratch`], [`lock`], [`program`], [`place`] | what is around a stage: deadlines, private files, locks, other programs |
+//! | [`context`], [`progress`], [`scratch`], [`lock`], [`program`], [`location`] | what is around a stage: deadlines, private files, locks, other programs |
 
 pub mod codec;
 pub mod context;
+pub mod location;
 pub mod lock;
 pub mod notice;
 pub mod options;
 pub mod payload;
-pub mod place;
 pub mod program;
 pub mod progress;
 pub mod registry;

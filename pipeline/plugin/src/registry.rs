@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::codec::Codecs;
+use crate::location::Location;
 use crate::options::Section;
 use crate::payload::{Form, Shape};
-use crate::place::Place;
-use crate::sink::Sink;
+use crate::sink::Vault;
 use crate::stage::{Session, Source, Transform};
 use crate::target::{Target, TargetOptions};
 use cdrvault_format::error::{Error, Kind, Result};
@@ -120,7 +120,7 @@ pub trait BuildSink: Send + Sync {
     }
 
     /// Where it will be, by its name alone: no two vaults may be in one place, nor one inside the other.
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<Location> {
         None
     }
 
@@ -129,8 +129,8 @@ pub trait BuildSink: Send + Sync {
         false
     }
 
-    /// Resolves the secrets and prepares the sink; touching the place is [`Sink::open`]'s.
-    fn build(&self, around: &Around) -> Result<Arc<dyn Sink>>;
+    /// Resolves the secrets and prepares the sink; touching the place is [`Vault::open`]'s.
+    fn build(&self, around: &Around) -> Result<Arc<dyn Vault>>;
 }
 
 /// What a sink is told of the pipeline around it.
@@ -139,5 +139,5 @@ pub struct Around {
     /// Every flow of the file that lists it.
     pub datasets: Vec<String>,
     /// The sink that it mirrors, if it mirrors one.
-    pub mirrored: Option<Arc<dyn Sink>>,
+    pub mirrored: Option<Arc<dyn Vault>>,
 }

@@ -14,16 +14,62 @@ use cdrvault_format::index::Index;
 use cdrvault_format::manifest::{Manifest, Notes, StoredObject};
 use cdrvault_format::partition::{Partition, Unit};
 
+/// Where a vault lies.
+#[async_trait]
+pub trait Place: Send + Sync {
+    /// Where it is, for people, without secrets.
+    fn describe(&self) -> String;
+
+    /// The directory that the vault is in, for mirrors of it.
+    fn root(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Where the spool should lie so that publishing here needs no copy.
+    fn spool(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// Bytes free, where that can be known.
+    fn free_space(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// How far the place's clock is ahead of ours, in seconds, where that is known.
+    fn clock_offset(&self) -> Option<i64> {
+        None
+    }
+
+    /// Whether there is a vault by now, so that finding none at the next opening means that it was lost. A mirror is made
+    /// by its first flush.
+    fn is_made(&self) -> bool {
+        true
+    }
+
+    /// Whether we may write here, where opening does not try it: by a probe that is removed again, and that the next opening
+    /// removes if we are killed. `false` where nothing can be tried without a trace.
+    async fn try_write(&self, cx: &Context) -> Result<bool> {
+        let _ = cx;
+        Ok(true)
+    }
+
+    /// Whether we may remove here, as pruning does.
+    async fn try_remove(&self, cx: &Context) -> Result<()> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Gives the vault's lock back.
+    async fn close(&self) {}
+}
+
 /// A place that holds a vault.
 ///
 /// Every method may be called again after an error and then converges. Nothing that failed leaves anything visible
 /// under a live name. Methods that write are called by one run at a time, which holds the vault's lock; those that
 /// read may be called at any time, by anybody.
 #[async_trait]
-pub trait Sink: Send + Sync {
-    /// Where it is, for people, without secrets.
-    fn describe(&self) -> String;
-
+pub trait Vault: Place {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
@@ -77,19 +123,6 @@ pub trait Sink: Send + Sync {
     /// What is live already, without a receipt, only gets its receipt. The receipt is returned.
     async fn publish(&self, cx: &Context, sealed: &Sealed, over: &Live) -> Result<Manifest>;
 
-    /// Brings everything published so far to the far end, and returns when the far end has confirmed it. A unit that a
-    /// mirror has is settled only after it. Only mirrors have something to do.
-    async fn flush(&self, cx: &Context) -> Result<()> {
-        let _ = cx;
-        Ok(())
-    }
-
-    /// Brings what [`Sink::read`] will be asked for here at once, where one transfer is cheaper than many.
-    async fn prefetch(&self, cx: &Context, manifests: &[Manifest]) -> Result<()> {
-        let _ = (cx, manifests);
-        Ok(())
-    }
-
     /// The stored objects of one generation, live or kept, their checksums checked while they stream.
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream>;
 
@@ -109,7 +142,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// Removes a generation that is not live: its receipt, then its object. The bodies of a tree stay; see
-    /// [`Sink::remove_body`].
+    /// [`Vault::remove_body`].
     async fn remove(&self, cx: &Context, manifest: &Manifest) -> Result<()>;
 
     /// The content-addressed bodies that are stored, with their lengths.
@@ -130,68 +163,33 @@ pub trait Sink: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// What it can do beyond that where it copies a vault that lies elsewhere.
+    fn mirror(&self) -> Option<&dyn Mirror> {
+        None
+    }
+}
+
+/// A vault that copies one which lies elsewhere: what is published is only noted, and travels later.
+#[async_trait]
+pub trait Mirror: Vault {
+    /// Brings everything published so far to the far end, and returns when the far end has confirmed it. A unit that a
+    /// mirror has is settled only after it.
+    async fn flush(&self, cx: &Context) -> Result<()>;
+
+    /// Brings what [`Vault::read`] will be asked for here at once, where one transfer is cheaper than many.
+    async fn prefetch(&self, cx: &Context, manifests: &[Manifest]) -> Result<()>;
+
     /// Whether a generation that has its receipt here can still be read. Only a place with `native_history` may have
     /// dropped a superseded one while its receipt stays.
-    async fn still_has(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
-        let _ = (cx, manifest);
-        Ok(true)
-    }
+    async fn still_has(&self, cx: &Context, manifest: &Manifest) -> Result<bool>;
 
     /// From now on the receipts count, too, that were here at this time: a place with `native_history` has them although
     /// they are gone since.
-    async fn look_back(&self, cx: &Context, at: jiff::Timestamp) -> Result<()> {
-        let _ = (cx, at);
-        Ok(())
-    }
+    async fn look_back(&self, cx: &Context, at: jiff::Timestamp) -> Result<()>;
 
     /// Drops from the history that the place itself keeps what was replaced before this time; what was live at this time
     /// stays. Only for sinks with `native_history`.
-    async fn forget_history(&self, cx: &Context, before: jiff::Timestamp) -> Result<()> {
-        let _ = (cx, before);
-        Ok(())
-    }
-
-    /// Whether there is a vault by now, so that finding none at the next opening means that it was lost. A mirror is made
-    /// by its first flush.
-    fn is_made(&self) -> bool {
-        true
-    }
-
-    /// The directory that the vault is in, for mirrors of it.
-    fn root(&self) -> Option<&Path> {
-        None
-    }
-
-    /// Where the spool should lie so that publishing here needs no copy.
-    fn spool(&self) -> Option<PathBuf> {
-        None
-    }
-
-    /// Bytes free, where that can be known.
-    fn free_space(&self) -> Result<Option<u64>> {
-        Ok(None)
-    }
-
-    /// How far the place's clock is ahead of ours, in seconds, where that is known.
-    fn clock_offset(&self) -> Option<i64> {
-        None
-    }
-
-    /// Whether we may write here, where opening does not try it: by a probe that is removed again, and that the next opening
-    /// removes if we are killed. `false` where nothing can be tried without a trace.
-    async fn try_write(&self, cx: &Context) -> Result<bool> {
-        let _ = cx;
-        Ok(true)
-    }
-
-    /// Whether we may remove here, as pruning does.
-    async fn try_remove(&self, cx: &Context) -> Result<()> {
-        let _ = cx;
-        Ok(())
-    }
-
-    /// Gives the vault's lock back.
-    async fn close(&self) {}
+    async fn forget_history(&self, cx: &Context, before: jiff::Timestamp) -> Result<()>;
 }
 
 /// What a sink can do.
@@ -204,7 +202,7 @@ pub struct Capabilities {
     pub hard_link: bool,
     /// Keeps old versions by itself.
     pub native_history: bool,
-    /// Copies a vault that lies elsewhere: what is published is only noted, and travels with [`Sink::flush`].
+    /// Copies a vault that lies elsewhere: what is published is only noted, and travels with [`Mirror::flush`].
     pub mirror: bool,
     /// Checks what it stored by itself.
     pub checksum: bool,

@@ -18,14 +18,14 @@ use cdrvault_plugin::lock;
 use cdrvault_plugin::payload::Body;
 use cdrvault_plugin::sink::Capabilities;
 
-use crate::vault::{Seen, Store, Vault};
+use crate::vault::{Seen, Store, StoredVault};
 use place::{Place, hash, is_file, names_in};
 
 pub(crate) use options::plugin;
 
 /// What of a vault lies in this directory, to be read.
-pub(crate) fn vault_in(directory: &Path) -> Vault<Local> {
-    Vault::new(Local::new(directory.to_owned(), How::private()))
+pub(crate) fn vault_in(directory: &Path) -> StoredVault<Local> {
+    StoredVault::new(Local::new(directory.to_owned(), How::private()))
 }
 
 /// A directory that holds a vault.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use cdrvault_format::durable::How;
 use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::location::Location;
 use cdrvault_plugin::options::{FilePath, Mode, Section, schema_of};
-use cdrvault_plugin::place::Place;
 use cdrvault_plugin::registry::{Around, BuildSink, Plugin};
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Local;
-use crate::vault::Vault;
+use crate::vault::StoredVault;
 
 /// See [`super`].
 pub(crate) fn plugin() -> Plugin<dyn BuildSink> {
@@ -66,14 +66,14 @@ impl BuildSink for BuildLocal {
         true
     }
 
-    fn place(&self) -> Option<Place> {
-        Some(Place::directory(&self.path))
+    fn place(&self) -> Option<Location> {
+        Some(Location::directory(&self.path))
     }
 
-    fn build(&self, _around: &Around) -> Result<Arc<dyn Sink>> {
+    fn build(&self, _around: &Around) -> Result<Arc<dyn Vault>> {
         let group = self.group.as_deref().map(group_number).transpose()?;
         let how = How { mode: Some(self.mode), group, modified: None };
-        Ok(Arc::new(Vault::new(Local::new(self.path.clone(), how))))
+        Ok(Arc::new(StoredVault::new(Local::new(self.path.clone(), how))))
     }
 }
 

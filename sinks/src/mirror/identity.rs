@@ -3,14 +3,14 @@
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::layout;
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::{Expected, Identity, Sink as _};
+use cdrvault_plugin::sink::{Expected, Identity, Place as _};
 
 use super::index::index_names;
 use super::moment::Moment;
-use super::{Listing, Mirror, Transport};
+use super::{Listing, MirroredVault, Transport};
 use crate::vault;
 
-impl<T: Transport> Mirror<T> {
+impl<T: Transport> MirroredVault<T> {
     /// The identity of the vault over there, or its copy where it is damaged; whether it is whole.
     pub(super) async fn identity(&self, cx: &Context, listing: &Listing) -> Result<(Identity, bool)> {
         let mut damaged = None;

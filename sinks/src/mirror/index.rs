@@ -12,12 +12,12 @@ use cdrvault_format::layout;
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::scratch::Scratch;
-use cdrvault_plugin::sink::Sink as _;
+use cdrvault_plugin::sink::{Place as _, Vault as _};
 
 use super::moment::below;
-use super::{Indexes, Listing, Mirror, Transport};
+use super::{Indexes, Listing, MirroredVault, Transport};
 
-impl<T: Transport> Mirror<T> {
+impl<T: Transport> MirroredVault<T> {
     /// Keeps the indexes that came with other small files.
     pub(super) fn remember_indexes(&self, listing: &Listing, texts: &BTreeMap<String, Vec<u8>>) -> Result<()> {
         let mut indexes = Indexes::new();

@@ -27,7 +27,7 @@ use cdrvault_plugin::context::Context;
 use cdrvault_plugin::payload::{Body, Object, ObjectStream, file_stream};
 use cdrvault_plugin::registry::Around;
 use cdrvault_plugin::scratch::Scratch;
-use cdrvault_plugin::sink::{Capabilities, Expected, Held, Identity, Live, LiveObject, Sealed, Sink};
+use cdrvault_plugin::sink::{Capabilities, Expected, Held, Identity, Live, LiveObject, Mirror, Place, Sealed, Vault};
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -47,7 +47,7 @@ type Indexes = BTreeMap<String, Result<Index, String>>;
 const PROBE: &str = ".cdrvault/.probe.json.tryout";
 
 /// A copy of a local vault.
-pub(crate) struct Mirror<T> {
+pub(crate) struct MirroredVault<T> {
     transport: T,
     around: Around,
     state: Mutex<State>,
@@ -78,7 +78,7 @@ struct State {
     remembered: BTreeMap<i64, Arc<Listing>>,
 }
 
-impl<T: Transport> Mirror<T> {
+impl<T: Transport> MirroredVault<T> {
     fn new(transport: T, around: &Around) -> Self {
         Self { transport, around: around.clone(), state: Mutex::default() }
     }
@@ -87,7 +87,7 @@ impl<T: Transport> Mirror<T> {
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn mirrored(&self) -> Result<(&Arc<dyn Sink>, &Path)> {
+    fn mirrored(&self) -> Result<(&Arc<dyn Vault>, &Path)> {
         let sink = self.around.mirrored.as_ref().ok_or_else(|| Error::failed("a mirror of nothing"))?;
         let root = sink.root().ok_or_else(|| Error::failed("only a vault in a directory can be mirrored"))?;
         Ok((sink, root))
@@ -140,11 +140,34 @@ impl<T: Transport> Mirror<T> {
 }
 
 #[async_trait]
-impl<T: Transport> Sink for Mirror<T> {
+impl<T: Transport> Place for MirroredVault<T> {
     fn describe(&self) -> String {
         self.transport.describe()
     }
 
+    fn clock_offset(&self) -> Option<i64> {
+        self.transport.clock_offset()
+    }
+
+    fn is_made(&self) -> bool {
+        self.listed(|files| files.contains_key(layout::IDENTITY))
+    }
+
+    async fn try_write(&self, cx: &Context) -> Result<bool> {
+        match self.with(|state| state.listing.clone()) {
+            Some(listing) => self.transport.try_write(cx, &listing).await,
+            // The place is made by the first transfer, and nothing could take it away again.
+            None => Ok(false),
+        }
+    }
+
+    async fn try_remove(&self, cx: &Context) -> Result<()> {
+        self.transport.remove(cx, &[PROBE.to_owned()]).await
+    }
+}
+
+#[async_trait]
+impl<T: Transport> Vault for MirroredVault<T> {
     fn capabilities(&self) -> Capabilities {
         Capabilities { mirror: true, ..self.transport.capabilities() }
     }
@@ -185,26 +208,6 @@ impl<T: Transport> Sink for Mirror<T> {
             state.expect = expect.clone();
         });
         expect.mirrored.clone().ok_or_else(|| Error::failed("what this mirrors has no identity"))
-    }
-
-    fn clock_offset(&self) -> Option<i64> {
-        self.transport.clock_offset()
-    }
-
-    fn is_made(&self) -> bool {
-        self.listed(|files| files.contains_key(layout::IDENTITY))
-    }
-
-    async fn try_write(&self, cx: &Context) -> Result<bool> {
-        match self.with(|state| state.listing.clone()) {
-            Some(listing) => self.transport.try_write(cx, &listing).await,
-            // The place is made by the first transfer, and nothing could take it away again.
-            None => Ok(false),
-        }
-    }
-
-    async fn try_remove(&self, cx: &Context) -> Result<()> {
-        self.transport.remove(cx, &[PROBE.to_owned()]).await
     }
 
     async fn index(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
@@ -286,61 +289,6 @@ impl<T: Transport> Sink for Mirror<T> {
         let manifest = mirrored.manifest(cx, unit, sealed.manifest.generation).await?;
         self.with(|state| state.queue.insert(unit.clone()));
         Ok(manifest)
-    }
-
-    async fn flush(&self, cx: &Context) -> Result<()> {
-        // What is noted from now on travels with the next flush.
-        let (queue, differs) = self.with(|state| (std::mem::take(&mut state.queue), state.identity_differs));
-        if !queue.is_empty() || differs {
-            let (_, root) = self.mirrored()?;
-            let sending = async {
-                if differs {
-                    // It may be another vault's by now.
-                    let expect = self.with(|state| state.expect.clone());
-                    self.check_identity(cx, &expect, self.transport.list(cx).await?.listing.as_ref()).await?;
-                }
-                self.check_source(cx).await?;
-                if self.capabilities().native_history {
-                    self.check_untouched(cx, &queue).await?;
-                }
-                let parcel = self.parcel(cx, &queue).await?;
-                self.with(|state| state.sessions = None);
-                self.transport.send(cx, root, &parcel).await?;
-                Ok(parcel)
-            };
-            let parcel = match sending.await {
-                Ok(parcel) => parcel,
-                Err(error) => {
-                    self.with(|state| state.queue.extend(queue));
-                    return Err(error);
-                }
-            };
-            self.with(|state| {
-                state.identity_differs = false;
-                let listing = state.listing.get_or_insert_default();
-                for name in parcel.identity.iter().chain(&parcel.objects).chain(&parcel.receipts) {
-                    let length = std::fs::metadata(root.join(name)).ok().map(|found| found.len());
-                    listing.insert(name.clone(), length);
-                }
-            });
-            failpoint::hit("before-mirror-index")?;
-            // Of what is there by now: a receipt that is named before it came would count as lost.
-            let datasets = queue.iter().map(|unit| unit.dataset.as_str()).collect();
-            if let Err(error) = self.add_to_indexes(cx, &datasets).await {
-                self.with(|state| state.queue.extend(queue));
-                return Err(error);
-            }
-        }
-        let removals = self.with(|state| state.removals.clone());
-        if !removals.is_empty() {
-            self.transport.remove(cx, &removals).await?;
-            self.with(|state| state.removals.clear());
-        }
-        Ok(())
-    }
-
-    async fn prefetch(&self, cx: &Context, manifests: &[Manifest]) -> Result<()> {
-        self.fetch_ahead(cx, manifests).await
     }
 
     async fn read(&self, cx: &Context, manifest: &Manifest) -> Result<ObjectStream> {
@@ -437,19 +385,6 @@ impl<T: Transport> Sink for Mirror<T> {
         Ok(())
     }
 
-    async fn still_has(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
-        Ok(self.moment(cx, manifest).await?.is_some())
-    }
-
-    async fn look_back(&self, cx: &Context, at: Timestamp) -> Result<()> {
-        if self.capabilities().native_history { self.remember(cx, at).await } else { Ok(()) }
-    }
-
-    async fn forget_history(&self, cx: &Context, before: Timestamp) -> Result<()> {
-        self.check_source(cx).await?;
-        self.forget(cx, before).await
-    }
-
     /// Those of the local vault, with which they travel; those of the far end, where the local vault was lost.
     async fn notes(&self, cx: &Context, unit: &Unit) -> Result<Notes> {
         let name = layout::notes(unit)?;
@@ -475,6 +410,81 @@ impl<T: Transport> Sink for Mirror<T> {
     async fn put_notes(&self, _cx: &Context, unit: &Unit, _notes: &Notes) -> Result<()> {
         self.with(|state| state.queue.insert(unit.clone()));
         Ok(())
+    }
+
+    fn mirror(&self) -> Option<&dyn Mirror> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl<T: Transport> Mirror for MirroredVault<T> {
+    async fn flush(&self, cx: &Context) -> Result<()> {
+        // What is noted from now on travels with the next flush.
+        let (queue, differs) = self.with(|state| (std::mem::take(&mut state.queue), state.identity_differs));
+        if !queue.is_empty() || differs {
+            let (_, root) = self.mirrored()?;
+            let sending = async {
+                if differs {
+                    // It may be another vault's by now.
+                    let expect = self.with(|state| state.expect.clone());
+                    self.check_identity(cx, &expect, self.transport.list(cx).await?.listing.as_ref()).await?;
+                }
+                self.check_source(cx).await?;
+                if self.capabilities().native_history {
+                    self.check_untouched(cx, &queue).await?;
+                }
+                let parcel = self.parcel(cx, &queue).await?;
+                self.with(|state| state.sessions = None);
+                self.transport.send(cx, root, &parcel).await?;
+                Ok(parcel)
+            };
+            let parcel = match sending.await {
+                Ok(parcel) => parcel,
+                Err(error) => {
+                    self.with(|state| state.queue.extend(queue));
+                    return Err(error);
+                }
+            };
+            self.with(|state| {
+                state.identity_differs = false;
+                let listing = state.listing.get_or_insert_default();
+                for name in parcel.identity.iter().chain(&parcel.objects).chain(&parcel.receipts) {
+                    let length = std::fs::metadata(root.join(name)).ok().map(|found| found.len());
+                    listing.insert(name.clone(), length);
+                }
+            });
+            failpoint::hit("before-mirror-index")?;
+            // Of what is there by now: a receipt that is named before it came would count as lost.
+            let datasets = queue.iter().map(|unit| unit.dataset.as_str()).collect();
+            if let Err(error) = self.add_to_indexes(cx, &datasets).await {
+                self.with(|state| state.queue.extend(queue));
+                return Err(error);
+            }
+        }
+        let removals = self.with(|state| state.removals.clone());
+        if !removals.is_empty() {
+            self.transport.remove(cx, &removals).await?;
+            self.with(|state| state.removals.clear());
+        }
+        Ok(())
+    }
+
+    async fn prefetch(&self, cx: &Context, manifests: &[Manifest]) -> Result<()> {
+        self.fetch_ahead(cx, manifests).await
+    }
+
+    async fn still_has(&self, cx: &Context, manifest: &Manifest) -> Result<bool> {
+        Ok(self.moment(cx, manifest).await?.is_some())
+    }
+
+    async fn look_back(&self, cx: &Context, at: Timestamp) -> Result<()> {
+        if self.capabilities().native_history { self.remember(cx, at).await } else { Ok(()) }
+    }
+
+    async fn forget_history(&self, cx: &Context, before: Timestamp) -> Result<()> {
+        self.check_source(cx).await?;
+        self.forget(cx, before).await
     }
 }
 

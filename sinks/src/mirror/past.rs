@@ -12,14 +12,14 @@ use cdrvault_format::partition::Unit;
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::payload::ObjectStream;
 use cdrvault_plugin::scratch::Scratch;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::{Place as _, Vault};
 use jiff::Timestamp;
 
 use super::moment::{Moment, newest_in};
-use super::{Listing, Mirror, Transport};
+use super::{Listing, MirroredVault, Transport};
 use crate::local;
 
-impl<T: Transport> Mirror<T> {
+impl<T: Transport> MirroredVault<T> {
     /// The sessions of the far end, in order.
     pub(super) async fn sessions(&self, cx: &Context) -> Result<Arc<Vec<i64>>> {
         if let Some(known) = self.with(|state| state.sessions.clone()) {

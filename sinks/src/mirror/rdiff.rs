@@ -10,17 +10,17 @@ use cdrvault_format::durable::{self, How};
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::layout;
 use cdrvault_plugin::context::Context;
+use cdrvault_plugin::location::Location;
 use cdrvault_plugin::options::{Problem, Reference, Section, schema_of};
-use cdrvault_plugin::place::Place;
 use cdrvault_plugin::program::{Outcome, Program};
 use cdrvault_plugin::registry::{Around, BuildSink, Plugin};
-use cdrvault_plugin::sink::{Capabilities, Sink};
+use cdrvault_plugin::sink::{Capabilities, Vault};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::process;
 use super::ssh::{self, Ssh};
-use super::{Found, Listing, Mirror, Parcel, Transport};
+use super::{Found, Listing, MirroredVault, Parcel, Transport};
 
 /// See [`super`].
 pub(crate) fn plugin() -> Plugin<dyn BuildSink> {
@@ -121,10 +121,10 @@ impl BuildSink for BuildRdiff {
         Some(&self.mirror)
     }
 
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<Location> {
         Some(match ssh::split_host(&self.to.text, "::") {
-            Some((account, path)) if !self.to.is_local => Place::by_ssh(account, self.ssh.port, path),
-            _ => Place::directory(Path::new(&self.to.text)),
+            Some((account, path)) if !self.to.is_local => Location::by_ssh(account, self.ssh.port, path),
+            _ => Location::directory(Path::new(&self.to.text)),
         })
     }
 
@@ -132,8 +132,8 @@ impl BuildSink for BuildRdiff {
         true
     }
 
-    fn build(&self, around: &Around) -> Result<Arc<dyn Sink>> {
-        Ok(Arc::new(Mirror::new(Rdiff { to: self.to.clone(), ssh: self.ssh.clone() }, around)))
+    fn build(&self, around: &Around) -> Result<Arc<dyn Vault>> {
+        Ok(Arc::new(MirroredVault::new(Rdiff { to: self.to.clone(), ssh: self.ssh.clone() }, around)))
     }
 }
 

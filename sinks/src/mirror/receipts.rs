@@ -8,13 +8,13 @@ use cdrvault_format::manifest::Manifest;
 use cdrvault_format::partition::Unit;
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::scratch::Scratch;
-use cdrvault_plugin::sink::Sink as _;
+use cdrvault_plugin::sink::Place as _;
 
 use super::moment::Moment;
-use super::{Mirror, Transport};
+use super::{MirroredVault, Transport};
 use crate::vault;
 
-impl<T: Transport> Mirror<T> {
+impl<T: Transport> MirroredVault<T> {
     /// A receipt, from the local vault where it has it whole; they are the same bytes.
     pub(super) async fn receipt(&self, cx: &Context, unit: &Unit, generation: u32) -> Result<Manifest> {
         let mut here = self.has_not(unit, generation);

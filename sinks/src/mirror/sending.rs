@@ -7,11 +7,11 @@ use cdrvault_format::layout;
 use cdrvault_format::manifest::Content;
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::{Held, Sink as _};
+use cdrvault_plugin::sink::{Held, Place as _, Vault as _};
 
-use super::{Mirror, Parcel, Transport, datasets_in};
+use super::{MirroredVault, Parcel, Transport, datasets_in};
 
-impl<T: Transport> Mirror<T> {
+impl<T: Transport> MirroredVault<T> {
     /// The datasets that belong there: those of the flows that list this sink and, where a session makes the far end like
     /// the vault, those that it has from flows that once did.
     pub(super) fn selected(&self) -> BTreeSet<String> {

@@ -77,7 +77,7 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Removes files there.
     async fn remove(&self, cx: &Context, names: &[String]) -> Result<()>;
 
-    /// See [`cdrvault_plugin::sink::Sink::clock_offset`].
+    /// See [`cdrvault_plugin::sink::Vault::clock_offset`].
     fn clock_offset(&self) -> Option<i64> {
         None
     }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cdrvault_format::error::{Error, Kind, Result};
+use cdrvault_plugin::location::Location;
 use cdrvault_plugin::options::{Age, ByteSize, FilePath, Problem, Secret, Section, schema_of};
-use cdrvault_plugin::place::Place;
 use cdrvault_plugin::registry::{Around, BuildSink, Plugin};
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{Certificate, ClientOptions, RetryConfig};
@@ -19,7 +19,7 @@ use url::Url;
 use super::patience::Patience;
 use super::profile::{self, Profile};
 use super::{Bucket, Deleting, S3};
-use crate::vault::Vault;
+use crate::vault::StoredVault;
 
 /// See [`super`].
 pub(crate) fn plugin() -> Plugin<dyn BuildSink> {
@@ -266,7 +266,7 @@ impl BuildSink for BuildS3 {
         }
     }
 
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<Location> {
         // By the server's name, not by the URL's form. All of AWS is one place: the name of a bucket is unique there.
         let server = match self.options.endpoint.as_deref().and_then(|endpoint| Url::parse(endpoint).ok()) {
             Some(url) if !url.host_str().is_some_and(|host| host.ends_with(".amazonaws.com")) => {
@@ -274,10 +274,10 @@ impl BuildSink for BuildS3 {
             }
             _ => "AWS".to_owned(),
         };
-        Some(Place::elsewhere(format!("s3 {server} {}", self.bucket), self.prefix.as_ref()))
+        Some(Location::elsewhere(format!("s3 {server} {}", self.bucket), self.prefix.as_ref()))
     }
 
-    fn build(&self, _around: &Around) -> Result<Arc<dyn Sink>> {
+    fn build(&self, _around: &Around) -> Result<Arc<dyn Vault>> {
         let options = &self.options;
         // Objects are sent again as single requests, instead of whole uploads above.
         let patience = Patience::new(options.retry_for.to_duration());
@@ -296,7 +296,7 @@ impl BuildSink for BuildS3 {
             encryption: self.encryption(),
             bandwidth: options.bandwidth.map(ByteSize::as_u64),
         };
-        Ok(Arc::new(Vault::new(S3::new(bucket, writes, deleting, patience, &self.client_options()?)?)))
+        Ok(Arc::new(StoredVault::new(S3::new(bucket, writes, deleting, patience, &self.client_options()?)?)))
     }
 }
 

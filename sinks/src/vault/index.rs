@@ -9,12 +9,12 @@ use cdrvault_format::layout;
 use cdrvault_format::partition::{Partition, Unit};
 
 use super::store::Seen;
-use super::{Store, Vault, reading};
+use super::{Store, StoredVault, reading};
 
 /// Another run may write the same index at the same time, if two hosts think that the vault is theirs.
 const TRIES: u32 = 5;
 
-impl<S: Store> Vault<S> {
+impl<S: Store> StoredVault<S> {
     /// As it is stored now; `Damaged` where it cannot be understood.
     pub(super) async fn read_index(&self, dataset: &str) -> Result<Option<Index>> {
         let name = layout::index(dataset)?;
@@ -51,7 +51,7 @@ impl<S: Store> Vault<S> {
         self.indexes.lock().unwrap_or_else(PoisonError::into_inner).insert(dataset.to_owned(), index);
     }
 
-    /// See [`cdrvault_plugin::sink::Sink::record`].
+    /// See [`cdrvault_plugin::sink::Vault::record`].
     pub(super) async fn add_to_index(&self, dataset: &str) -> Result<()> {
         let standing = reading::history(&*self.store, dataset).await?;
         self.change_index(dataset, |index| match index {
@@ -62,7 +62,7 @@ impl<S: Store> Vault<S> {
         .await
     }
 
-    /// See [`cdrvault_plugin::sink::Sink::unrecord`].
+    /// See [`cdrvault_plugin::sink::Vault::unrecord`].
     pub(super) async fn take_from_index(&self, gone: &[(Unit, u32)]) -> Result<()> {
         let mut by_dataset: BTreeMap<&str, Vec<(Partition, u32)>> = BTreeMap::new();
         for (unit, generation) in gone {

@@ -18,14 +18,14 @@ use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_format::{failpoint, layout};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::payload::ObjectStream;
-use cdrvault_plugin::sink::{Capabilities, Expected, Held, Identity, Live, Sealed, Sink};
+use cdrvault_plugin::sink::{Capabilities, Expected, Held, Identity, Live, Place, Sealed, Vault};
 
 pub(crate) use identity::{no_vault, parse as parse_identity};
 pub(crate) use reading::{history_of, parse_manifest};
 pub(crate) use store::{Seen, Store};
 
 /// See the module.
-pub(crate) struct Vault<S> {
+pub(crate) struct StoredVault<S> {
     store: Arc<S>,
     /// Those that were read, by dataset.
     indexes: Mutex<BTreeMap<String, Option<Index>>>,
@@ -33,14 +33,14 @@ pub(crate) struct Vault<S> {
     ours: Mutex<Option<Identity>>,
 }
 
-impl<S> Vault<S> {
+impl<S> StoredVault<S> {
     /// The vault in this place.
     pub(crate) fn new(store: S) -> Self {
         Self { store: Arc::new(store), indexes: Mutex::default(), ours: Mutex::default() }
     }
 }
 
-impl<S: Store> Vault<S> {
+impl<S: Store> StoredVault<S> {
     /// An error when somebody took the vault over since it was opened: not every place has a lock that would tell. What
     /// was begun then is finished by nobody, and stays owed.
     async fn still_ours(&self) -> Result<()> {
@@ -67,11 +67,38 @@ impl<S: Store> Vault<S> {
 }
 
 #[async_trait]
-impl<S: Store> Sink for Vault<S> {
+impl<S: Store> Place for StoredVault<S> {
     fn describe(&self) -> String {
         self.store.describe()
     }
 
+    async fn try_remove(&self, _cx: &Context) -> Result<()> {
+        self.store.check_removable().await
+    }
+
+    fn root(&self) -> Option<&Path> {
+        self.store.root()
+    }
+
+    fn spool(&self) -> Option<PathBuf> {
+        self.store.spool()
+    }
+
+    fn free_space(&self) -> Result<Option<u64>> {
+        self.store.free_space()
+    }
+
+    fn clock_offset(&self) -> Option<i64> {
+        self.store.clock_offset()
+    }
+
+    async fn close(&self) {
+        self.store.end().await;
+    }
+}
+
+#[async_trait]
+impl<S: Store> Vault for StoredVault<S> {
     fn capabilities(&self) -> Capabilities {
         self.store.capabilities()
     }
@@ -88,10 +115,6 @@ impl<S: Store> Sink for Vault<S> {
             *self.ours.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.identity.clone());
         }
         Ok(checked.identity)
-    }
-
-    async fn try_remove(&self, _cx: &Context) -> Result<()> {
-        self.store.check_removable().await
     }
 
     async fn index(&self, _cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>> {
@@ -219,25 +242,5 @@ impl<S: Store> Sink for Vault<S> {
     async fn put_notes(&self, _cx: &Context, unit: &Unit, notes: &Notes) -> Result<()> {
         self.still_ours().await?;
         publish::put_notes(&*self.store, unit, notes).await
-    }
-
-    fn root(&self) -> Option<&Path> {
-        self.store.root()
-    }
-
-    fn spool(&self) -> Option<PathBuf> {
-        self.store.spool()
-    }
-
-    fn free_space(&self) -> Result<Option<u64>> {
-        self.store.free_space()
-    }
-
-    fn clock_offset(&self) -> Option<i64> {
-        self.store.clock_offset()
-    }
-
-    async fn close(&self) {
-        self.store.end().await;
     }
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::reading::{self, Looked};
 use super::{Seen, Store};
 
-/// See [`cdrvault_plugin::sink::Sink::publish`].
+/// See [`cdrvault_plugin::sink::Vault::publish`].
 pub(super) async fn publish(
     store: &impl Store,
     sealed: &Sealed,
@@ -86,7 +86,7 @@ fn renamed(sealed: &Sealed, now: &Live, looked: Option<&Looked>) -> Option<Strin
     (old.path != new.path && is_there).then(|| old.path.clone())
 }
 
-/// See [`cdrvault_plugin::sink::Sink::mend`].
+/// See [`cdrvault_plugin::sink::Vault::mend`].
 pub(super) async fn mend(store: &impl Store, sealed: &Sealed, recorded: bool) -> Result<()> {
     let Manifest { unit, generation, content, .. } = &sealed.manifest;
     let receipt = layout::manifest(unit, *generation)?;

@@ -182,7 +182,7 @@ pub(super) async fn live(store: &impl Store, unit: &Unit, recorded: Option<u32>)
     Ok((Live { manifest: Some(Arc::new(manifest)), object }, looked))
 }
 
-/// See [`cdrvault_plugin::sink::Sink::nameless`].
+/// See [`cdrvault_plugin::sink::Vault::nameless`].
 pub(super) async fn nameless(store: &impl Store, unit: &Unit) -> Result<Option<StoredObject>> {
     let (live, looked) = live(store, unit, None).await?;
     let (sha256, name) = match (live.object, looked) {
@@ -261,7 +261,7 @@ pub(super) async fn notes(store: &impl Store, unit: &Unit) -> Result<Notes> {
     }
 }
 
-/// See [`cdrvault_plugin::sink::Sink::damaged_notes`].
+/// See [`cdrvault_plugin::sink::Vault::damaged_notes`].
 pub(super) async fn damaged_notes(
     store: &impl Store,
     datasets: &BTreeSet<String>,

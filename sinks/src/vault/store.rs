@@ -1,4 +1,4 @@
-//! What a place must be able to do so that a [`super::Vault`] can lie in it: names and bytes, nothing of generations.
+//! What a place must be able to do so that a [`super::StoredVault`] can lie in it: names and bytes, nothing of generations.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -91,22 +91,22 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Removes a file; that there is none is as good.
     async fn remove(&self, name: &str) -> Result<()>;
 
-    /// See [`cdrvault_plugin::sink::Sink::root`].
+    /// See [`cdrvault_plugin::sink::Vault::root`].
     fn root(&self) -> Option<&Path> {
         None
     }
 
-    /// See [`cdrvault_plugin::sink::Sink::spool`].
+    /// See [`cdrvault_plugin::sink::Vault::spool`].
     fn spool(&self) -> Option<PathBuf> {
         None
     }
 
-    /// See [`cdrvault_plugin::sink::Sink::free_space`].
+    /// See [`cdrvault_plugin::sink::Vault::free_space`].
     fn free_space(&self) -> Result<Option<u64>> {
         Ok(None)
     }
 
-    /// See [`cdrvault_plugin::sink::Sink::clock_offset`].
+    /// See [`cdrvault_plugin::sink::Vault::clock_offset`].
     fn clock_offset(&self) -> Option<i64> {
         None
     }

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_plugin::context::Context;
+use cdrvault_plugin::location::{Location, Overlap};
 use cdrvault_plugin::options::{FilePath, Problem, Reference, Section, schema_of};
 use cdrvault_plugin::payload::{Form, Payload, Shape};
-use cdrvault_plugin::place::{Overlap, Place};
 use cdrvault_plugin::registry::{BuildSource, Plugin};
 use cdrvault_plugin::stage::{Ask, Candidate, Read, Session, Snapshot, Source};
 use schemars::JsonSchema;
@@ -135,9 +135,9 @@ impl BuildSource for Tree {
 impl Tree {
     /// A vault that saves itself would grow with each run.
     fn check_place(&self) -> Result<()> {
-        let place = Place::directory(&self.path).resolved();
+        let place = Location::directory(&self.path).resolved();
         let inside = |own: &&PathBuf| {
-            let overlap = place.overlap(&Place::directory(own).resolved());
+            let overlap = place.overlap(&Location::directory(own).resolved());
             matches!(overlap, Some(Overlap::Same | Overlap::Inside))
         };
         match self.leave_out.iter().find(inside) {

@@ -30,7 +30,7 @@ pub(crate) async fn round_trip_of_many_sizes(subject: &Subject) {
         assert!(receipt.received.is_some());
         std::fs::remove_file(sealed.bodies.values().next().unwrap()).unwrap();
     }
-    place.sink.flush(&place.cx).await.unwrap();
+    place.flush().await.unwrap();
     place.close().await;
 
     let place = subject.open().await.unwrap();
@@ -228,7 +228,7 @@ pub(crate) async fn fifteen_hundred_days_are_listed(subject: &Subject) {
             sealed.manifest.unit = unit;
             place.sink.publish(&place.cx, &sealed, &Live::NOTHING).await.unwrap();
         }
-        place.sink.flush(&place.cx).await.unwrap();
+        place.flush().await.unwrap();
     }
     place.close().await;
     let place = subject.open().await.unwrap();
@@ -258,7 +258,7 @@ pub(crate) async fn what_looks_unchanged_is_sent(subject: &Subject) {
         }
     };
     note(1, b"these calls").await;
-    place.sink.flush(&place.cx).await.unwrap();
+    place.flush().await.unwrap();
     let before = time();
     note(2, b"other calls").await;
     let seconds = |time: std::time::SystemTime| time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
@@ -282,7 +282,7 @@ pub(crate) async fn what_looks_unchanged_is_sent(subject: &Subject) {
     }
     assert_eq!(std::fs::read(copy.join(&path)).unwrap(), b"these calls", "it looks changed: nothing is proved here");
 
-    place.sink.flush(&place.cx).await.unwrap();
+    place.flush().await.unwrap();
     assert_eq!(subject.far.get(&path).await.unwrap(), b"other calls");
     place.close().await;
 }
@@ -325,7 +325,7 @@ pub(crate) async fn notes_and_removal(subject: &Subject) {
         let manifest = place.sink.manifest(&place.cx, &unit, 1).await.unwrap();
         place.sink.remove(&place.cx, &manifest).await.unwrap();
         place.sink.remove(&place.cx, &manifest).await.expect("what is gone can be removed again");
-        place.sink.flush(&place.cx).await.unwrap();
+        place.flush().await.unwrap();
         place.close().await;
         let place = subject.open().await.unwrap();
         assert_eq!(history(&place).await[&unit.partition], [2, 3]);

@@ -14,7 +14,7 @@ use cdrvault_plugin::context::{Context, Writer};
 use cdrvault_plugin::payload::Body;
 use cdrvault_plugin::progress::Quiet;
 use cdrvault_plugin::registry::Around;
-use cdrvault_plugin::sink::{Expected, Live, Sealed, Sink};
+use cdrvault_plugin::sink::{Expected, Live, Sealed, Vault};
 use futures::TryStreamExt as _;
 use object_store::aws::AmazonS3;
 use object_store::{ObjectStore as _, ObjectStoreExt as _};
@@ -136,7 +136,7 @@ impl Subject {
         let around =
             Around { datasets: vec!["data".to_owned(), ODD.to_owned()], mirrored: mirrored.as_ref().map(Arc::clone) };
         let sink = pipeline.sink("subject").unwrap().build.build(&around)?;
-        let sink: Arc<dyn Sink> = Arc::new(Retrying(sink));
+        let sink: Arc<dyn Vault> = Arc::new(Retrying(sink));
         let expect = Expected { mirrored: identity, ..Expected::default() };
         match sink.open(&cx, &expect, false).await {
             Ok(_) => Ok(Place { cx, sink, mirrored }),
@@ -153,8 +153,8 @@ impl Subject {
 /// An open sink, and the vault that it mirrors if it is a mirror.
 pub(crate) struct Place {
     pub(crate) cx: Context,
-    pub(crate) sink: Arc<dyn Sink>,
-    pub(crate) mirrored: Option<Arc<dyn Sink>>,
+    pub(crate) sink: Arc<dyn Vault>,
+    pub(crate) mirrored: Option<Arc<dyn Vault>>,
 }
 
 impl Place {
@@ -169,8 +169,16 @@ impl Place {
 
     pub(crate) async fn publish(&self, sealed: &Sealed, over: &Live) -> Result<Manifest> {
         let receipt = self.note(sealed, over).await?;
-        self.sink.flush(&self.cx).await?;
+        self.flush().await?;
         Ok(receipt)
+    }
+
+    /// What was published reaches a mirror by this.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        match self.sink.mirror() {
+            Some(mirror) => mirror.flush(&self.cx).await,
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn publish_next(&self, sealed: &Sealed) -> Result<Manifest> {

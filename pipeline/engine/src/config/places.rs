@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::pipeline::SinkSpec;
 use super::table::Entry;
+use cdrvault_plugin::location::{Location, Overlap};
 use cdrvault_plugin::options::Problem;
 use cdrvault_plugin::options::draft::Draft;
-use cdrvault_plugin::place::{Overlap, Place};
 
 /// Two vaults in one place would wait for each other's lock for ever, and each would prune the other's versions.
 pub(super) fn apart(draft: &Draft<'_>, entries: &[Entry<'_>], sinks: &[SinkSpec]) {
@@ -31,7 +31,7 @@ pub(crate) fn collision(sink: &SinkSpec, overlap: Overlap, other: &SinkSpec) -> 
 
 /// The state directory is no place for a vault, nor a vault one for it.
 pub(super) fn state(draft: &Draft<'_>, entries: &[Entry<'_>], sinks: &[SinkSpec], state: &Path) -> Vec<Problem> {
-    let (directory, spool) = (Place::directory(state), Place::directory(&state.join("spool")));
+    let (directory, spool) = (Location::directory(state), Location::directory(&state.join("spool")));
     let mut warnings = Vec::new();
     for sink in sinks {
         let (Some(place), Some(entry)) = (sink.build.place(), entry(entries, sink)) else { continue };

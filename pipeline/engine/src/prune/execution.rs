@@ -14,7 +14,7 @@ use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::manifest::{Content, Manifest};
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 
 /// What pruning came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -77,14 +77,16 @@ const PORTION: usize = 500;
 /// How many versions are gone, and the receipts that cannot be read: what they name stays.
 async fn execute_sink(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     planned: &SinkPlan,
     state: &mut State,
     directory: &Path,
 ) -> Result<(u64, Vec<Error>)> {
     let mut damaged = Vec::new();
     if let Some(before) = planned.history_before {
-        sink.forget_history(cx, before).await?;
+        if let Some(mirror) = sink.mirror() {
+            mirror.forget_history(cx, before).await?;
+        }
         return Ok((0, damaged));
     }
     // First of all: a receipt that the index names and that is not there was lost.
@@ -111,7 +113,7 @@ async fn execute_sink(
             trees |= is_tree(manifest);
             removed += 1;
         }
-        sink.flush(cx).await?;
+        flush(cx, sink).await?;
     }
     if trees {
         match remove_nameless(cx, sink).await {
@@ -119,14 +121,22 @@ async fn execute_sink(
             Err(error) if error.kind() == Kind::Damaged => damaged.push(error),
             other => other?,
         }
-        sink.flush(cx).await?;
+        flush(cx, sink).await?;
     }
     state.pruning.remove(&planned.sink);
     Ok((removed, damaged))
 }
 
+/// A mirror only notes what is removed.
+async fn flush(cx: &Context, sink: &Arc<dyn Vault>) -> Result<()> {
+    match sink.mirror() {
+        Some(mirror) => mirror.flush(cx).await,
+        None => Ok(()),
+    }
+}
+
 /// Removes what is left of versions whose removal was cut off. One whose receipt is there is judged anew.
-async fn go_on(cx: &Context, sink: &Arc<dyn Sink>, name: &str, state: &mut State) -> Result<u64> {
+async fn go_on(cx: &Context, sink: &Arc<dyn Vault>, name: &str, state: &mut State) -> Result<u64> {
     let (mut removed, mut trees) = (0, false);
     for manifest in state.pruning.get(name).into_iter().flatten() {
         cx.check()?;
@@ -143,7 +153,7 @@ async fn go_on(cx: &Context, sink: &Arc<dyn Sink>, name: &str, state: &mut State
     if trees {
         remove_nameless(cx, sink).await?;
     }
-    sink.flush(cx).await?;
+    flush(cx, sink).await?;
     state.pruning.remove(name);
     Ok(removed)
 }
@@ -162,7 +172,7 @@ fn is_tree(manifest: &Manifest) -> bool {
 }
 
 /// Removes the bodies that no receipt of the vault names, of whatever dataset.
-async fn remove_nameless(cx: &Context, sink: &Arc<dyn Sink>) -> Result<()> {
+async fn remove_nameless(cx: &Context, sink: &Arc<dyn Vault>) -> Result<()> {
     let mut named: BTreeSet<String> = BTreeSet::new();
     for dataset in sink.datasets(cx).await? {
         for (partition, generations) in sink.history(cx, &dataset).await? {

@@ -15,7 +15,7 @@ use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::manifest::Notes;
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 
 /// More than half of so many versions at once is asked about.
 const MANY: usize = 50;
@@ -138,7 +138,7 @@ pub async fn kept_whole(cx: &Context, opened: &Opened) -> Result<PrunePlan> {
     Ok(plan)
 }
 
-async fn versions_of(cx: &Context, opened: &Opened, sink: &Arc<dyn Sink>, name: &str) -> Result<Vec<Version>> {
+async fn versions_of(cx: &Context, opened: &Opened, sink: &Arc<dyn Vault>, name: &str) -> Result<Vec<Version>> {
     let mut versions = Vec::new();
     for flow in &opened.flows {
         if !opened.spec(flow).sinks.iter().any(|index| opened.sinks[*index].name == name) {
@@ -165,7 +165,7 @@ async fn versions_of(cx: &Context, opened: &Opened, sink: &Arc<dyn Sink>, name: 
 async fn plan_sink(
     cx: &Context,
     opened: &Opened,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     name: &str,
     keep: Keep,
     state: &State,
@@ -208,7 +208,7 @@ async fn plan_sink(
 }
 
 /// When the oldest version was live that is pinned, or was the last to be verified, in a place with a history of its own.
-async fn oldest_needed(cx: &Context, opened: &Opened, sink: &Arc<dyn Sink>, name: &str) -> Result<Option<Timestamp>> {
+async fn oldest_needed(cx: &Context, opened: &Opened, sink: &Arc<dyn Vault>, name: &str) -> Result<Option<Timestamp>> {
     let mut oldest: Option<Timestamp> = None;
     for flow in &opened.flows {
         if !opened.spec(flow).sinks.iter().any(|index| opened.sinks[*index].name == name) {
@@ -285,7 +285,7 @@ impl Lacking {
 /// time of stays, and the others are judged all the same.
 async fn judge(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     unit: &Unit,
     generations: &[u32],
     keep: Applied,

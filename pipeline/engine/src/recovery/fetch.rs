@@ -19,7 +19,7 @@ use cdrvault_format::manifest::{Content, Manifest, StoredObject};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::payload::{Body, ByteStream, Object, ObjectStream};
 use cdrvault_plugin::scratch::Scratch;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 
 /// A generation whose objects lie in local files: those of a local vault, or copies in a temporary directory.
 pub struct Fetched {
@@ -35,7 +35,7 @@ pub struct Fetched {
 impl Fetched {
     /// Reads every byte of a generation once and compares the checksums. What does not lie here is kept in a
     /// temporary directory until this is dropped.
-    pub async fn fetch(cx: &Context, sink: &Arc<dyn Sink>, manifest: Manifest) -> Result<Self> {
+    pub async fn fetch(cx: &Context, sink: &Arc<dyn Vault>, manifest: Manifest) -> Result<Self> {
         let unit = manifest.unit.clone();
         let mut tries = 0;
         loop {
@@ -51,7 +51,7 @@ impl Fetched {
         }
     }
 
-    async fn bring(&mut self, cx: &Context, sink: &Arc<dyn Sink>) -> Result<()> {
+    async fn bring(&mut self, cx: &Context, sink: &Arc<dyn Vault>) -> Result<()> {
         let mut objects = sink.read(cx, &self.manifest).await?;
         while let Some(Object { entry, body }) = cx.unless_cancelled(objects.try_next()).await? {
             let wanted = match (&self.manifest.content, &entry.stored) {

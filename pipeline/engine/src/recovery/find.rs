@@ -14,7 +14,7 @@ use cdrvault_format::manifest::{Content, Manifest};
 use cdrvault_format::partition::{DayRange, Partition, Unit};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::registry::Around;
-use cdrvault_plugin::sink::{Expected, Identity, Sink};
+use cdrvault_plugin::sink::{Expected, Identity, Vault};
 
 /// So many receipts are asked for at a time.
 const AT_ONCE: usize = 8;
@@ -70,9 +70,9 @@ enum Then {
 }
 
 /// Opens one sink to read from it, whoever's vault it is. Nothing is locked or written.
-pub async fn open(cx: &Context, spec: &SinkSpec) -> Result<(Arc<dyn Sink>, Identity)> {
+pub async fn open(cx: &Context, spec: &SinkSpec) -> Result<(Arc<dyn Vault>, Identity)> {
     let opening = async {
-        let sink: Arc<dyn Sink> = Arc::new(Retrying(spec.build.build(&Around::default())?));
+        let sink: Arc<dyn Vault> = Arc::new(Retrying(spec.build.build(&Around::default())?));
         let identity = sink.open(cx, &Expected { reading: true, ..Expected::default() }, true).await?;
         Ok((sink, identity))
     };
@@ -80,19 +80,19 @@ pub async fn open(cx: &Context, spec: &SinkSpec) -> Result<(Arc<dyn Sink>, Ident
 }
 
 /// Finds the generations in a sink. An error when a dataset has none, or a receipt cannot be read.
-pub async fn find(cx: &Context, sink: &Arc<dyn Sink>, wanted: &Wanted) -> Result<Selection> {
+pub async fn find(cx: &Context, sink: &Arc<dyn Vault>, wanted: &Wanted) -> Result<Selection> {
     find_generation(cx, sink, wanted, None).await
 }
 
 /// The same, of each partition the generation of this number, where one is given.
 pub async fn find_generation(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     wanted: &Wanted,
     number: Option<u32>,
 ) -> Result<Selection> {
-    if let Some(at) = wanted.at {
-        sink.look_back(cx, at).await?;
+    if let (Some(at), Some(mirror)) = (wanted.at, sink.mirror()) {
+        mirror.look_back(cx, at).await?;
     }
     let there: BTreeSet<String> = sink.datasets(cx).await?.into_iter().collect();
     let names = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
@@ -175,7 +175,7 @@ fn local(cx: &Context, at: Timestamp) -> String {
 /// What the vault holds, or held, and what should have been chosen instead: its receipt is gone.
 async fn missing(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     wanted: &Wanted,
     datasets: &BTreeSet<String>,
     chosen: &[Manifest],
@@ -207,7 +207,7 @@ async fn missing(
     Ok(lost.iter().map(|lost| format!("{} generation {}: {}", lost.unit, lost.generation, lost.detail)).collect())
 }
 
-fn nothing(cx: &Context, sink: &Arc<dyn Sink>, of: &str, wanted: &Wanted) -> Error {
+fn nothing(cx: &Context, sink: &Arc<dyn Vault>, of: &str, wanted: &Wanted) -> Error {
     let days = if wanted.days == DayRange::ALL { String::new() } else { format!(" in the range {}", wanted.days) };
     let at = wanted.at.map(|at| format!(" at {}", local(cx, at))).unwrap_or_default();
     Error::new(Kind::NotFound, format!("{} holds nothing {of}{days}{at}", sink.describe()).replace("  ", " "))
@@ -224,7 +224,7 @@ fn is_in(days: DayRange, partition: Partition) -> bool {
 /// The generation that was live in the sink at that time.
 async fn live_then(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     unit: &Unit,
     generations: &[u32],
     wanted: &Wanted,

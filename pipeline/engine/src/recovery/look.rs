@@ -22,7 +22,7 @@ use cdrvault_format::partition::{DayRange, Partition, Unit};
 use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::progress::by_dataset;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 
 /// So many bytes, or generations, are fetched at a time from a place where one transfer is cheaper than many.
 const PORTION: (u64, usize) = (1 << 30, 256);
@@ -39,7 +39,7 @@ const PAUSES: u32 = 4;
 /// What one sink holds, by its receipts.
 pub(super) struct Held {
     pub(super) name: String,
-    pub(super) sink: Arc<dyn Sink>,
+    pub(super) sink: Arc<dyn Vault>,
     /// Those that have a receipt here, and those that should have one.
     pub(super) datasets: BTreeSet<String>,
     pub(super) generations: BTreeMap<Unit, BTreeMap<u32, Brief>>,
@@ -108,7 +108,7 @@ impl<'a> Looking<'a> {
         codecs: &'a Codecs,
         job: &'a Job,
         spec: &SinkSpec,
-        sink: Arc<dyn Sink>,
+        sink: Arc<dyn Vault>,
         datasets: Vec<&String>,
     ) -> Self {
         let held = Held {
@@ -364,7 +364,9 @@ impl<'a> Looking<'a> {
             }
         }
         // What is missing fails the transfer of all: each is then fetched on its own.
-        if let Err(error) = self.held.sink.prefetch(self.cx, &manifests).await {
+        if let Some(mirror) = self.held.sink.mirror()
+            && let Err(error) = mirror.prefetch(self.cx, &manifests).await
+        {
             tracing::debug!("{}", error.one_line());
         }
         for manifest in manifests {
@@ -396,7 +398,10 @@ impl<'a> Looking<'a> {
 
     async fn still_has(&self, manifest: &Manifest) -> Result<bool> {
         let newest = self.held.generations.get(&manifest.unit).and_then(|all| all.keys().next_back());
-        Ok(newest == Some(&manifest.generation) || self.held.sink.still_has(self.cx, manifest).await?)
+        match self.held.sink.mirror() {
+            Some(mirror) if newest != Some(&manifest.generation) => mirror.still_has(self.cx, manifest).await,
+            _ => Ok(true),
+        }
     }
 
     /// A tree without the bodies that were read before; a receipt whose entries are not what it tells stays as it is.

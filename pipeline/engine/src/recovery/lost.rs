@@ -10,7 +10,7 @@ use cdrvault_format::layout;
 use cdrvault_format::partition::{DayRange, Partition, Unit};
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::lock;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 
 /// A run may be about to write the receipt of what it has just made live, or about to prune: so often it is looked at again.
 const AGAIN: u32 = 3;
@@ -38,7 +38,7 @@ pub struct Lost {
 /// of the units that are `wanted` are read for it, where the place keeps no checksums.
 pub async fn lost(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     datasets: &BTreeSet<String>,
     days: DayRange,
     wanted: &(dyn Fn(&Unit, u32) -> bool + Sync),
@@ -62,7 +62,7 @@ pub async fn lost(
 }
 
 /// Whether a run may be at work there: of a directory its lock tells, and a mirror changes in one transfer.
-pub(super) fn may_be_written(sink: &Arc<dyn Sink>) -> bool {
+pub(super) fn may_be_written(sink: &Arc<dyn Vault>) -> bool {
     !sink.capabilities().mirror && sink.root().is_none_or(|root| lock::is_held(&root.join(layout::LOCK)))
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn pause(cx: &Context) -> Result<()> {
 
 async fn look(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     datasets: &BTreeSet<String>,
     days: DayRange,
     wanted: &(dyn Fn(&Unit, u32) -> bool + Sync),

@@ -16,13 +16,13 @@ use cdrvault_format::tripwire::Tripwire;
 use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::payload::Object;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 
 /// The receipt of an object of rows that lies in a sink, read and compared with what it says of itself. What a file does not
 /// tell (the name of the table) is taken from another receipt of the dataset.
 pub(super) async fn rebuild(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     codecs: &Codecs,
     unit: &Unit,
     found: StoredObject,

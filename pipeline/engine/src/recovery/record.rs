@@ -14,7 +14,7 @@ use cdrvault_format::error::Result;
 use cdrvault_format::manifest::{Notes, Verified};
 use cdrvault_format::partition::Unit;
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 
 /// Under the locks of a run, for as long as it takes to write. An error when a run is going on: nothing is lost but the
 /// note. No vault is made, and no state directory.
@@ -46,7 +46,7 @@ fn noted<'a>(report: &'a Report, checked: &'a Checked) -> impl Iterator<Item = &
     checked.newest_good.keys().chain(bad(report, &checked.sink).map(|(unit, _)| unit))
 }
 
-async fn note(cx: &Context, sink: &Arc<dyn Sink>, report: &Report, checked: &Checked, at: Timestamp) -> Result<()> {
+async fn note(cx: &Context, sink: &Arc<dyn Vault>, report: &Report, checked: &Checked, at: Timestamp) -> Result<()> {
     let bad: BTreeSet<(&Unit, u32)> = bad(report, &checked.sink).collect();
     let units: BTreeSet<&Unit> = noted(report, checked).collect();
     for unit in units {

@@ -15,7 +15,7 @@ use cdrvault_format::manifest::{Content, Manifest};
 use cdrvault_format::partition::{Partition, Unit};
 use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::{Sealed, Sink};
+use cdrvault_plugin::sink::{Sealed, Vault};
 
 /// See the module.
 pub(super) struct Mending<'a> {
@@ -23,7 +23,7 @@ pub(super) struct Mending<'a> {
     pipeline: &'a Arc<Pipeline>,
     codecs: &'a Codecs,
     /// To read from: those that were verified, and then all others.
-    places: Vec<(String, Arc<dyn Sink>)>,
+    places: Vec<(String, Arc<dyn Vault>)>,
     /// Those that cannot be read.
     silent: Vec<String>,
 }
@@ -140,7 +140,7 @@ impl<'a> Mending<'a> {
             return Err(Error::failed("nothing is known of it"));
         };
         let open = opened.sinks.iter().find(|open| open.name == finding.sink);
-        let to: &Arc<dyn Sink> = match open.map(|open| &open.sink) {
+        let to: &Arc<dyn Vault> = match open.map(|open| &open.sink) {
             Some(Ok(sink)) => sink,
             Some(Err(error)) => return Err(Error::new(error.kind(), error.one_line())),
             None => return Err(Error::failed("there is no such sink")),
@@ -178,7 +178,7 @@ impl<'a> Mending<'a> {
 
     /// From the object itself, if that is what is live. Otherwise nobody knows any more what the generation was, and its
     /// receipt is not asked for again.
-    async fn make_anew(&self, to: &Arc<dyn Sink>, name: &str, unit: &Unit, generation: u32) -> Result<Manifest> {
+    async fn make_anew(&self, to: &Arc<dyn Vault>, name: &str, unit: &Unit, generation: u32) -> Result<Manifest> {
         let here = self.places.iter().find(|(other, _)| other == name);
         let (_, here) = here.ok_or_else(|| Error::failed("the sink cannot be read"))?;
         let mut why = "no other sink holds the receipt".to_owned();
@@ -201,7 +201,7 @@ impl<'a> Mending<'a> {
     }
 
     /// The newest receipt of the unit, or of another one of its dataset.
-    async fn like(&self, here: &Arc<dyn Sink>, unit: &Unit) -> Result<Option<Manifest>> {
+    async fn like(&self, here: &Arc<dyn Vault>, unit: &Unit) -> Result<Option<Manifest>> {
         let history = here.history(self.cx, &unit.dataset).await?;
         let own = history.get_key_value(&unit.partition);
         for (partition, generations) in own.into_iter().chain(history.iter().rev().take(3)) {
@@ -216,13 +216,13 @@ impl<'a> Mending<'a> {
     }
 
     /// Nobody knows any more what the generation was. What is told then is what has to be done.
-    async fn set_aside(&self, to: &Arc<dyn Sink>, unit: &Unit, generation: u32) -> Result<Error> {
+    async fn set_aside(&self, to: &Arc<dyn Vault>, unit: &Unit, generation: u32) -> Result<Error> {
         let aside = to.set_aside(self.cx, unit, generation).await?;
         let message = format!("no other sink holds the receipt, which is now {aside}");
         Ok(Error::new(Kind::NotFound, message).hint(save_again(unit)))
     }
 
-    async fn check(&self, sink: &Arc<dyn Sink>, manifest: &Manifest) -> Result<Fetched> {
+    async fn check(&self, sink: &Arc<dyn Vault>, manifest: &Manifest) -> Result<Fetched> {
         let fetched = Fetched::fetch(self.cx, sink, manifest.clone()).await?;
         let reading = fetched.open()?;
         compare(self.cx, manifest, undo(self.cx, self.codecs, manifest, reading.objects()?).await?).await?;

@@ -18,7 +18,7 @@ use cdrvault_format::partition::Unit;
 use cdrvault_plugin::codec::Codecs;
 use cdrvault_plugin::context::Context;
 use cdrvault_plugin::progress::by_dataset;
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 use cdrvault_plugin::target::{Restored, Target};
 
 /// What will be restored, for people and scripts.
@@ -86,7 +86,7 @@ pub struct Report {
 /// Plans a restore. `every` says that each dataset was asked for by name: one that the target cannot take is an error.
 pub async fn plan(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     selection: Selection,
     target: &Arc<dyn Target>,
     every: bool,
@@ -126,7 +126,7 @@ pub async fn plan(
 /// Fetches everything, and only when all checksums hold touches the target.
 pub async fn execute(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     codecs: &Codecs,
     plan: &Plan,
     target: &Arc<dyn Target>,
@@ -177,7 +177,7 @@ pub async fn execute(
 
 struct Restoring<'a> {
     cx: &'a Context,
-    sink: &'a Arc<dyn Sink>,
+    sink: &'a Arc<dyn Vault>,
     codecs: &'a Codecs,
     target: &'a Arc<dyn Target>,
     instead: Instead,
@@ -231,12 +231,14 @@ impl Restoring<'_> {
 /// Everything that is damaged or missing is told at once.
 async fn fetch_all(
     cx: &Context,
-    sink: &Arc<dyn Sink>,
+    sink: &Arc<dyn Vault>,
     manifests: &[Manifest],
     instead: Instead,
 ) -> Result<Vec<Fetched>> {
     failpoint::hit("before-fetch")?;
-    sink.prefetch(cx, manifests).await?;
+    if let Some(mirror) = sink.mirror() {
+        mirror.prefetch(cx, manifests).await?;
+    }
     let mut fetched = Vec::new();
     let mut failed = Vec::new();
     for manifest in manifests {
@@ -261,7 +263,7 @@ async fn fetch_all(
 }
 
 /// One generation, or what does as well: a run may have superseded it, or removed what was kept of it, since it was chosen.
-async fn fetch(cx: &Context, sink: &Arc<dyn Sink>, chosen: &Manifest, instead: Instead) -> Result<Fetched> {
+async fn fetch(cx: &Context, sink: &Arc<dyn Vault>, chosen: &Manifest, instead: Instead) -> Result<Fetched> {
     let mut manifest = chosen.clone();
     loop {
         let error = match retry(cx, || Fetched::fetch(cx, sink, manifest.clone())).await {
@@ -289,7 +291,7 @@ async fn fetch(cx: &Context, sink: &Arc<dyn Sink>, chosen: &Manifest, instead: I
 }
 
 /// What came after a generation and may be restored instead.
-async fn later(cx: &Context, sink: &Arc<dyn Sink>, than: &Manifest, instead: Instead) -> Result<Option<Manifest>> {
+async fn later(cx: &Context, sink: &Arc<dyn Vault>, than: &Manifest, instead: Instead) -> Result<Option<Manifest>> {
     let history = sink.history(cx, &than.unit.dataset).await?;
     let mut later = history.get(&than.unit.partition).into_iter().flatten().filter(|one| **one > than.generation);
     let other = match instead {

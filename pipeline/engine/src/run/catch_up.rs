@@ -15,7 +15,7 @@ use crate::report::Failure;
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::manifest::Manifest;
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::{Live, Sealed, Sink};
+use cdrvault_plugin::sink::{Live, Sealed, Vault};
 
 /// So many units at a time: a place far away lets us wait for each answer.
 const AT_ONCE: usize = 16;
@@ -57,7 +57,7 @@ async fn copy(cx: &Context, opened: &Opened, spool: &Spool, copy: &Copy) -> Resu
 }
 
 /// Whether what is there is not one of the generations that the other sink has, or had: then nobody knows which is newer.
-async fn is_another(cx: &Context, from: &Arc<dyn Sink>, there: &Manifest, newest: &Manifest) -> Result<bool> {
+async fn is_another(cx: &Context, from: &Arc<dyn Vault>, there: &Manifest, newest: &Manifest) -> Result<bool> {
     if there.generation >= newest.generation {
         return Ok(there.content != newest.content);
     }
@@ -70,7 +70,7 @@ async fn is_another(cx: &Context, from: &Arc<dyn Sink>, there: &Manifest, newest
 }
 
 /// The first sink that holds what is to be copied, and holds it whole.
-async fn whole<'a>(cx: &Context, opened: &'a Opened, copy: &Copy) -> Result<(&'a Arc<dyn Sink>, Arc<Manifest>)> {
+async fn whole<'a>(cx: &Context, opened: &'a Opened, copy: &Copy) -> Result<(&'a Arc<dyn Vault>, Arc<Manifest>)> {
     let mut failed = None;
     for name in &copy.from {
         let live = match sink(opened, name) {
@@ -96,7 +96,7 @@ async fn whole<'a>(cx: &Context, opened: &'a Opened, copy: &Copy) -> Result<(&'a
     Err(failed.unwrap_or_else(|| Error::failed(format!("{}: no sink has it", copy.unit))))
 }
 
-fn sink<'a>(opened: &'a Opened, name: &str) -> Result<&'a Arc<dyn Sink>> {
+fn sink<'a>(opened: &'a Opened, name: &str) -> Result<&'a Arc<dyn Vault>> {
     let open = opened.sinks.iter().find(|open| open.name == name);
     let open = open.ok_or_else(|| Error::failed(format!("there is no sink `{name}`")))?;
     open.sink.as_ref().map_err(|error| error.copied())
@@ -178,7 +178,8 @@ async fn prefetch(cx: &Context, opened: &Opened, copies: &[Copy]) -> usize {
     }
     for (name, manifests) in wanted {
         if let Ok(from) = sink(opened, name)
-            && let Err(error) = from.prefetch(cx, &manifests).await
+            && let Some(mirror) = from.mirror()
+            && let Err(error) = mirror.prefetch(cx, &manifests).await
         {
             tracing::debug!("{}", error.one_line());
         }

@@ -15,13 +15,13 @@ use cdrvault_format::failpoint;
 use cdrvault_format::manifest::{Holding, Manifest, Pin};
 use cdrvault_format::partition::Unit;
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::{Live, Sealed, Sink};
+use cdrvault_plugin::sink::{Live, Sealed, Vault};
 use cdrvault_plugin::stage::Session;
 
 /// What one sink had of a unit before the claim: publishing is compare-and-swap against it.
 pub(super) struct Before<'a> {
     pub(super) open: &'a OpenSink,
-    pub(super) sink: &'a Arc<dyn Sink>,
+    pub(super) sink: &'a Arc<dyn Vault>,
     pub(super) live: Live,
 }
 
@@ -47,7 +47,7 @@ impl Before<'_> {
 }
 
 /// What one sink must keep, another one must keep as well: its pins go before whatever supersedes what they hold.
-pub(super) async fn pass_pins(cx: &Context, from: &Arc<dyn Sink>, to: &Arc<dyn Sink>, unit: &Unit) -> Result<()> {
+pub(super) async fn pass_pins(cx: &Context, from: &Arc<dyn Vault>, to: &Arc<dyn Vault>, unit: &Unit) -> Result<()> {
     let pins = from.notes(cx, unit).await?.pins;
     if pins.is_empty() {
         return Ok(());

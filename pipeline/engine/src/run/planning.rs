@@ -17,7 +17,7 @@ use cdrvault_format::manifest::Manifest;
 use cdrvault_format::partition::{DayRange, Partition, Unit};
 use cdrvault_format::tripwire::Tripwire;
 use cdrvault_plugin::context::Context;
-use cdrvault_plugin::sink::{Held, Sink};
+use cdrvault_plugin::sink::{Held, Vault};
 use cdrvault_plugin::stage::{Ask, Candidate, Evidence, Transform, Verdict};
 
 /// A plan, and what making it has found out.
@@ -216,7 +216,7 @@ struct Holding<'a> {
     name: &'a str,
     /// The sink that it mirrors, from which alone it can be filled.
     mirrors: Option<&'a str>,
-    sink: &'a Arc<dyn Sink>,
+    sink: &'a Arc<dyn Vault>,
     held: BTreeMap<Partition, Held>,
 }
 

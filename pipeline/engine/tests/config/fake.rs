@@ -7,13 +7,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cdrvault_format::error::{Error, Result};
 use cdrvault_plugin::codec::Codecs;
+use cdrvault_plugin::location::Location;
 use cdrvault_plugin::options::{
     Age, ByteSize, Day, Explained, FilePath, Glob, Mode, Problem, Reference, Secret, Section, schema_of,
 };
 use cdrvault_plugin::payload::{Payload, Shape};
-use cdrvault_plugin::place::Place;
 use cdrvault_plugin::registry::{Around, BuildDatabase, BuildSink, BuildSource, Plugin, Registry};
-use cdrvault_plugin::sink::Sink;
+use cdrvault_plugin::sink::Vault;
 use cdrvault_plugin::stage::{Detection, Session, Source, Transform, Work};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -329,14 +329,14 @@ impl BuildSink for FakeSink {
         self.mirrors.is_none()
     }
 
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<Location> {
         match self.seen.split_once("::") {
-            Some((account, path)) => Some(Place::by_ssh(account, None, path)),
-            None => Some(Place::directory(Path::new(self.seen.split(' ').next()?))),
+            Some((account, path)) => Some(Location::by_ssh(account, None, path)),
+            None => Some(Location::directory(Path::new(self.seen.split(' ').next()?))),
         }
     }
 
-    fn build(&self, _: &Around) -> Result<Arc<dyn Sink>> {
+    fn build(&self, _: &Around) -> Result<Arc<dyn Vault>> {
         Err(Error::failed("a fake"))
     }
 }

@@ -12,19 +12,19 @@ use cdrvault_format::durable::{self, How};
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::layout;
 use cdrvault_plugin::context::Context;
+use cdrvault_plugin::location::Location;
 use cdrvault_plugin::options::{ByteSize, Problem, Reference, Secret, Section, schema_of};
-use cdrvault_plugin::place::Place;
 use cdrvault_plugin::program::{Outcome, Program};
 use cdrvault_plugin::registry::{Around, BuildSink, Plugin};
 use cdrvault_plugin::scratch::Scratch;
-use cdrvault_plugin::sink::{Capabilities, Sink};
+use cdrvault_plugin::sink::{Capabilities, Vault};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::process;
 use super::ssh::{self, Ssh};
-use super::{Found, Listing, Mirror, PROBE, Parcel, Transport};
+use super::{Found, Listing, MirroredVault, PROBE, Parcel, Transport};
 use crate::clock;
 
 use lines::{dated, is_leftover, listed, transferred};
@@ -120,11 +120,11 @@ impl BuildSink for BuildRsync {
         Some(&self.mirror)
     }
 
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<Location> {
         Some(self.to.place(self.ssh.port))
     }
 
-    fn build(&self, around: &Around) -> Result<Arc<dyn Sink>> {
+    fn build(&self, around: &Around) -> Result<Arc<dyn Vault>> {
         let transport = Rsync {
             to: self.to.clone(),
             ssh: self.ssh.clone(),
@@ -133,7 +133,7 @@ impl BuildSink for BuildRsync {
             fsync: self.fsync,
             clock_offset: Mutex::default(),
         };
-        Ok(Arc::new(Mirror::new(transport, around)))
+        Ok(Arc::new(MirroredVault::new(transport, around)))
     }
 }
 

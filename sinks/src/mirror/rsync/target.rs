@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cdrvault_plugin::place::Place;
+use cdrvault_plugin::location::Location;
 
 use crate::mirror::ssh;
 
@@ -58,19 +58,19 @@ impl Target {
     }
 
     /// Where it is, by its name.
-    pub(super) fn place(&self, ssh_port: Option<u16>) -> Place {
+    pub(super) fn place(&self, ssh_port: Option<u16>) -> Location {
         match self {
-            Self::Directory(path) => Place::directory(Path::new(path)),
+            Self::Directory(path) => Location::directory(Path::new(path)),
             Self::Ssh(text) => {
                 let (account, path) = text.split_once(':').unwrap_or((text, ""));
-                Place::by_ssh(account, ssh_port, path)
+                Location::by_ssh(account, ssh_port, path)
             }
             Self::Daemon(text) => {
                 let rest = text.strip_prefix("rsync://").unwrap_or(text);
                 let (account, path) = rest.split_once('/').unwrap_or((rest, ""));
                 let host = account.rsplit_once('@').map_or(account, |(_, host)| host).to_ascii_lowercase();
                 let port = if host.contains(':') { "" } else { ":873" };
-                Place::elsewhere(format!("rsync {host}{port}"), path)
+                Location::elsewhere(format!("rsync {host}{port}"), path)
             }
         }
     }

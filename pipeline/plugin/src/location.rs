@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// A place, by its name: a directory here, or a path in a store elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// What the path is in: nothing for the directories of this machine.
     store: String,
     parts: Vec<OsString>,
@@ -24,7 +24,7 @@ pub enum Overlap {
     Around,
 }
 
-impl Place {
+impl Location {
     /// A directory of this machine. `/b`, `/b/`, `//b` and `/x/../b` are one.
     pub fn directory(path: &Path) -> Self {
         Self { store: String::new(), parts: parts(path) }
@@ -117,7 +117,7 @@ fn parts(path: &Path) -> Vec<OsString> {
 
 /// The file system that a path is in, and the path in it, from /proc/PID/mountinfo (proc_pid_mountinfo(5)): of two bind
 /// mounts of one directory, both are the same.
-fn in_file_system(real: &Path, mounts: &[u8]) -> Option<Place> {
+fn in_file_system(real: &Path, mounts: &[u8]) -> Option<Location> {
     let mut found: Option<(PathBuf, String, PathBuf)> = None;
     for line in mounts.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ').skip(2);
@@ -131,7 +131,7 @@ fn in_file_system(real: &Path, mounts: &[u8]) -> Option<Place> {
     }
     let (point, device, root) = found?;
     let inside = root.join(real.strip_prefix(point).ok()?);
-    Some(Place { store: format!("device {device}"), parts: parts(&inside) })
+    Some(Location { store: format!("device {device}"), parts: parts(&inside) })
 }
 
 /// `\040` is a space there.
@@ -155,8 +155,8 @@ fn unescaped(text: &[u8]) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn directory(path: &str) -> Place {
-        Place::directory(Path::new(path))
+    fn directory(path: &str) -> Location {
+        Location::directory(Path::new(path))
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_path_elsewhere_is_another_one() {
-        let place = |account: &str, port, path: &str| Place::by_ssh(account, port, path);
+        let place = |account: &str, port, path: &str| Location::by_ssh(account, port, path);
         let same = Some(Overlap::Same);
         assert_eq!(place("me@nas", None, "/b").overlap(&place("you@NAS", Some(22), "/b/")), same);
         assert_eq!(place("me@nas", None, "b").overlap(&place("me@nas", None, "./b")), same);
@@ -195,7 +195,7 @@ mod tests {
         let real = home.path().join("real");
         std::fs::create_dir(&real).unwrap();
         std::os::unix::fs::symlink(&real, home.path().join("link")).unwrap();
-        let place = |name: &str| Place::directory(&home.path().join(name)).resolved();
+        let place = |name: &str| Location::directory(&home.path().join(name)).resolved();
         assert_eq!(place("link").overlap(&place("real")), Some(Overlap::Same));
         assert_eq!(place("link/new/vault").overlap(&place("real")), Some(Overlap::Inside));
         assert_eq!(place("link/new").overlap(&place("real/other")), None);
