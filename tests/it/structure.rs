@@ -136,7 +136,7 @@ fn absolute(path: &str, module: &[String], within: &Crate) -> Option<Vec<String>
             }
         }
         // A module below, by its name alone.
-        _ if within.files.contains_key(&[module, &[first.clone()]].concat()) => from.push(first),
+        _ if within.files.contains_key(&[module, std::slice::from_ref(&first)].concat()) => from.push(first),
         _ => return None,
     }
     from.extend(names);

@@ -53,7 +53,7 @@ pub(super) async fn plan(cx: &Context, opened: &Opened, state: &State, options: 
         && planned.failures.is_empty()
     {
         planned.warnings.push(match replay.days {
-            Some(days) => format!("the database has no day in {}", days),
+            Some(days) => format!("the database has no day in {days}"),
             None => "the database has no rows without a date".to_owned(),
         });
     }
