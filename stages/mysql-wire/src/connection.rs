@@ -69,7 +69,7 @@ impl Connection {
         match self.answer().await? {
             Answer::Done { touched } => Ok(touched),
             Answer::Columns(count) => {
-                self.skip_columns(count).await?;
+                self.columns(count).await?;
                 while self.row().await?.is_some() {}
                 Ok(0)
             }
@@ -81,7 +81,7 @@ impl Connection {
         self.begin(QUERY, sql.as_bytes()).await?;
         let mut rows = Vec::new();
         if let Answer::Columns(count) = self.answer().await? {
-            self.skip_columns(count).await?;
+            self.columns(count).await?;
             let mut bytes = 0;
             while let Some(at) = self.row().await? {
                 let row = Row::parse(self.packets.bytes(at), count)?;
@@ -102,12 +102,7 @@ impl Connection {
         let Answer::Columns(count) = self.answer().await? else {
             return Err(Failure::protocol("a query has no columns"));
         };
-        let mut kinds = Vec::with_capacity(count);
-        for _ in 0..count {
-            let column = self.packets.next().await?;
-            kinds.push(Kind::of_column(self.packets.bytes(column))?);
-        }
-        self.end_of_columns().await?;
+        let kinds = self.columns(count).await?;
         Ok(Selected { connection: self, statement, spans: Spans::new(kinds), ended: false })
     }
 
@@ -159,29 +154,41 @@ impl Connection {
                 Err(Failure::from_packet(packet))
             }
             Some(&LOCAL_INFILE) => Err(Failure::protocol("the server asks for a file of this machine")),
-            Some(_) => match u16::try_from(rows::length(packet, &mut 0)?) {
-                Ok(0) => Err(Failure::protocol("a result without columns")),
-                Ok(count) => Ok(Answer::Columns(count.into())),
-                Err(_) => Err(Failure::protocol("too many columns")),
-            },
+            Some(_) => {
+                let mut end = 0;
+                let count = rows::length(packet, &mut end)?;
+                match u16::try_from(count) {
+                    _ if end != packet.len() => {
+                        Err(Failure::protocol("more than the number of columns where only it should be"))
+                    }
+                    Ok(0) => Err(Failure::protocol("a result without columns")),
+                    Ok(count) => Ok(Answer::Columns(count.into())),
+                    Err(_) => Err(Failure::protocol("too many columns")),
+                }
+            }
             None => Err(Failure::protocol("an empty packet")),
         }
     }
 
-    async fn skip_columns(&mut self, count: usize) -> Result<()> {
+    /// What so many columns are like, which end with a packet of their own.
+    async fn columns(&mut self, count: usize) -> Result<Vec<Kind>> {
+        let mut kinds = Vec::with_capacity(count);
         for _ in 0..count {
-            self.packets.next().await?;
+            let at = self.packets.next().await?;
+            match self.packets.bytes(at) {
+                [ERROR, ..] => {
+                    self.under_way = false;
+                    return Err(Failure::from_packet(self.packets.bytes(at)));
+                }
+                column => kinds.push(Kind::of_column(column)?),
+            }
         }
-        self.end_of_columns().await
-    }
-
-    async fn end_of_columns(&mut self) -> Result<()> {
         let at = self.packets.next().await?;
         match self.packets.bytes(at) {
-            [END, ..] => Ok(()),
-            said @ [ERROR, ..] => {
+            end @ [END, ..] if end.len() < 9 => Ok(kinds),
+            [ERROR, ..] => {
                 self.under_way = false;
-                Err(Failure::from_packet(said))
+                Err(Failure::from_packet(self.packets.bytes(at)))
             }
             _ => Err(Failure::protocol("the columns of a result do not end where they should")),
         }
@@ -218,7 +225,7 @@ impl Connection {
         let prepared: StmtPacket = ParseBuf(packet).parse(())?;
         for count in [prepared.num_params(), prepared.num_columns()] {
             if count > 0 {
-                self.skip_columns(count.into()).await?;
+                self.columns(count.into()).await?;
             }
         }
         self.under_way = false;

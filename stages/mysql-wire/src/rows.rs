@@ -1,8 +1,6 @@
 //! Rows, in the forms of the text protocol and of the binary one.
 
 use mysql_common::constants::ColumnType;
-use mysql_common::io::ParseBuf;
-use mysql_common::packets::Column;
 
 use super::Failure;
 
@@ -78,11 +76,25 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Of the packet that describes a column.
+    /// Of the packet that describes a column. `mysql_common` 0.38 takes a text whose length is that of NULL for an empty one,
+    /// and whatever follows.
     pub(super) fn of_column(packet: &[u8]) -> Result<Self, Failure> {
         use ColumnType as Type;
-        let column: Column = ParseBuf(packet).parse(())?;
-        Ok(match column.column_type() {
+        let mut at = 0;
+        let (from, to) = with_length(packet, &mut at)?;
+        if &packet[from..to] != b"def" {
+            return Err(Failure::protocol("a column of another catalog than `def`"));
+        }
+        // Its database, its table and itself, each but the first by two names.
+        for _ in 0..5 {
+            with_length(packet, &mut at)?;
+        }
+        // How many bytes follow; charset (2), length (4), type, flags (2), decimals (1), and two that mean nothing.
+        let [12, _, _, _, _, _, _, kind, _, _, _, _, _] = packet[at..] else {
+            return Err(Failure::protocol("the description of a column has another length"));
+        };
+        let kind = Type::try_from(kind).map_err(|_| Failure::protocol("a column of an unknown type"))?;
+        Ok(match kind {
             Type::MYSQL_TYPE_NULL => Self::Fixed(0),
             Type::MYSQL_TYPE_TINY => Self::Fixed(1),
             Type::MYSQL_TYPE_SHORT | Type::MYSQL_TYPE_YEAR => Self::Fixed(2),

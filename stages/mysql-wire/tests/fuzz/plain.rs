@@ -33,12 +33,12 @@ impl Plain<'_> {
     }
 
     fn is_end(packet: &[u8]) -> bool {
-        packet.first() == Some(&0xfe)
+        packet.first() == Some(&0xfe) && packet.len() < 9
     }
 
-    /// The packets of so many columns.
-    fn columns(&mut self, count: usize) -> Option<Vec<Vec<u8>>> {
-        let columns = (0..count).map(|_| self.packet(WORDS)).collect::<Option<Vec<_>>>()?;
+    /// The shapes of so many columns.
+    fn columns(&mut self, count: usize) -> Option<Vec<Shape>> {
+        let columns = (0..count).map(|_| shape(&self.packet(WORDS)?)).collect::<Option<Vec<_>>>()?;
         Self::is_end(&self.packet(WORDS)?).then_some(columns)
     }
 
@@ -47,7 +47,7 @@ impl Plain<'_> {
         let mut rows = Vec::new();
         loop {
             let packet = self.packet(limit.max(WORDS))?;
-            if Self::is_end(&packet) && packet.len() < 9 {
+            if Self::is_end(&packet) {
                 return Some(rows);
             }
             if packet.first() == Some(&0xff) {
@@ -86,7 +86,7 @@ impl Plain<'_> {
             return None;
         }
         let count = count(&first)?;
-        let shapes = self.columns(count)?.iter().map(|column| shape(column)).collect::<Option<Vec<_>>>()?;
+        let shapes = self.columns(count)?;
         self.rows(limit)?.iter().map(|row| binary_row(row, &shapes)).collect()
     }
 }
@@ -114,19 +114,22 @@ fn text<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
 }
 
 fn count(mut packet: &[u8]) -> Option<usize> {
-    number(&mut packet).filter(|count| (1..=0xffff).contains(count))
+    let count = number(&mut packet).filter(|count| (1..=0xffff).contains(count))?;
+    packet.is_empty().then_some(count)
 }
 
 fn shape(mut column: &[u8]) -> Option<Shape> {
-    for _ in 0..6 {
-        text(&mut column)?;
+    let texts = (0..6).map(|_| text(&mut column)).collect::<Option<Vec<_>>>()?;
+    if texts[0] != b"def" || column.len() != 13 || column[0] != 12 {
+        return None;
     }
-    let kind = *take(&mut column, 11)?.get(7)?;
-    // Those that servers keep to themselves: a date, a timestamp, a date with time, a time.
-    if matches!(kind, 14 | 17..=19) {
-        return Some(Shape::Time);
+    match column[7] {
+        // Those that servers keep to themselves: a date, a timestamp, a date with time, a time.
+        14 | 17..=19 => Some(Shape::Time),
+        // Rare ones: arrays, vectors, an unknown type that is said to be one, blobs by their lengths, shapes.
+        20 | 242 | 243 | 245..=251 | 255 => Some(Shape::Bytes),
+        kind => KINDS.iter().find(|(known, _)| *known == kind).map(|(_, shape)| *shape),
     }
-    Some(KINDS.iter().find(|(known, _)| *known == kind).map_or(Shape::Bytes, |(_, shape)| *shape))
 }
 
 fn text_row(mut packet: &[u8], columns: usize) -> Option<Vec<Value>> {
