@@ -29,7 +29,8 @@ pub enum Bound {
 /// A connection that is logged in.
 pub struct Connection {
     packets: Packets,
-    /// A statement was begun and its answer was not read to its end: what comes next belongs to it.
+    /// A command was begun, and its answer was not read to its end: what comes next may belong to it. Only [`Self::begin`] sets
+    /// this, and only [`Self::ended`] and [`Self::refused`] take it back, so that a failure and a dropped future leave it set.
     under_way: bool,
     longest_row: usize,
 }
@@ -67,7 +68,10 @@ impl Connection {
     pub async fn execute(&mut self, sql: impl AsRef<[u8]>) -> Result<u64> {
         self.begin(QUERY, sql.as_ref()).await?;
         match self.answer().await? {
-            Answer::Done { touched } => Ok(touched),
+            Answer::Done { touched } => {
+                self.ended();
+                Ok(touched)
+            }
             Answer::Columns(count) => {
                 self.columns(count).await?;
                 while self.row().await?.is_some() {}
@@ -79,18 +83,20 @@ impl Connection {
     /// Runs a query by the text protocol and gives all of its rows. It costs one round trip.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
         self.begin(QUERY, sql.as_bytes()).await?;
+        let Answer::Columns(count) = self.answer().await? else {
+            self.ended();
+            return Ok(Vec::new());
+        };
+        self.columns(count).await?;
         let mut rows = Vec::new();
-        if let Answer::Columns(count) = self.answer().await? {
-            self.columns(count).await?;
-            let mut bytes = 0;
-            while let Some(at) = self.row().await? {
-                let row = Row::parse(self.packets.bytes(at), count)?;
-                bytes += row.kept();
-                if bytes > self.longest_row.max(LONGEST_ROW) {
-                    return Err(Failure::TooLong { limit: self.longest_row.max(LONGEST_ROW) });
-                }
-                rows.push(row);
+        let mut bytes = 0;
+        while let Some(at) = self.row().await? {
+            let row = Row::parse(self.packets.bytes(at), count)?;
+            bytes += row.kept();
+            if bytes > self.longest_row.max(LONGEST_ROW) {
+                return Err(Failure::TooLong { limit: self.longest_row.max(LONGEST_ROW) });
             }
+            rows.push(row);
         }
         Ok(rows)
     }
@@ -103,7 +109,7 @@ impl Connection {
             return Err(Failure::protocol("a query has no columns"));
         };
         let kinds = self.columns(count).await?;
-        Ok(Selected { connection: self, statement, spans: Spans::new(kinds), ended: false })
+        Ok(Selected { connection: self, statement, spans: Spans::new(kinds), stage: Stage::Rows })
     }
 
     /// Runs a statement whose question marks stand for these values; tells how many rows it touched.
@@ -113,6 +119,7 @@ impl Connection {
         let Answer::Done { touched } = self.answer().await? else {
             return Err(Failure::protocol("a statement that should only write gives rows"));
         };
+        self.ended();
         self.close_statement(statement).await?;
         Ok(touched)
     }
@@ -120,7 +127,11 @@ impl Connection {
     /// Asks whether the server is there.
     pub async fn ping(&mut self) -> Result<()> {
         self.begin(PING, &[]).await?;
-        self.answer().await.map(drop)
+        let Answer::Done { .. } = self.answer().await? else {
+            return Err(Failure::protocol("the server answers with rows where it should say that it is there"));
+        };
+        self.ended();
+        Ok(())
     }
 
     /// Says goodbye, so that the server does not note a connection that broke off.
@@ -139,20 +150,27 @@ impl Connection {
         Err(said.unwrap_or(broken))
     }
 
+    /// The answer was read to its end, and is what it should be.
+    fn ended(&mut self) {
+        self.under_way = false;
+    }
+
+    /// What an error says, which ends an answer if it is sound.
+    fn refused(&mut self, at: packets::At) -> Failure {
+        let failure = Failure::from_packet(self.packets.bytes(at));
+        if matches!(failure, Failure::Server { .. }) {
+            self.under_way = false;
+        }
+        failure
+    }
+
     /// How the answer to a command begins.
     async fn answer(&mut self) -> Result<Answer> {
         let at = self.packets.next().await?;
         let packet = self.packets.bytes(at);
         match packet.first() {
-            Some(&OK) => {
-                let touched = rows::length(packet, &mut 1)?;
-                self.under_way = false;
-                Ok(Answer::Done { touched })
-            }
-            Some(&ERROR) => {
-                self.under_way = false;
-                Err(Failure::from_packet(packet))
-            }
+            Some(&OK) => Ok(Answer::Done { touched: rows::length(packet, &mut 1)? }),
+            Some(&ERROR) => Err(self.refused(at)),
             Some(&LOCAL_INFILE) => Err(Failure::protocol("the server asks for a file of this machine")),
             Some(_) => {
                 let mut end = 0;
@@ -176,20 +194,14 @@ impl Connection {
         for _ in 0..count {
             let at = self.packets.next().await?;
             match self.packets.bytes(at) {
-                [ERROR, ..] => {
-                    self.under_way = false;
-                    return Err(Failure::from_packet(self.packets.bytes(at)));
-                }
+                [ERROR, ..] => return Err(self.refused(at)),
                 column => kinds.push(Kind::of_column(column)?),
             }
         }
         let at = self.packets.next().await?;
         match self.packets.bytes(at) {
             end @ [END, ..] if end.len() < 9 => Ok(kinds),
-            [ERROR, ..] => {
-                self.under_way = false;
-                Err(Failure::from_packet(self.packets.bytes(at)))
-            }
+            [ERROR, ..] => Err(self.refused(at)),
             _ => Err(Failure::protocol("the columns of a result do not end where they should")),
         }
     }
@@ -201,15 +213,12 @@ impl Connection {
         match packet.first() {
             // A text of 16 MiB and more begins with the same byte.
             Some(&END) if packet.len() < 9 => {
-                self.under_way = false;
+                self.ended();
                 Ok(None)
             }
             // It has room for a row, which an error does not need.
             Some(&ERROR) if packet.len() > packets::WORDS => Err(Failure::TooLong { limit: packets::WORDS }),
-            Some(&ERROR) => {
-                self.under_way = false;
-                Err(Failure::from_packet(packet))
-            }
+            Some(&ERROR) => Err(self.refused(at)),
             _ => Ok(Some(at)),
         }
     }
@@ -219,8 +228,7 @@ impl Connection {
         let at = self.packets.next().await?;
         let packet = self.packets.bytes(at);
         if packet.first() == Some(&ERROR) {
-            self.under_way = false;
-            return Err(Failure::from_packet(packet));
+            return Err(self.refused(at));
         }
         let prepared: StmtPacket = ParseBuf(packet).parse(())?;
         for count in [prepared.num_params(), prepared.num_columns()] {
@@ -228,13 +236,15 @@ impl Connection {
                 self.columns(count.into()).await?;
             }
         }
-        self.under_way = false;
+        self.ended();
         Ok(Statement { id: prepared.statement_id() })
     }
 
     /// The server does not answer to this.
     async fn close_statement(&mut self, statement: Statement) -> Result<()> {
-        self.packets.command(CLOSE, &statement.id.to_le_bytes()).await
+        self.begin(CLOSE, &statement.id.to_le_bytes()).await?;
+        self.ended();
+        Ok(())
     }
 }
 
@@ -295,20 +305,36 @@ pub struct Selected<'c> {
     connection: &'c mut Connection,
     statement: Statement,
     spans: Spans,
-    ended: bool,
+    stage: Stage,
+}
+
+/// What the next of a query's rows may be.
+enum Stage {
+    Rows,
+    /// The last row was given.
+    Ended,
+    /// Reading one failed, or was given up.
+    Failed,
 }
 
 impl Selected<'_> {
     /// The next row. It lies in the buffer of the connection.
     pub async fn next(&mut self) -> Result<Option<BinaryRow<'_>>> {
-        if self.ended {
-            return Ok(None);
+        match std::mem::replace(&mut self.stage, Stage::Failed) {
+            Stage::Rows => {}
+            Stage::Ended => {
+                self.stage = Stage::Ended;
+                return Ok(None);
+            }
+            Stage::Failed => return Err(Failure::protocol("the row before was given up halfway")),
         }
         if let Some(at) = self.connection.row().await? {
-            return self.spans.of(self.connection.packets.bytes(at)).map(Some);
+            let row = self.spans.of(self.connection.packets.bytes(at))?;
+            self.stage = Stage::Rows;
+            return Ok(Some(row));
         }
-        self.ended = true;
         self.connection.close_statement(self.statement).await?;
+        self.stage = Stage::Ended;
         Ok(None)
     }
 }

@@ -65,7 +65,8 @@
 //! # Errors
 //!
 //! Each function fails with a [`Failure`], which never has a password in it. After [`Failure::Server`] the connection can be used
-//! again; after any other it answers each statement with [`Failure::Protocol`]. Bytes of a server that are cut, too many, out of
+//! again, unless the server said it out of turn, as one that closes the connection does; after that and after any other failure
+//! it answers each statement with [`Failure::Protocol`]. Bytes of a server that are cut, too many, out of
 //! order or of an unknown form are an error, never a value; `tests/fuzz` shows it.
 //!
 //! [Client/Server Protocol]: https://mariadb.com/kb/en/clientserver-protocol/

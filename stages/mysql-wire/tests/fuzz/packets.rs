@@ -2,10 +2,11 @@
 
 use cdrvault_mysql_wire::{Connection, Failure, LONGEST_ROW, Row};
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
 
 use crate::captured::{self, QUERIES};
 use crate::damage::{apply, damages};
-use crate::encoded::{PART, answer, column, done, end, framed, length, text, text_result};
+use crate::encoded::{PART, Packet, answer, column, done, end, framed, length, text, text_result};
 use crate::plain::{Plain, Rows};
 use crate::script::Script;
 use crate::{fuzz, now};
@@ -82,25 +83,85 @@ fn damaged_packets_are_read_as_by_a_plain_decoder() {
     let packets = prop_oneof![made, (0..QUERIES.len()).prop_map(|which| captured::packets(QUERIES[which]))];
     let inputs = (packets, damages(), any::<bool>(), prop::collection::vec(1..40_usize, 0..4));
     fuzz(4_000, &inputs, |(packets, damages, renumber, pieces)| {
-        let said = apply(packets, &damages, renumber);
-        let plain = Plain { rest: &said, number: 1 }.query(LONGEST_ROW);
-        let (script, _) = Script::new(said.clone(), &pieces);
-        let mut connection = Connection::on(script);
-        let read = now(connection.query("SELECT"));
-        match (&read, &plain) {
-            (Ok(rows), Some(plain)) => {
-                let columns = plain.first().map_or(1, Vec::len);
-                prop_assert_eq!(&values(rows, columns), plain);
-            }
-            (Err(_), None) => {}
-            _ => prop_assert!(false, "{:?}, where it should be {:?}", read.map(|rows| rows.len()), plain),
-        }
-        // Nothing that is left over is taken for the next answer.
-        if !matches!(read, Ok(_) | Err(Failure::Server { .. })) {
-            prop_assert!(matches!(now(connection.ping()), Err(Failure::Protocol(_))));
-        }
-        Ok(())
+        read_as_by_a_plain_decoder(apply(packets, &damages, renumber), &pieces)
     });
+}
+
+#[test]
+fn what_damaged_packets_once_did_they_do_no_more() {
+    // Found by long runs. An error that is too short for its number, after which the connection took another statement.
+    for error in [&b"\xff"[..], b"\xff\x19"] {
+        let packet = |number| Packet { number, body: error.to_vec(), length: None };
+        let begun = |count| answer(text_result(1, &[]).into_iter().take(count).chain([error.to_vec()]));
+        // In the place of the answer, of a column, of the columns' end and of a row; and out of order.
+        for packets in [begun(0), begun(1), begun(2), begun(3), vec![packet(9)]] {
+            let said = [framed(&packets), framed(&answer([done()]))].concat();
+            read_as_by_a_plain_decoder(said, &[]).unwrap();
+        }
+    }
+}
+
+/// And after a failure, nothing that is left over is taken for the next answer.
+fn read_as_by_a_plain_decoder(said: Vec<u8>, pieces: &[usize]) -> TestCaseResult {
+    let plain = Plain { rest: &said, number: 1 }.query(LONGEST_ROW);
+    let (script, _) = Script::new(said.clone(), pieces);
+    let mut connection = Connection::on(script);
+    let read = now(connection.query("SELECT"));
+    match (&read, &plain) {
+        (Ok(rows), Some(plain)) => {
+            let columns = plain.first().map_or(1, Vec::len);
+            prop_assert_eq!(&values(rows, columns), plain);
+        }
+        (Err(_), None) => {}
+        _ => prop_assert!(false, "{:?}, where it should be {:?}", read.map(|rows| rows.len()), plain),
+    }
+    if !matches!(read, Ok(_) | Err(Failure::Server { .. })) {
+        let next = now(connection.ping());
+        prop_assert!(matches!(next, Err(Failure::Protocol(_))), "{:?} after {:?}", next, read.map(|rows| rows.len()));
+    }
+    Ok(())
+}
+
+#[test]
+fn after_a_failure_no_statement_is_taken() {
+    let column_end = || [column(0xfd), end()];
+    let prepared = |columns: u8, parameters: u8| vec![0, 7, 0, 0, 0, columns, 0, parameters, 0, 0, 0, 0];
+    let result = answer([length(1)].into_iter().chain(column_end()).chain([end()]));
+    let refuses = |connection: &mut Connection, failed: Result<(), Failure>| {
+        assert!(matches!(failed, Err(Failure::Protocol(_))), "{failed:?}");
+        assert!(matches!(now(connection.ping()), Err(Failure::Protocol(_))));
+        assert!(matches!(now(connection.query("SELECT")).map(drop), Err(Failure::Protocol(_))));
+        assert!(matches!(now(connection.select("SELECT")).map(drop), Err(Failure::Protocol(_))));
+    };
+    let on = |answers: &[Vec<Packet>]| {
+        // More than enough to answer whatever is asked after that.
+        let more = framed(&answer([done()])).repeat(4);
+        let said: Vec<u8> = answers.iter().flat_map(|packets| framed(packets)).chain(more).collect();
+        Connection::on(Script::new(said, &[]).0)
+    };
+
+    // Rows for a ping, none for a query, and rows for a statement that writes.
+    let mut connection = on(&[result.clone()]);
+    let failed = now(connection.ping());
+    refuses(&mut connection, failed);
+    let mut connection = on(&[answer([prepared(0, 0)]), answer([done()])]);
+    let failed = now(connection.select("SELECT")).map(drop);
+    refuses(&mut connection, failed);
+    let mut connection = on(&[answer([prepared(0, 0)]), result]);
+    let failed = now(connection.execute_with("INSERT", &[])).map(drop);
+    refuses(&mut connection, failed);
+
+    // A row that is none, and one that follows it.
+    let prepared = answer([prepared(1, 0)].into_iter().chain(column_end()));
+    let row = vec![0, 0, 1, b'a'];
+    let rows = [length(1)].into_iter().chain(column_end()).chain([vec![1], row, end()]);
+    let mut connection = on(&[prepared, answer(rows)]);
+    let failed = now(async {
+        let mut selected = connection.select("SELECT").await?;
+        assert!(matches!(selected.next().await.map(drop), Err(Failure::Protocol(_))));
+        selected.next().await.map(drop)
+    });
+    refuses(&mut connection, failed);
 }
 
 #[test]
