@@ -141,7 +141,7 @@ fn after_a_failure_no_statement_is_taken() {
     };
 
     // Rows for a ping, none for a query, and rows for a statement that writes.
-    let mut connection = on(&[result.clone()]);
+    let mut connection = on(std::slice::from_ref(&result));
     let failed = now(connection.ping());
     refuses(&mut connection, failed);
     let mut connection = on(&[answer([prepared(0, 0)]), answer([done()])]);
