@@ -21,7 +21,9 @@
 //!
 //! Integers are little-endian. "Length" is one of 1, 3, 4 or 9 bytes ([integers]); a "text" or "bytes" has its length before it.
 //! The flag `DEPRECATE_EOF` is not asked for, so that columns and rows end with a packet of their own. MariaDB's documentation of the
-//! same is [Client/Server Protocol]; where the two servers differ, the line says so.
+//! same is [Client/Server Protocol], with what it adds for the [lengths], [results] and [prepared statements]; where the two servers
+//! differ, the line says so. Not found there, but in what servers sent (`tests/fuzz/captured`) and in `mysql_common`: what an answer
+//! of `client_ed25519` signs, and that an error may be out of order.
 //!
 //! | packet | form | source |
 //! |---|---|---|
@@ -32,17 +34,17 @@
 //! | another plugin | `fe`, name, `00`, nonce; `fe` alone asks for a password of servers before 4.1 and is refused | [switch] |
 //! | more of a challenge | `01`, what the plugin says | [more] |
 //! | `mysql_native_password` | 20 bytes: SHA1(password) xor SHA1(nonce, SHA1(SHA1(password))) | [native] |
-//! | `caching_sha2_password` | 32 bytes, by SHA-256 alike; then `03`: known, or `04`: the server wants the password itself | [caching] |
+//! | `caching_sha2_password` | 32 bytes, SHA256(password) xor SHA256(SHA256(SHA256(password)), nonce); then `03`: known, or `04`: the server wants the password itself | [caching] |
 //! | `client_ed25519` (MariaDB) | 64 bytes: a signature of the nonce of 32 bytes | [ed25519] |
 //! | `COM_QUERY` `03`, `COM_PING` `0e`, `COM_QUIT` `01` | the statement, nothing, nothing | [query], [ping], [quit] |
-//! | `COM_STMT_PREPARE` `16` | the statement; answered by `00`, its id (4), columns (2), parameters (2), a packet for each of them | [prepare] |
+//! | `COM_STMT_PREPARE` `16` | the statement; answered by `00`, its id (4), columns (2), parameters (2), one unused, warnings (2); then a packet for each parameter and an end, and for each column and an end, where there are any | [prepare] |
 //! | `COM_STMT_EXECUTE` `17` | id (4), no cursor (1), 1 (4); of values: a bit each for NULL, `01`, a type (2) each, the values | [execute] |
 //! | `COM_STMT_CLOSE` `19` | id (4); not answered | [close] |
 //! | done | `00`, rows that were found (length), and more that is not read | [OK] |
 //! | error | `ff`, number (2), `#` and a state (5 bytes; not before the login), text in utf8mb4 | [ERR] |
 //! | end of columns or rows | `fe` in a packet of less than 9 bytes | [EOF] |
 //! | result | the count of columns (length), a packet for each, end, a packet for each row, end | [result] |
-//! | column | six texts, `0c`, charset (2), length (4), type (1), flags (2), decimals (1). Only the type is used | [column] |
+//! | column | six texts, `0c`, charset (2), length (4), type (1), flags (2), decimals (1), two unused. Only the type is used | [column], [results] |
 //! | row of text | for each column a text, or `fb` for NULL | [text] |
 //! | binary row | `00`, a bit for each column that is NULL after two without meaning, the others' values | [binary] |
 //! | request for a file of ours | `fb`; refused | [infile] |
@@ -70,6 +72,9 @@
 //! order or of an unknown form are an error, never a value; `tests/fuzz` shows it.
 //!
 //! [Client/Server Protocol]: https://mariadb.com/kb/en/clientserver-protocol/
+//! [lengths]: https://mariadb.com/kb/en/protocol-data-types/
+//! [results]: https://mariadb.com/kb/en/resultset/
+//! [prepared statements]: https://mariadb.com/kb/en/com_stmt_prepare/
 //! [integers]: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_dt_integers.html
 //! [packets]: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_packets.html
 //! [greeting]: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase_packets_protocol_handshake_v10.html

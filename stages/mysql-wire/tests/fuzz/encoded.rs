@@ -1,4 +1,10 @@
-//! What a sound server sends, written as plainly as the documentation tells it.
+//! What a sound server sends, written as plainly as the documentation tells it:
+//!
+//! - packets: <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_packets.html>
+//! - lengths: <https://mariadb.com/kb/en/protocol-data-types/>
+//! - results, columns, and the numbers of types: <https://mariadb.com/kb/en/resultset/>
+//! - prepared statements: <https://mariadb.com/kb/en/com_stmt_prepare/>
+//! - binary rows: <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_binary_resultset.html>
 
 /// The longest part of a packet.
 pub(crate) const PART: usize = 0xff_ffff;

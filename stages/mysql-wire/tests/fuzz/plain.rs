@@ -1,4 +1,5 @@
-//! A decoder that has all the bytes before it, and copies what it finds. Whatever is wrong is `None`.
+//! A decoder that has all the bytes before it, and copies what it finds. Whatever is wrong is `None`. It follows the pages that
+//! [`crate::encoded`] names.
 
 use crate::encoded::{KINDS, PART, Shape, Value};
 
