@@ -3,9 +3,11 @@
 use mysql_common::io::ParseBuf;
 use mysql_common::packets::StmtPacket;
 
-use crate::packets::{self, Packets, Stream};
+use crate::failure::{Failure, Result};
+use crate::login;
+use crate::packets::{self, END, ERROR, OK, Packets, Stream};
 use crate::rows::{self, BinaryRow, Kind, Row, Spans, push_with_length};
-use crate::{END, ERROR, Failure, OK, Result, Server, login};
+use crate::server::Server;
 
 /// The server wants a file of ours.
 const LOCAL_INFILE: u8 = 0xfb;

@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::io;
 
+/// Of this crate: it fails in one way.
+pub type Result<T> = std::result::Result<T, Failure>;
+
 /// What can go wrong between us and a server. None of it tells a password.
 ///
 /// Texts of a server are passed on as they came, control characters included: who shows them makes them safe.

@@ -15,7 +15,9 @@
 //! | `login`, `tls` | the greeting, encryption, the proof of who we are |
 //! | `connection` | commands, and how their answers begin and end |
 //! | `rows` | rows of the text protocol and of the binary one, lengths |
-//! | `failure`, `server` | what can go wrong; which server, and as whom |
+//! | `failure`, `server` | what can go wrong; which server, as whom, and how encrypted |
+//!
+//! They need each other in one direction: `connection`, `login`, `tls`, `packets`, `failure`; `rows` needs `failure` alone.
 //!
 //! # What is spoken
 //!
@@ -109,16 +111,7 @@ mod server;
 mod tls;
 
 pub use self::connection::{Bound, Connection, LONGEST_ROW, Selected};
-pub use self::failure::Failure;
+pub use self::failure::{Failure, Result};
 pub use self::packets::Stream;
 pub use self::rows::{BinaryRow, Row, push_with_length};
-pub use self::server::{Place, Server};
-pub use self::tls::Tls;
-
-/// What completes an answer, or a part of one.
-const OK: u8 = 0x00;
-const ERROR: u8 = 0xff;
-const END: u8 = 0xfe;
-
-/// Of this crate: it fails in one way.
-pub type Result<T> = std::result::Result<T, Failure>;
+pub use self::server::{Place, Server, Tls};

@@ -8,8 +8,10 @@ use mysql_common::proto::MySerialize;
 use secrecy::ExposeSecret as _;
 use tokio::net::{TcpStream, UnixStream};
 
-use super::packets::{Packets, Stream};
-use super::{END, ERROR, Failure, OK, Place, Result, Server, Tls, tls};
+use crate::failure::{Failure, Result};
+use crate::packets::{END, ERROR, OK, Packets, Stream};
+use crate::server::{Place, Server, Tls};
+use crate::tls;
 
 /// The longest packet that we take.
 const LONGEST: u32 = 1 << 30;

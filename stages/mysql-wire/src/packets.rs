@@ -4,7 +4,12 @@ use std::ops::Range;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::{ERROR, Failure};
+use crate::failure::Failure;
+
+/// What completes an answer, or a part of one.
+pub(crate) const OK: u8 = 0x00;
+pub(crate) const ERROR: u8 = 0xff;
+pub(crate) const END: u8 = 0xfe;
 
 /// A packet that is this long goes on in the next one.
 const LONGEST: usize = 0xff_ffff;

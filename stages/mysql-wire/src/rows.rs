@@ -2,7 +2,7 @@
 
 use mysql_common::constants::ColumnType;
 
-use super::Failure;
+use crate::failure::Failure;
 
 /// The types of what is sent.
 pub(super) const VAR_STRING: u8 = ColumnType::MYSQL_TYPE_VAR_STRING as u8;

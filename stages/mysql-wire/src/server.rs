@@ -1,11 +1,12 @@
-//! Which server, and as whom.
+//! Which server, as whom, and how what is said is encrypted.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use secrecy::SecretString;
-
-use crate::Tls;
+use serde::de::IntoDeserializer as _;
+use serde::{Deserialize, Serialize};
 
 /// Where a server listens, and as whom to log in.
 #[derive(Debug, Clone)]
@@ -48,6 +49,39 @@ impl Place {
                     || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
             }
         }
+    }
+}
+
+/// How the connection to the server is encrypted.
+#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// Never.
+    Disabled,
+    /// If the server offers it, with any certificate; never through a Unix socket.
+    Preferred,
+    /// Always, with any certificate.
+    Required,
+    /// Always, with a certificate of the authority in `tls-ca` or, without that, of the system's.
+    VerifyCa,
+    /// As `verify-ca`, and the certificate must name the host.
+    VerifyIdentity,
+}
+
+impl Tls {
+    /// What a server gets for which nothing is written down. On the way to another host anybody may answer in its place,
+    /// and only a certificate tells them apart.
+    pub fn default_for(place: &Place) -> Self {
+        if place.is_here() { Self::Preferred } else { Self::VerifyIdentity }
+    }
+}
+
+impl std::str::FromStr for Tls {
+    type Err = String;
+
+    /// By the names that pipeline files have.
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::deserialize(name.into_deserializer()).map_err(|error: serde::de::value::Error| error.to_string())
     }
 }
 

@@ -8,46 +8,11 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use schemars::JsonSchema;
-use serde::de::IntoDeserializer as _;
-use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsConnector;
 
-use super::packets::Stream;
-use super::{Failure, Place, Server};
-
-/// How the connection to the server is encrypted.
-#[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-pub enum Tls {
-    /// Never.
-    Disabled,
-    /// If the server offers it, with any certificate; never through a Unix socket.
-    Preferred,
-    /// Always, with any certificate.
-    Required,
-    /// Always, with a certificate of the authority in `tls-ca` or, without that, of the system's.
-    VerifyCa,
-    /// As `verify-ca`, and the certificate must name the host.
-    VerifyIdentity,
-}
-
-impl Tls {
-    /// What a server gets for which nothing is written down. On the way to another host anybody may answer in its place,
-    /// and only a certificate tells them apart.
-    pub fn default_for(place: &Place) -> Self {
-        if place.is_here() { Self::Preferred } else { Self::VerifyIdentity }
-    }
-}
-
-impl std::str::FromStr for Tls {
-    type Err = String;
-
-    /// By the names that pipeline files have.
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::deserialize(name.into_deserializer()).map_err(|error: serde::de::value::Error| error.to_string())
-    }
-}
+use crate::failure::Failure;
+use crate::packets::Stream;
+use crate::server::{Place, Server, Tls};
 
 /// Encrypts a stream.
 pub(super) async fn encrypt(stream: Box<dyn Stream>, server: &Server) -> Result<Box<dyn Stream>, Failure> {
