@@ -1,6 +1,16 @@
 //! The sources and transforms of cdrvault, one file or folder each.
 //!
 //! [`register`] is the only way in: it tells the registry of the kinds that there are. Benchmarks have one of their own.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `ar_cdr`, `table`, `calendar`, `cells` | sources of rows: calls by day |
+//! | `dump`, `files` | sources of a database without its calls, and of directory trees |
+//! | `incremental`, `parquet`, `compress`, `compression` | transforms, and how what they made is decoded |
+//! | `database` | MySQL and MariaDB, SQLite: sessions, snapshots, queues, dumps, restores |
+//! | `targets` | where a restore goes |
+//! | `blocking` | work that blocks, with bounded memory |
+//! | `detached` | the session of sources that no database tells of changes |
 
 mod ar_cdr;
 mod blocking;
