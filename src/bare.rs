@@ -40,7 +40,8 @@ pub(crate) fn pipeline(vault: &str) -> Result<Arc<Pipeline>> {
     let loaded = config::load(Path::new("/--vault"), &text, &registry());
     loaded.map(Arc::new).map_err(|problems| {
         let why = problems.iter().next().map_or_else(String::new, |problem| format!(": {}", problem.message));
-        Error::new(Kind::Config, format!("`{}` is no vault{why}", vault.escape_debug())).hint(format!("write {FORMS}"))
+        Error::new(Kind::Config, format!("`{}` is not a vault{why}", vault.escape_debug()))
+            .hint(format!("write {FORMS}"))
     })
 }
 

@@ -27,7 +27,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit status: 0 done, or nothing to do; 1 failed; 2 wrong usage; 3 partly done; 4 verify found damage; 11 another run is
-at work; 78 the pipeline file is wrong; 130 interrupted.
+in progress; 78 the pipeline file is wrong; 130 interrupted.
 
 Try it without a database: cdrvault demo";
 
@@ -51,7 +51,7 @@ enum Verb {
     History(history::Args),
     /// Show the saved generations
     Snapshots(snapshots::Args),
-    /// Write one HTML page: what is saved where, day by day, and what wants a look
+    /// Write one HTML page: what is saved where, day by day, and what needs attention
     Report(report::Args),
     /// Remove the superseded versions that `keep` no longer keeps
     Prune(prune::Args),
@@ -59,7 +59,7 @@ enum Verb {
     Verify(verify::Args),
     /// Restore saved days, files and dumps
     Restore(restore::Args),
-    /// Remove the job rows of a flow, or of a host, that is no more
+    /// Unregister a removed flow or a retired host
     Forget(forget::Args),
     /// Make a complete example and run it: SQLite, a local vault, nothing to install
     Demo(demo::Args),
@@ -129,7 +129,7 @@ pub fn main() -> ExitCode {
 fn tell_loss(globals: Option<&Globals>) -> bool {
     let Some(error) = output::lost() else { return false };
     let message = format!("cannot write to standard output: {error}");
-    let hint = "what was done stands; what was to be said of it is lost";
+    let hint = "the work is done; its report is lost";
     match globals {
         Some(globals) => output::error(globals, &message, Some(hint)),
         None => output::note(&format!("error: {message}\n  {hint}")),

@@ -111,7 +111,7 @@ pub(crate) fn check(pipeline: Arc<Pipeline>) -> Result<Vec<Check>> {
                     let conditions = match able.conditional_put {
                         _ if able.mirror || sink.root().is_some() => "",
                         true => "; it honours conditional writes",
-                        false => "; it does not honour conditional writes, so nobody else may write there",
+                        false => "; it does not honour conditional writes, so no other program may write there",
                     };
                     let clock = clock(sink.clock_offset());
                     let found = format!("{}: {vault}{room}{conditions}{clock}", sink.describe());
@@ -185,7 +185,7 @@ fn clock(offset: Option<i64>) -> String {
     }
 }
 
-/// The checks for people.
+/// The checks, human-readable.
 pub(crate) fn show(checks: &[Check], globals: &Globals) {
     if !globals.quiet {
         let rows = checks.iter().map(|check| {

@@ -41,7 +41,7 @@ impl DayArgs {
             (None, None, Some(day), None) => (day, after(day)),
             (None, None, None, Some(month)) => {
                 let first: Date =
-                    format!("{month}-01").parse().map_err(|_| format!("`{month}` is no month, as 2026-01"))?;
+                    format!("{month}-01").parse().map_err(|_| format!("`{month}` is not a month, as 2026-01"))?;
                 (first, after(first.last_of_month()))
             }
             _ => return Ok(None),
@@ -63,7 +63,7 @@ pub(crate) fn parse_time(text: &str, zone: Option<&TimeZone>) -> Result<Timestam
     }
     let Some(zone) = zone else {
         return Err(Failure::Usage(format!(
-            "`{text}` is no time with a zone, which --vault needs: write 2026-01-15T10:00:00Z or 2026-01-15T10:00:00+01:00"
+            "`{text}` is not a time with a zone, which --vault needs: write 2026-01-15T10:00:00Z or 2026-01-15T10:00:00+01:00"
         )));
     };
     let zoned = match text.parse::<Date>().ok().filter(|date| date.to_string() == text) {
@@ -73,7 +73,9 @@ pub(crate) fn parse_time(text: &str, zone: Option<&TimeZone>) -> Result<Timestam
         }
     };
     zoned.map_err(|_| {
-        Failure::Usage(format!("`{text}` is no time: write 2026-01-15, \"2026-01-15 10:00\" or 2026-01-15T10:00:00Z"))
+        Failure::Usage(format!(
+            "`{text}` is not a time: write 2026-01-15, \"2026-01-15 10:00\" or 2026-01-15T10:00:00Z"
+        ))
     })
 }
 

@@ -27,7 +27,7 @@ pub(crate) enum Failure {
     Pipeline(Problems),
     /// 2: the arguments do not fit together.
     Usage(String),
-    /// 11, without a word: another run is at work, and nobody looks on.
+    /// 11, without a message: another run is in progress, and the output is not a terminal.
     LockedQuietly,
 }
 
@@ -38,7 +38,7 @@ impl Failure {
             Self::Error(error) => error.one_line(),
             Self::Pipeline(problems) => problems.to_string().lines().next().unwrap_or_default().to_owned(),
             Self::Usage(message) => message.clone(),
-            Self::LockedQuietly => "another run is at work".to_owned(),
+            Self::LockedQuietly => "another run is in progress".to_owned(),
         }
     }
 }

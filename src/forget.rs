@@ -1,4 +1,4 @@
-//! `forget`: takes the rows of a flow, or of a host, that is no more out of the application's list of jobs.
+//! `forget`: takes the rows of a removed flow or a retired host out of the application's list of jobs.
 
 use std::collections::BTreeSet;
 
@@ -14,17 +14,17 @@ use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::{output, session};
 
-/// Remove the job rows of a flow, or of a host, that is no more.
+/// Unregister a removed flow or a retired host.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]
     pipeline: Option<String>,
-    /// The flow that is no more; without it every flow of the writer.
+    /// The removed flow; without it, every flow of the writer.
     #[arg(value_name = "FLOW", required_unless_present = "writer")]
     flow: Option<String>,
-    /// The writer that is no more, as `forget -n` and the receipts name it; without it, this host.
+    /// The retired writer, as `forget -n` and the receipts name it; without it, this host.
     #[arg(long, value_name = "HEX")]
     writer: Option<String>,
     /// Print what would be removed; change nothing.
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 
 const AFTER_HELP: &str = "\
 The application announces changed days to every row in its list of jobs, for ever. What is saved is not touched: a vault keeps
-the days of a flow that is no more.
+the days of a removed flow.
 
 Examples:
   cdrvault forget asterisell old_flow                 # after its table was taken out of the pipeline file

@@ -18,7 +18,7 @@ pub(crate) struct Globals {
     /// Say more: -v what was done, -vv how.
     #[arg(short, long, global = true, action = ArgAction::Count, env = "CDRVAULT_VERBOSE")]
     pub(crate) verbose: u8,
-    /// Say nothing but errors.
+    /// Print only errors.
     #[arg(short, long, global = true, conflicts_with = "verbose", env = "CDRVAULT_QUIET")]
     pub(crate) quiet: bool,
     /// The form of log lines on standard error.
@@ -38,7 +38,7 @@ pub(crate) struct Globals {
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For people.
+    /// Human-readable.
     Text,
     /// One JSON object a line.
     Json,

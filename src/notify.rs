@@ -23,7 +23,7 @@ struct Message<'a, T> {
     pipeline: &'a str,
     host: String,
     at: jiff::Timestamp,
-    /// One line for people.
+    /// One human-readable line.
     summary: &'a str,
     #[serde(flatten)]
     details: &'a T,
@@ -80,11 +80,10 @@ pub(crate) async fn tell_and_ping<T: Serialize>(
             }
         };
         let (ping, webhook, command) = tokio::join!(ping, webhook, command);
+        // Other events do not say that a run succeeded.
+        let unharmed = if event == NotifyOn::Success { "; the run itself succeeded" } else { "" };
         for error in [ping.err(), webhook.err(), command.err()].into_iter().flatten() {
-            output::warning(
-                globals,
-                &format!("nobody was told ({}); the run is none the worse for it", error.one_line()),
-            );
+            output::warning(globals, &format!("the notification could not be sent: {}{unharmed}", error.one_line()));
         }
         Ok::<_, Error>(())
     };
@@ -95,7 +94,7 @@ pub(crate) async fn tell_and_ping<T: Serialize>(
 
 const JSON: &str = "application/json";
 
-/// As healthchecks.io and its like want it: the path says what happened, and the body is kept for people.
+/// As healthchecks.io and its like want it: the path says what happened, and the body is kept for a person to read.
 async fn ping(notify: &Notify, url: &Secret, event: NotifyOn, summary: &str) -> Result<()> {
     let path = match event {
         NotifyOn::Start => "/start",
@@ -142,7 +141,7 @@ pub(crate) fn target(secret: &SecretString) -> Result<reqwest::Url> {
     reqwest::Url::parse(secret.expose_secret())
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(|| Error::failed("its secret is no URL of http or https"))
+        .ok_or_else(|| Error::failed("its secret is not a URL of http or https"))
 }
 
 fn too_slow(timeout: Duration) -> Error {

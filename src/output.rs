@@ -38,7 +38,7 @@ pub(crate) fn start_logging(globals: &Globals) {
         .with_ansi(colors(globals));
     match globals.log_format {
         LogFormat::Text => {
-            // A line is one event, whoever wrote what is in it.
+            // A line is one event, whatever is in it.
             let fields = debug_fn(|out, field, value| {
                 let value = format!("{value:?}");
                 match field.name() {
@@ -107,7 +107,7 @@ impl Write for AboveBars {
     }
 }
 
-/// A message on standard error, above the bars. Whoever closed it does not want the rest.
+/// A message on standard error, above the bars. A reader that closed it does not want the rest.
 fn say(text: &str) {
     let _ = AboveBars.write_all(text.as_bytes());
 }
@@ -121,7 +121,7 @@ pub(crate) fn colors(globals: &Globals) -> bool {
     }
 }
 
-/// Somebody looks on.
+/// Whether standard error is a terminal.
 pub(crate) fn on_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
@@ -173,7 +173,7 @@ pub(crate) fn problems(globals: &Globals, problems: &Problems) {
     say(&problems.render(colors(globals)));
 }
 
-/// Why something did not reach standard output: the first reason. Whoever closed a pipe does not want the rest, which is
+/// Why something did not reach standard output: the first reason. A reader that closed a pipe does not want the rest, which is
 /// no reason.
 static LOST: OnceLock<io::Error> = OnceLock::new();
 
@@ -266,7 +266,7 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, numbers: &[usize]) 
     lines.join("\n") + "\n"
 }
 
-/// Bytes for people.
+/// Bytes, human-readable.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
@@ -297,7 +297,7 @@ pub(crate) fn shell_word(text: &str) -> String {
     if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
-/// How long ago, for people.
+/// How long ago, for a person to read.
 pub(crate) fn ago(seconds: i64) -> String {
     match seconds {
         ..0 => "in the future".to_owned(),

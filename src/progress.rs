@@ -20,7 +20,7 @@ const LINE: Duration = Duration::from_mins(1);
 /// How often a program that reads events gets one.
 const EVENT: Duration = Duration::from_secs(1);
 
-/// Bars where somebody looks on, lines where `-v` wants them, nothing elsewhere.
+/// Bars on a terminal, lines where `-v` wants them, nothing elsewhere.
 pub(crate) fn of(globals: &Globals) -> Arc<dyn Progress> {
     if globals.quiet || globals.json {
         Arc::new(Quiet)
@@ -67,7 +67,7 @@ impl Count {
         parts.push(output::size(self.bytes));
         // The first moments tell nothing of the rest.
         if seconds >= 1.0 {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a human-readable rate")]
             let per_second = |count: u64| (count as f64 / seconds) as u64;
             parts.push(if self.rows > 0 {
                 format!("{} rows/s", output::count(per_second(self.rows)))
@@ -86,7 +86,7 @@ impl Count {
         if self.done == 0 || self.done >= self.planned {
             return None;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "an estimate for people")]
+        #[expect(clippy::cast_possible_truncation, reason = "a human-readable estimate")]
         Some((seconds / self.done as f64 * (self.planned - self.done) as f64) as i64)
     }
 }
@@ -147,7 +147,7 @@ impl Tally {
     }
 }
 
-// Whoever panicked with the lock held left at most one count wrong.
+// A thread that panicked with the lock held left at most one count wrong.
 fn with<T, R>(mutex: &Mutex<T>, work: impl FnOnce(&mut T) -> R) -> R {
     work(&mut mutex.lock().unwrap_or_else(PoisonError::into_inner))
 }
@@ -308,7 +308,7 @@ impl Events {
     }
 }
 
-/// That standard output is closed is no reason to stop a backup.
+/// That standard output is closed does not stop a backup.
 fn emit<T: Serialize>(name: &str, value: &T) {
     if let Err(error) = output::event(name, value) {
         tracing::debug!("{}", error.one_line());

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// First release what was pinned of this day, or of `snapshot` (files and dumps); may be given more than once.
     #[arg(long, value_name = "DAY", conflicts_with = "dry_run")]
     release: Vec<Partition>,
-    /// Remove also what somebody should look at first: most of the versions, or by a `keep` that got shorter.
+    /// Also remove what should be checked first: most of the versions, or by a `keep` that got shorter.
     #[arg(long)]
     yes: bool,
 }

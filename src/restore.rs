@@ -69,7 +69,7 @@ pub(crate) struct Args {
     /// Tables of a dump get the server's default engine where theirs is TokuDB.
     #[arg(long)]
     replace_engine: bool,
-    /// Make the accounts, too, that a dump holds.
+    /// Also make the accounts that a dump holds.
     #[arg(long)]
     accounts: bool,
     /// Make tables that are not there, as the receipts describe them: columns, types and the key, and nothing else.
@@ -267,7 +267,7 @@ fn target(args: &Args, pipeline: &Pipeline) -> Result<Arc<dyn Target>, Failure> 
     }
     let mut forms: Vec<String> = pipeline.databases.iter().map(|database| format!("  {}", database.name)).collect();
     forms.extend(registry.targets.iter().map(|plugin| format!("  {}", plugin.about)));
-    Err(Failure::Usage(format!("`{}` is no target; write one of\n{}", args.into, forms.join("\n"))))
+    Err(Failure::Usage(format!("`{}` is not a target; write one of\n{}", args.into, forms.join("\n"))))
 }
 
 /// As `snapshots` shows it. Where no pipeline says which zone is meant, with its own.

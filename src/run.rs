@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Print what would be done, and why; change nothing.
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Take over a vault that somebody else wrote, or make one where one is missing.
+    /// Take over a vault that another writer wrote, or make one where one is missing.
     #[arg(long)]
     adopt_vault: bool,
 }
@@ -106,7 +106,7 @@ async fn watched(
     }
     let done = match opening::lock(cx, pipeline, options).await {
         Ok(lock) => {
-            // Nobody waits for whoever is told that it begins.
+            // The run does not wait until its beginning has been announced.
             let telling = notify::tell(pipeline, NotifyOn::Start, "a run begins", &Nothing {}, globals);
             tokio::join!(telling, cdrvault_engine::run::run(cx, Arc::clone(pipeline), options, lock)).1
         }
@@ -189,7 +189,7 @@ pub(crate) async fn measure(
     metrics::write(path, pipeline, &runs, survey)
 }
 
-/// Whether another run of this host is at work, and for less than a day: one that takes longer has hung, and cron's mail
+/// Whether another run of this host is in progress, and for less than a day: one that takes longer has hung, and cron's mail
 /// should say so. So it should of a lock in the database alone, which a copy of this host holds, or a dead connection.
 fn is_young(error: &Error) -> bool {
     cdrvault_plugin::lock::held_since(error)

@@ -30,13 +30,13 @@ pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]
     pipeline: Option<String>,
-    /// Fail when the last run that went well is older.
+    /// Fail when the last successful run is older.
     #[arg(long, value_name = "TIME", value_parser = crate::globals::parse_age)]
     max_age: Option<Duration>,
     /// Fail when the newest day of a flow that is saved, and has rows, ended longer ago.
     #[arg(long, value_name = "TIME", value_parser = crate::globals::parse_age)]
     max_data_age: Option<Duration>,
-    /// Fail when one of the last two days has fewer rows than so much of what its weekday usually has, as `10%`.
+    /// Fail when one of the last two days has fewer rows than this share of what its weekday usually has, as `10%`.
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     min_calls: Option<Percent>,
     /// Fail when a day after tomorrow is saved: a clock is wrong where the calls are written.

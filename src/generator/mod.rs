@@ -11,7 +11,7 @@
 //! | `native` | how a VoIP server writes a call down |
 //! | `calls` | the calls of a day |
 //! | `rerating` | the same calls, rated again |
-//! | `row` | the rows as lists of values, for whoever writes them |
+//! | `row` | the rows as lists of values, for code that writes them |
 //! | [`sqlite`], [`mysql`], [`csv`] | the writers |
 
 mod calls;

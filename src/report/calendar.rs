@@ -215,7 +215,7 @@ fn row(facts: &Facts, saved: &Saved) -> Markup {
     }
 }
 
-/// What is no day: a snapshot of files or a dump, or the rows without a date.
+/// What is not a day: a snapshot of files or a dump, or the rows without a date.
 pub(super) fn others(facts: &Facts, flow: &Flow) -> Markup {
     html! {
         @if flow.days().next().is_some() { h3 { "Rows without a date" } }

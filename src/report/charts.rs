@@ -40,7 +40,11 @@ pub(super) fn html(flow: &Flow, number: usize) -> Markup {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a label for people, of a number of bytes")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a human-readable label of a number of bytes"
+)]
 fn bytes(value: f64) -> String {
     output::size(value as u64)
 }

@@ -6,12 +6,12 @@ use maud::{Markup, html};
 use super::facts::Facts;
 use crate::output;
 
-/// A number, readable for people and for programs.
+/// A number, readable by people and by programs.
 pub(super) fn count(number: u64) -> Markup {
     html! { data value=(number) { (output::count(number)) } }
 }
 
-/// Bytes, readable for people and for programs.
+/// Bytes, readable by people and by programs.
 pub(super) fn size(bytes: u64) -> Markup {
     html! { data value=(bytes) { (output::size(bytes)) } }
 }

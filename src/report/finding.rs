@@ -28,7 +28,7 @@ pub(super) struct Verdict {
     pub(super) findings: Vec<Finding>,
 }
 
-/// One thing that wants a look.
+/// One thing that needs attention.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Finding {

@@ -112,7 +112,7 @@ impl Flow {
         self.units.iter().filter_map(|saved| Some((saved.partition.day()?, saved)))
     }
 
-    /// The partitions that are no days: a snapshot, or the rows without a date.
+    /// The partitions that are not days: a snapshot, or the rows without a date.
     pub(super) fn others(&self) -> impl Iterator<Item = &Saved> {
         self.units.iter().filter(|saved| saved.partition.day().is_none())
     }
@@ -312,7 +312,7 @@ fn months(flow: &Flow) -> Vec<Month> {
 }
 
 /// The bytes of the values alone: the lengths of all texts, which the receipt sums up, and the width of each other
-/// column for each row. `None` for what is no rows, and where a receipt has no sum of a text column.
+/// column for each row. `None` for what is not rows, and where a receipt has no sum of a text column.
 fn plain(manifest: &Manifest) -> Option<u64> {
     let tripwire = manifest.tripwire.as_ref()?;
     let mut bytes: u64 = 0;

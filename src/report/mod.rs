@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `facts` | everything that the page says, as a value; `--json` prints it |
 //! | `flows` | what of it is about single days and months |
-//! | `verdict`, `finding` | what it comes to, in a sentence, and what wants a look |
+//! | `verdict`, `finding` | what it comes to, in a sentence, and what needs attention |
 //! | `page`, `calendar`, `charts`, `figures`, `style.css` | how it looks |
 
 mod calendar;
@@ -29,7 +29,7 @@ use crate::exit::{Exit, Failure};
 use crate::globals::Globals;
 use crate::{output, session};
 
-/// Write one HTML page: what is saved where, day by day, and what wants a look.
+/// Write one HTML page: what is saved where, day by day, and what needs attention.
 ///
 /// The page is one file that needs no network, no script and no other file. A sink that cannot be read is shown as
 /// such; the exit status is 3 then.
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// The pipeline: a file, or a name in pipelines.d.
     #[arg(value_name = "NAME|FILE")]
     pipeline: Option<String>,
-    /// The file to write, at once and whole; standard output where it is not said.
+    /// The file to write, at once and whole; standard output by default.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// The permissions of the file, as 0644 for a web server; otherwise one that is there keeps its own, and a new one is private.

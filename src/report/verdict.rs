@@ -1,4 +1,4 @@
-//! What the facts come to, in a sentence, and what wants a look.
+//! What the facts come to, in a sentence, and what needs attention.
 
 use cdrvault_engine::config::NotifyOn;
 use cdrvault_engine::report::Outcome;
@@ -47,7 +47,7 @@ pub(super) fn of(facts: &Facts, min_free: u64) -> Verdict {
     let level = findings.first().map_or(Level::Good, |finding| finding.level);
     let text = match level {
         Level::Good | Level::Note => "Everything is saved everywhere.",
-        Level::Attention => "Everything that must be saved is; something wants a look.",
+        Level::Attention => "Everything that must be saved is; something needs attention.",
         Level::Bad if nothing => "Nothing is saved yet.",
         Level::Bad => "Something is wrong.",
     };
@@ -263,13 +263,13 @@ fn pruning(facts: &Facts, findings: &mut Findings<'_>) {
     }
     for sink in &facts.prune.sinks {
         if let Some(why) = &sink.needs_yes {
-            let text = format!("The sink {} is not pruned until somebody says yes: {why}.", sink.sink);
+            let text = format!("The sink {} is not pruned until somebody confirms it: {why}.", sink.sink);
             findings.add(Level::Attention, text, look, Some("prune -n"));
         }
     }
 }
 
-/// A partition for people who never heard of Hive.
+/// A partition for readers who never heard of Hive.
 pub(super) fn partition(partition: Partition) -> String {
     match partition {
         Partition::Day(day) => day.to_string(),

@@ -20,7 +20,7 @@ pub(crate) fn plugins() -> [Plugin<dyn BuildSource>; 2] {
         Plugin {
             kind: "ar-cdr",
             about: "Asterisell's rated calls, table ar_cdr, by day",
-            details: "Rating again gives every call of the range a new `id`; that alone is no change. Money is stored as the \
+            details: "Rating again gives every call of the range a new `id`; that alone is not a change. Money is stored as the \
                       database has it, an integer; `money-scale` tells readers where the point is.",
             schema: schema_of::<CdrOptions>,
             parse: parse_cdr,
@@ -28,7 +28,7 @@ pub(crate) fn plugins() -> [Plugin<dyn BuildSource>; 2] {
         Plugin {
             kind: "ar-source-cdr",
             about: "Asterisell's calls as received, table ar_source_cdr, by day",
-            details: "The native text of each call is kept byte for byte, also where it is no UTF-8.",
+            details: "The native text of each call is kept byte for byte, also where it is not valid UTF-8.",
             schema: schema_of::<SourceCdrOptions>,
             parse: parse_source_cdr,
         },

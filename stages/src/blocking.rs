@@ -114,7 +114,7 @@ async fn pump<I>(mut input: BoxStream<'static, Result<I>>, feed: mpsc::Sender<Op
     let _ = feed.send(None).await;
 }
 
-/// A worker and what feeds it. Both are driven by whoever polls for the next item: no task outlives the consumer.
+/// A worker and what feeds it. Both are driven by the task that polls for the next item: no task outlives the consumer.
 struct Running<O> {
     pump: Fuse<BoxFuture<'static, ()>>,
     made: mpsc::Receiver<O>,

@@ -29,7 +29,7 @@ pub(crate) fn next_day(date: Date) -> Option<Date> {
     date.tomorrow().ok()
 }
 
-/// The first valid day after a stored date, which may be no real one: after `2024-02-31` comes `2024-03-01`,
+/// The first valid day after a stored date, which may not be a real one: after `2024-02-31` comes `2024-03-01`,
 /// after `2024-00-10` comes `2024-01-01`, after `0000-00-00` comes `0001-01-01`.
 pub(crate) fn first_day_after(year: i16, month: i8, day: i8) -> Option<Date> {
     if year < 1 {

@@ -208,7 +208,7 @@ pub(crate) fn decimal(digits: &str, scale: i8) -> String {
     format!("{sign}{whole}.{fraction}")
 }
 
-/// The text of a date that is none, from its bytes in the binary protocol: length, year (2), month, day, time.
+/// The text of an invalid date, from its bytes in the binary protocol: length, year (2), month, day, time.
 pub(crate) fn stored_date(bytes: &[u8], with_time: bool) -> Option<String> {
     let at = |index: usize| bytes.get(index).copied().unwrap_or(0);
     if !matches!(bytes, [] | [0] | [4 | 7 | 11, _, _, _, _, ..]) {

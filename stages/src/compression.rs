@@ -40,7 +40,7 @@ impl FromStr for Compression {
     fn from_str(text: &str) -> Result<Self, Explained> {
         let Some(rest) = text.strip_prefix("zstd") else {
             return Err(Explained::new(
-                format!("`{text}` is no compression that cdrvault knows"),
+                format!("`{text}` is not a compression that cdrvault knows"),
                 "write \"zstd\", or with a level \"zstd(9)\"",
             ));
         };

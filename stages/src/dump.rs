@@ -191,7 +191,7 @@ impl BuildSource for BuildDump {
         let session: Option<Arc<dyn std::any::Any + Send + Sync>> = session.map(|session| session as _);
         let Some(Ok(session)) = session.map(Arc::downcast::<MySqlSession>) else {
             return Err(Error::new(Kind::Config, format!("flow `{flow}`: only MariaDB and MySQL have dumps"))
-                .hint("a SQLite file is saved by `files`, while nobody writes to it"));
+                .hint("a SQLite file is saved by `files`, while no program writes to it"));
         };
         let target = session.target().clone();
         let identity = format!("dump:{}#{flow}", target.identity);
@@ -229,7 +229,7 @@ impl Dump {
         if !rights.on_database("EVENT", database) {
             lacks("EVENT", &format!("`{database}`.*"), "events");
         }
-        // Whoever sees a routine, and may not read it, gets an error.
+        // An account that sees a routine, and may not read it, gets an error.
         let sees = ["EXECUTE", "CREATE ROUTINE", "ALTER ROUTINE", "SHOW CREATE ROUTINE", "SHOW_ROUTINE"];
         if !rights.on_table("SELECT", "mysql", "proc") && !sees.iter().any(|right| rights.on_database(right, database))
         {

@@ -91,7 +91,7 @@ fn a_new_server_is_what_the_old_one_was_from_each_sink_alone() {
     let sections = remote::rsync(&ssh) + &remote::rdiff(&ssh) + &remote::s3(&s3, &site);
     remote::add(&site, &sections, &["mirror", "offsite", "bucket"]);
     site.ok("run", &[]);
-    // Nothing changed: a dump with the same content is no new generation.
+    // Nothing changed: a dump with the same content is not a new generation.
     assert_eq!(site.published(), Vec::<String>::new());
     server.app("INSERT INTO odd VALUES ('late', NULL, 2)");
     assert_eq!(site.published(), ["configurations snapshot"]);
@@ -101,7 +101,7 @@ fn a_new_server_is_what_the_old_one_was_from_each_sink_alone() {
     drop(server);
     assert!(before.contains("calls_a_day") && before.contains("half") && before.contains("EVENT"), "{before}");
 
-    // What the run said of the lost server is no help: the vault is on another disk, or another host.
+    // What the run said of the lost server does not help: the vault is on another disk, or another host.
     let said = site.run("run", &[]);
     assert_ne!(said.status, 0);
     assert!(said.err.contains(url.rsplit(':').next().unwrap().split('/').next().unwrap()), "{}", said.err);

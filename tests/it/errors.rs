@@ -267,7 +267,7 @@ fn what_a_run_needs_besides_is_tried_by_validate() {
     refused(&|good| good.replace("1MiB", "100TiB"), "are to stay free");
     refused(&|_| table("[metrics]\ntextfile = \"none/x.prom\""), "there is no directory");
     refused(&|_| table("[notify]\nping = { file = \"none\" }"), "read the secret in");
-    refused(&|_| table("[notify]\nwebhook = \"nowhere\""), "no URL of http or https");
+    refused(&|_| table("[notify]\nwebhook = \"nowhere\""), "not a URL of http or https");
     refused(&|_| table("[notify]\ncommand = [\"no-such-program\"]"), "there is no program no-such-program");
     let no_program = site.path("tree/a").display().to_string();
     refused(&|_| table(&format!("[notify]\ncommand = [\"{no_program}\"]")), "there is no program /");
@@ -366,7 +366,7 @@ fn a_state_directory_that_cannot_be_used_is_told() {
     let site = saved_site(&server);
     std::fs::rename(site.path("state"), site.path("away")).unwrap();
     std::fs::write(site.path("state"), "in the way").unwrap();
-    fails(&site, &[], 1, &["state", "is no directory", "set `state`"]);
+    fails(&site, &[], 1, &["state", "is not a directory", "set `state`"]);
     // As somebody who may not.
     std::fs::remove_file(site.path("state")).unwrap();
     std::fs::rename(site.path("away"), site.path("state")).unwrap();

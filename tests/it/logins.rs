@@ -181,7 +181,7 @@ fn impostor(plugin: &'static str, asking: &'static [u8]) -> (u16, Arc<Mutex<Vec<
 
 #[test]
 fn nobody_gets_the_password_who_has_not_proved_to_be_the_server() {
-    // Whoever is asked for the key answers with one of his own, and can read what is encrypted with it.
+    // A man in the middle who is asked for the key answers with one of his own, and can read what is encrypted with it.
     let not_cached: &[u8] = &[1, 4];
     let switch: &[u8] = b"\xfesha256_password\0abcdefghijklmnopqrst\0";
     let switch_to_clear: &[u8] = b"\xfemysql_clear_password\0";

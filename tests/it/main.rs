@@ -15,6 +15,7 @@ mod errors;
 mod examples;
 mod export;
 mod fidelity;
+mod language;
 mod least_privilege;
 mod logins;
 mod memory;

@@ -54,7 +54,7 @@ fn the_package_is_installed_used_and_removed_on_a_fresh_debian() {
     let plan = root.ok("cdrvault", "cdrvault run asterisell -n");
     assert!(plan.contains("2026-01-01"), "{plan}");
     let said = root.ok("cdrvault", "cdrvault run asterisell");
-    assert_eq!(said, "", "a good run off a terminal says nothing");
+    assert_eq!(said, "", "when its output is not a terminal, a successful run prints nothing");
     root.ok("cdrvault", "cdrvault verify asterisell");
     root.ok("cdrvault", "cdrvault status asterisell --max-age 1h");
     root.ok(

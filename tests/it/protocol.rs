@@ -224,7 +224,7 @@ fn random_rerating_loses_changes_in_the_order_of_the_upstream_job() {
     panic!("the order of the upstream job lost nothing: then the test above proves nothing");
 }
 
-/// The lock connection is lost while a run is at work: it publishes and deletes nothing any more.
+/// The lock connection is lost while a run is in progress: it publishes and deletes nothing any more.
 #[test]
 fn a_run_that_lost_its_lock_stops_publishing() {
     let server = MariaDb::start(Engine::InnoDb);
@@ -305,7 +305,7 @@ fn the_lock_of_a_killed_run_is_waited_for() {
         run.kill().unwrap();
         run.wait().unwrap();
         let said = site.run("run", &[]);
-        assert_ne!(said.status, 11, "another run is said to be at work");
+        assert_ne!(said.status, 11, "another run is said to be in progress");
         holder.join().unwrap();
     });
     site.ok("run", &[]);

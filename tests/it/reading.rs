@@ -124,7 +124,7 @@ fn a_sweep_of_sqlite_finds_changes_in_rows_without_a_date_and_beyond_64_bits() {
     assert_eq!(site.published(), ["ar_cdr 2024-02-28"]);
 }
 
-/// Without a write-ahead log a reader of SQLite holds up whoever writes. Our own snapshots are such readers.
+/// Without a write-ahead log a reader of SQLite holds up a writer. Our own snapshots are such readers.
 #[test]
 fn a_snapshot_of_sqlite_does_not_fail_the_claim_of_another_day() {
     let site = Site::new("sqlite:billing.sqlite");
@@ -154,7 +154,7 @@ fn a_reader_of_sqlite_that_stays_makes_days_wait_and_breaks_nothing() {
     reader.sql("BEGIN; SELECT COUNT(*) FROM ar_cdr");
     let waits = site.run("run", &[]);
     assert_eq!(waits.status, 1, "{}", waits.err);
-    assert!(waits.err.contains("the application is at work on this day"), "{}", waits.err);
+    assert!(waits.err.contains("the application is processing this day"), "{}", waits.err);
     assert!(!waits.err.contains("within a transaction"), "{}", waits.err);
     reader.sql("COMMIT");
     assert_eq!(site.published(), ["ar_cdr 2026-01-01", "ar_cdr 2026-01-02"]);
@@ -228,7 +228,7 @@ fn a_server_that_freezes_hangs_no_run() {
         let said = said(waited_for(run).wait_with_output().unwrap());
         drop(frozen);
         assert_eq!(said.status, if stop { 130 } else { 1 }, "{}", said.err);
-        assert!(!said.err.contains("at work on this day"), "{}", said.err);
+        assert!(!said.err.contains("processing this day"), "{}", said.err);
         site.ok("run", &[]);
         python::compare(&server, &site.vault(), false).unwrap();
     }

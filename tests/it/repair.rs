@@ -493,7 +493,7 @@ fn forged_modes_of_files_are_not_restored() {
     let into = format!("dir:{}", site.path("back").display());
     let said = site.run("restore", &["--from-sink", "vault", "--flow", "tree", "--into", &into]);
     assert_ne!(said.status, 0);
-    assert!(said.err.contains("are not those that the receipt tells"), "{}", said.err);
+    assert!(said.err.contains("are not those that the receipt names"), "{}", said.err);
 }
 
 #[test]

@@ -344,7 +344,7 @@ fn plain_is_what_the_database_has(site: &Site, facts: &Value, day: Date) {
 fn a_browser_shows_it_whole_without_a_word_and_without_the_network() {
     let (site, _) = eventful();
     let page = page(&site);
-    // For people to look at; the directory is cargo's.
+    // For a person to look at; the directory is cargo's.
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
     std::fs::create_dir_all(&pictures).unwrap();
     std::fs::copy(&page, pictures.join("report.html")).unwrap();

@@ -165,7 +165,7 @@ fn tables_become_a_sqlite_file_that_can_be_saved_again() {
     restored(&other, &admin, &FROM_VAULT);
     assert!(content(&server) == before);
 
-    // A date that is none stays its text in SQLite, and what only SQLite can hold is not bent.
+    // An invalid date stays its text in SQLite, and what only SQLite can hold is not bent.
     let sql = "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'; UPDATE ar_cdr SET to_calldate = '2024-02-31' WHERE calldate < '2026-01-02';";
     server.app(&transaction(sql, &["2026-01-01"]));
     site.ok("run", &[]);
@@ -574,9 +574,9 @@ fn what_stands_in_the_way_is_told_before_anything_is_touched() {
     fails(&["--from-sink", "vault", "--flow", "ar_cd"], 1, &["holds nothing of `ar_cd`", "ar_source_cdr"]);
     fails(&["--from-sink", "vault", "--at", "2001-01-01"], 1, &["holds nothing"]);
     fails(&["--from-sink", "walt"], 1, &["no sink `walt`", "vault"]);
-    fails(&["--from-sink", "vault", "--at", "yesterday"], 2, &["is no time"]);
+    fails(&["--from-sink", "vault", "--at", "yesterday"], 2, &["is not a time"]);
     let nowhere = ["--into".to_owned(), "nowhere".to_owned()];
-    refused(&site, &nowhere, &FROM_VAULT, 2, &["is no target", "billing", "sqlite:FILE"]);
+    refused(&site, &nowhere, &FROM_VAULT, 2, &["is not a target", "billing", "sqlite:FILE"]);
     let files = ["--into".to_owned(), "dir:/nonexistent".to_owned()];
     refused(&site, &files, &FROM_VAULT, 1, &["rows of a table"]);
     // The account of the run may not write.

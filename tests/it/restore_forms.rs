@@ -153,7 +153,7 @@ fn what_the_applications_import_would_change_is_refused() {
     site.ok("replay", &["--undated"]);
     ended(&restore(&site, &into, &[]), 1, &["__HIVE_DEFAULT_PARTITION__ has no day", "--from --to"]);
     let said = restore(&site, &into, &["--month", "2026-01"]);
-    ended(&said, 3, &["ar_source_cdr 2026-01-02: a value of `content` is no text in UTF-8"]);
+    ended(&said, 3, &["ar_source_cdr 2026-01-02: a value of `content` is not valid UTF-8"]);
     let files = listed(&site.path("backup/source-cdrs/y_2026/m_01"));
     assert_eq!(files, [site.path("backup/source-cdrs/y_2026/m_01/source-cdrs-2026-01-01.csv")]);
     // It goes on when the value is mended.

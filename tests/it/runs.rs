@@ -38,7 +38,7 @@ fn only_what_changed_is_exported_and_the_old_version_stays() {
     Rating::new(2, 4, 50).fill(&server);
     let site = Site::on(&server);
     site.ok("run", &[]);
-    // New ids alone are no change.
+    // New ids alone are not a change.
     server.app(&transaction("UPDATE ar_cdr SET id = id + 7 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
     assert_eq!(site.published(), Vec::<String>::new());
     server.app(&transaction("UPDATE ar_cdr SET income = income + 7 WHERE calldate < '2026-01-02';", &["2026-01-01"]));
@@ -319,7 +319,7 @@ fn the_rows_of_a_flow_that_is_no_more_are_forgotten() {
     assert!(names().contains("upstream") && names().contains("cdrvault/other/0badc0de"), "{}", names());
     let orphans = "SELECT COUNT(*) FROM ar_daily_status_change WHERE ar_daily_status_job_id NOT IN (SELECT id FROM ar_daily_status_job)";
     assert_eq!(server.app(orphans).trim(), "0");
-    assert_eq!(site.published(), Vec::<String>::new(), "the flow that stays is none the worse for it");
+    assert_eq!(site.published(), Vec::<String>::new(), "the flow that stays is not affected");
 }
 
 #[test]
@@ -427,7 +427,7 @@ fn directories_are_saved_with_the_calls() {
     assert!(kinds.contains(&"file \"a.conf\"".to_owned()), "{kinds:?}");
     assert!(kinds.contains(&"directory \"empty\"".to_owned()), "{kinds:?}");
     assert!(kinds.contains(&"symlink \"link\"".to_owned()), "{kinds:?}");
-    assert!(kinds.iter().any(|kind| kind.contains("base64")), "a name that is no UTF-8: {kinds:?}");
+    assert!(kinds.iter().any(|kind| kind.contains("base64")), "a name that is not valid UTF-8: {kinds:?}");
     assert!(!kinds.iter().any(|kind| kind.contains("shadow")), "{kinds:?}");
     let before = site.content();
     site.ok("run", &[]);

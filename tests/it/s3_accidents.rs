@@ -133,7 +133,7 @@ fn what_is_not_there_may_be_told_in_pieces() {
     compare(&server, &s3, &site);
 }
 
-/// An answer that tells no checksum is no proof, and neither is a checksum of something else.
+/// An answer that tells no checksum is not proof, and neither is a checksum of something else.
 #[test]
 fn what_the_server_only_says_it_wrote_is_not_delivered() {
     let (server, s3, gate, site) = site(325);
@@ -188,7 +188,7 @@ fn of_two_first_runs_on_one_prefix_one_makes_the_vault_and_the_other_is_refused(
     assert_eq!(theirs.ok("run", &[]).err, "");
     theirs.ok("verify", &["--against-source"]);
 
-    // At the same moment, whoever is faster.
+    // At the same moment, in any order.
     let pair: Vec<Site> = (0..2)
         .map(|_| {
             let site = Site::on(&server);

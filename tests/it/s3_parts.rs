@@ -205,7 +205,7 @@ fn of_two_writers_in_parts_one_is_told_and_what_is_live_is_whole() {
     let there = server.sha256(&live_path(&unit()));
     assert!([&my_sha, &their_sha].contains(&&there), "one of them, and whole");
 
-    // At the same moment, whoever is faster.
+    // At the same moment, in any order.
     let live = runtime.block_on(ours.live());
     let ((mine, my_sha), (other, their_sha)) = shas(3);
     gate.set(|_: &Asked| Fate::Pass);

@@ -112,7 +112,7 @@ fn what_object_lock_retains_outlives_pruning_and_goes_when_it_may() {
     ));
     for _ in 0..4 {
         let said = site.ok("run", &[]);
-        assert_eq!(said.err, "", "a lock is no trouble");
+        assert_eq!(said.err, "", "a lock causes no warning");
         rate_again(&server, "2026-01-01");
     }
     let count = r"

@@ -112,7 +112,7 @@ fn wake(process: &Child) {
 
 #[track_caller]
 fn says(said: &Said, texts: &[&str]) {
-    let what_to_do = "see whether the server is at work, and what holds it up: its `SHOW PROCESSLIST` tells";
+    let what_to_do = "see whether the server responds, and what holds it up: its `SHOW PROCESSLIST` tells";
     for text in texts.iter().chain([&what_to_do]) {
         assert!(said.err.contains(text), "`{text}` is not in: {}", said.err);
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 /// The folders of the crates' code. What a crate may see is in its Cargo.toml, and cargo allows no circle there.
-const CRATES: [&str; 7] = [
+pub(crate) const CRATES: [&str; 7] = [
     "src",
     "pipeline/format/src",
     "pipeline/plugin/src",

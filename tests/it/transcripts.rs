@@ -120,7 +120,7 @@ fn write_file(home: &Path, name: &str, content: &str, is_root: bool) {
     let path = &home.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let is_new = !path.exists();
-    // Whoever can read a password is refused.
+    // A file whose password others can read is refused.
     let mut file = std::fs::File::options().append(true).create(true).mode(0o600).open(path).unwrap();
     // The default is a directory of this very system.
     if is_new && is_root && path.extension() == Some("toml".as_ref()) && !content.contains("\nstate ") {

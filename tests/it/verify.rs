@@ -315,7 +315,7 @@ fn no_flipped_bit_and_no_cut_goes_unseen_or_is_restored() {
     let small = Small::new();
     let files = small.files();
     let bytes: u64 = files.iter().map(|path| path.metadata().unwrap().len()).sum();
-    assert!(bytes <= 24 << 10, "{bytes} bytes are no small vault");
+    assert!(bytes <= 24 << 10, "{bytes} bytes are not a small vault");
     assert_eq!(small.look(), (0, Ok(44)), "it is whole");
     let full = std::env::var_os("CDRVAULT_TEST_FULL").is_some();
     let mut random = Random(203);
@@ -401,16 +401,16 @@ fn forged_vaults_are_refused() {
     let error = refused("a path that leads out", &|| {
         forge(&first, |receipt| receipt["content"]["object"]["path"] = "../outside".into());
     });
-    assert!(error.contains("is no place of"), "{error}");
+    assert!(error.contains("is not a place of"), "{error}");
     let error = refused("an absolute path", &|| {
         forge(&first, |receipt| receipt["content"]["object"]["path"] = outside.display().to_string().into());
     });
-    assert!(error.contains("is no place of"), "{error}");
+    assert!(error.contains("is not a place of"), "{error}");
     for odd in ["ar_source_cdr/day=2026-01-01/a\nb.parquet", "ar_source_cdr/day=2026-01-01/a\0b.parquet"] {
         let error = refused("a path with a line break or a NUL", &|| {
             forge(&first, |receipt| receipt["content"]["object"]["path"] = odd.into());
         });
-        assert!(error.contains("is no name for a part of a vault"), "{error}");
+        assert!(error.contains("is not a name for a part of a vault"), "{error}");
     }
     let error = refused("the receipt of another day", &|| {
         std::fs::copy(&second, &first).unwrap();

@@ -55,7 +55,7 @@ def cbor_map(cell):
 
 
 def stored_datetime(value):
-    """The bytes that the binary protocol has for a date that is none: length, year, month, day, time."""
+    """The bytes that the binary protocol has for an invalid date: length, year, month, day, time."""
     if not value or value[0] == 0:
         return b"0000-00-00 00:00:00"
     year = value[1] | value[2] << 8

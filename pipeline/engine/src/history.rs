@@ -49,7 +49,7 @@ pub struct Verification {
     pub damage: u64,
     /// Findings that were repaired.
     pub repaired: u64,
-    /// The first of them, for people.
+    /// The first of them, for a person to read.
     pub findings: Vec<String>,
 }
 

@@ -92,7 +92,7 @@ pub struct OpenFlow {
 pub type SharedError = Arc<Error>;
 
 impl Opened {
-    /// Connects everything. Only an error that concerns the whole run (another run is at work) is an error.
+    /// Connects everything. Only an error that concerns the whole run (another run is in progress) is an error.
     pub async fn open(
         cx: &Context,
         pipeline: Arc<Pipeline>,
@@ -131,7 +131,7 @@ impl Opened {
         Ok(opened)
     }
 
-    /// Opens the sinks to remove something from them. A database that does not answer is none the worse for it.
+    /// Opens the sinks to remove something from them. A database that does not answer is not harmed.
     pub async fn open_to_prune(
         cx: &Context,
         pipeline: Arc<Pipeline>,
@@ -181,7 +181,7 @@ impl Opened {
     }
 
     /// Where the spool lies: in the first local vault that a flow must have, or else in the state directory. An optional
-    /// sink is no place for it: were it full, nothing could be saved anywhere.
+    /// sink is not a place for it: were it full, nothing could be saved anywhere.
     pub fn spool_root(&self, state: &std::path::Path) -> PathBuf {
         let mut required = self.sinks.iter().filter(|open| !open.optional);
         let of_sink = required.find_map(|open| open.sink.as_ref().ok()?.spool());

@@ -75,7 +75,7 @@ impl State {
         let path = directory.join(FILE);
         match durable::read(&path)? {
             Some(text) => Ok(serde_json::from_slice(&text)
-                .inspect_err(|error| tracing::warn!("{} is damaged and is made anew: {error}", path.display()))
+                .inspect_err(|error| tracing::warn!("{} is damaged and is rebuilt: {error}", path.display()))
                 .ok()),
             None => Ok(None),
         }

@@ -52,7 +52,7 @@ pub struct Damage {
     pub generation: Option<u32>,
     /// What.
     pub problem: Problem,
-    /// For people.
+    /// Human-readable.
     pub detail: String,
 }
 
@@ -229,7 +229,7 @@ async fn change(cx: &Context, directory: &Path, change: impl FnOnce(&mut Verifie
     }
     let _guard = lock::wait_for(cx, &directory.join(LOCK), WAIT).await?;
     let mut verified = Verified::load(directory).unwrap_or_else(|error| {
-        tracing::warn!("{}; it is made anew", error.one_line());
+        tracing::warn!("{}; it is rebuilt", error.one_line());
         Verified::default()
     });
     change(&mut verified);

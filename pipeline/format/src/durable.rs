@@ -155,7 +155,7 @@ pub fn append(path: &Path, how: &How) -> Result<File> {
     Ok(file)
 }
 
-/// Opens a file to read it; `None` where there is none. What is no regular file is refused at once: a pipe or a device that
+/// Opens a file to read it; `None` where there is none. What is not a regular file is refused at once: a pipe or a device that
 /// somebody put there would be waited for, for ever.
 pub fn open(path: &Path) -> Result<Option<File>> {
     match File::options().read(true).custom_flags(NOFOLLOW | NONBLOCK).open(path) {
@@ -194,7 +194,7 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes the temporary files in a directory, not in those below it. Only for whoever holds the lock: then every one
+/// Removes the temporary files in a directory, not in those below it. Only for the holder of the lock: then every one
 /// of them is a leftover of a run that was interrupted.
 pub fn remove_temporaries(directory: &Path) -> Result<()> {
     let failed = |error| Error::io("list", directory, error);
@@ -269,7 +269,7 @@ fn remove_levels(path: &Path) -> io::Result<()> {
 /// How a directory is opened that is to be looked into.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The names in a directory: of what is none itself, and of directories.
+/// The names in a directory: of what is not a directory itself, and of directories.
 fn names_of(directory: &OwnedFd) -> io::Result<(Vec<CString>, Vec<CString>)> {
     use rustix::fs::{AtFlags, Dir, FileType, statat};
     let (mut files, mut directories) = (Vec::new(), Vec::new());
@@ -292,7 +292,7 @@ fn names_of(directory: &OwnedFd) -> io::Result<(Vec<CString>, Vec<CString>)> {
 pub fn create_dirs(path: &Path, how: &How) -> Result<()> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => return Err(Error::new(Kind::Refused, format!("{} is no directory", path.display()))),
+        Ok(_) => return Err(Error::new(Kind::Refused, format!("{} is not a directory", path.display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(Error::io("look at", path, error)),
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct RawPath(pub Vec<u8>);
 
 impl RawPath {
-    /// For messages: what is no UTF-8 is replaced, and control characters are escaped.
+    /// For messages: what is not valid UTF-8 is replaced, and control characters are escaped.
     pub fn display(&self) -> String {
         String::from_utf8_lossy(&self.0).escape_debug().to_string()
     }
@@ -79,7 +79,7 @@ pub struct Entry {
     pub gid: u32,
     /// Modification time: seconds and nanoseconds since 1970.
     pub mtime: (i64, u32),
-    /// The body's length before any transform; 0 for what is no regular file.
+    /// The body's length before any transform; 0 for what is not a regular file.
     #[serde(default)]
     pub size: u64,
     /// SHA-256 of the body before any transform, in hex.
@@ -103,7 +103,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The one object of a payload that is no tree of files.
+    /// The one object of a payload that is not a tree of files.
     pub fn object(name: impl Into<String>) -> Self {
         Self {
             path: RawPath(name.into().into_bytes()),
@@ -122,7 +122,7 @@ impl Entry {
         }
     }
 
-    /// Notes that its bytes are encoded, around what they were before. Whoever stores it fills in what is not known yet.
+    /// Notes that its bytes are encoded, around what they were before. The sink that stores it fills in what is not known yet.
     pub fn encoded(&mut self, name: &str) {
         let nothing = || StoredBody { sha256: String::new(), bytes: 0, encodings: Vec::new() };
         self.stored.get_or_insert_with(nothing).encodings.push(name.to_owned());

@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// It may work a moment later: a lost connection, a lock wait, a busy server.
     Transient,
-    /// Somebody else is at work on it, and we waited already: it may work later.
+    /// Somebody else is working on it, and we waited already: it may work later.
     Busy,
     /// The pipeline file, or what it points at, is wrong: no retry helps.
     Config,
@@ -30,7 +30,7 @@ pub enum Kind {
     Damaged,
     /// Somebody else changed what we were about to replace.
     Conflict,
-    /// Another run is at work.
+    /// Another run is in progress.
     Locked,
     /// The user, or the system, asked us to stop.
     Interrupted,

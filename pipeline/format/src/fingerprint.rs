@@ -18,7 +18,7 @@
 //!
 //! Trees of files are hashed entry by entry, see [`of_entries`].
 //!
-//! It finds changes and damage; it is no signature. What an attacker could do is left to SHA-256.
+//! It finds changes and damage; it is not a signature. What an attacker could do is left to SHA-256.
 
 use std::fmt;
 use std::str::FromStr;

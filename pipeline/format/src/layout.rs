@@ -125,7 +125,7 @@ fn short(sha256: &str) -> Result<&str> {
     if sha256.len() == 64 && sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return Ok(&sha256[..12]);
     }
-    Err(Error::new(Kind::Damaged, format!("`{}` is no SHA-256", sha256.escape_debug())))
+    Err(Error::new(Kind::Damaged, format!("`{}` is not a SHA-256", sha256.escape_debug())))
 }
 
 /// A name that is one part of a path and nothing else.
@@ -134,7 +134,7 @@ fn checked(name: &str) -> Result<&str> {
     if !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.bytes().all(plain) {
         return Ok(name);
     }
-    Err(Error::new(Kind::Refused, format!("`{}` is no name for a part of a vault", name.escape_debug())))
+    Err(Error::new(Kind::Refused, format!("`{}` is not a name for a part of a vault", name.escape_debug())))
 }
 
 #[cfg(test)]

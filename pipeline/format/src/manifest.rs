@@ -93,7 +93,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// In the form of [`FORMAT`]: what an older one left unsaid is added. Whoever writes it again, into another sink, writes
+    /// In the form of [`FORMAT`]: what an older one left unsaid is added. Writing it again, into another sink, writes
     /// it so.
     #[must_use]
     pub fn of_today(mut self) -> Self {
@@ -113,7 +113,7 @@ impl Manifest {
                 let name = object.path.rsplit('/').next().unwrap_or_default();
                 let path = layout::live_path(&self.unit, name).map_err(|error| error.one_line())?;
                 if path != object.path {
-                    return Err(format!("`{}` is no place of {}", object.path.escape_debug(), self.unit));
+                    return Err(format!("`{}` is not a place of {}", object.path.escape_debug(), self.unit));
                 }
                 if self.tripwire.is_some() && object.encodings.is_empty() {
                     return Err("it does not say how its rows are encoded".to_owned());
@@ -177,7 +177,7 @@ impl Manifest {
             }
     }
 
-    /// The columns that were added, lost or changed since `older`, as text for people.
+    /// The columns that were added, lost or changed since `older`, as human-readable text.
     pub fn schema_change(&self, older: &Self) -> Option<String> {
         let by_name = |m: &Self| -> BTreeMap<String, String> {
             m.columns.iter().map(|c| (c.name.clone(), c.sql_type.clone())).collect()
@@ -203,7 +203,7 @@ fn check_entries(entries: &[Entry]) -> Result<(), String> {
         let path = entry.path.0.as_slice();
         let wrong = |why: &str| Err(format!("the path `{}` {why}", entry.path.display()));
         if path.contains(&0) || path.split(|byte| *byte == b'/').any(|part| matches!(part, b"" | b"." | b"..")) {
-            return wrong("leads out of the snapshot, or is no path");
+            return wrong("leads out of the snapshot, or is not a path");
         }
         sorted.push((path, &entry.kind));
         if let Some(stored) = &entry.stored {
@@ -220,9 +220,9 @@ fn check_entries(entries: &[Entry]) -> Result<(), String> {
     for ((path, kind), (next, _)) in sorted.iter().zip(sorted.iter().skip(1)) {
         let shown = || RawPath(path.to_vec()).display();
         match next.strip_prefix(*path) {
-            Some([]) => return Err(format!("the path `{}` stands there twice", shown())),
+            Some([]) => return Err(format!("the path `{}` occurs twice", shown())),
             Some([b'/', ..]) if **kind != EntryKind::Directory => {
-                return Err(format!("`{}` is no directory, and has entries", shown()));
+                return Err(format!("`{}` is not a directory, and has entries", shown()));
             }
             _ => {}
         }
@@ -401,7 +401,7 @@ pub struct Verified {
 pub struct Pin {
     /// Which one.
     pub generation: u32,
-    /// Why, for people.
+    /// Why, for a person to read.
     pub reason: String,
     /// Since when.
     pub since: Timestamp,
@@ -427,9 +427,9 @@ mod tests {
         // `-` and `.` come before `/`.
         told(&[("a", Directory), ("a-b", File), ("a.b", File), ("a/c", File), ("ab", File)]).unwrap();
         let odd = told(&[("a", File), ("a-b", File), ("a.b", File), ("a/c/d", File)]).unwrap_err();
-        assert_eq!(odd, "`a` is no directory, and has entries");
+        assert_eq!(odd, "`a` is not a directory, and has entries");
         let twice = told(&[("b", File), ("a-b", File), ("a", File), ("b", Directory)]).unwrap_err();
-        assert_eq!(twice, "the path `b` stands there twice");
+        assert_eq!(twice, "the path `b` occurs twice");
         assert!(told(&[("a/../b", File)]).is_err());
         assert!(told(&[("a\0b", File)]).is_err());
     }

@@ -110,7 +110,7 @@ impl DayRange {
     }
 }
 
-/// For people: `2026-01-01 <= day < the end`.
+/// Human-readable: `2026-01-01 <= day < the end`.
 impl fmt::Display for DayRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = |day: Option<Date>, open: &str| day.map_or_else(|| open.to_owned(), |day| day.to_string());

@@ -52,9 +52,9 @@ pub struct Tripwire {
 }
 
 impl Tripwire {
-    /// What differs between what was `saved` and what is in the database `now`, as text for people.
+    /// What differs between what was `saved` and what is in the database `now`, as human-readable text.
     ///
-    /// A column that was added since is no difference while it holds its default everywhere: `default_weight`
+    /// A column that was added since is not a difference while it holds its default everywhere: `default_weight`
     /// says what one row with the default adds to the sum, or `None` where that is not known.
     pub fn difference(saved: &Self, now: &Self, default_weight: impl Fn(&str) -> Option<i128>) -> Option<String> {
         if saved.rows != now.rows {

@@ -16,7 +16,7 @@ use crate::context::Context;
 use cdrvault_format::durable;
 use cdrvault_format::error::{Error, Kind, Result};
 
-/// A lock that is held until it is dropped. The file stays: removing it would race with whoever opens it next.
+/// A lock that is held until it is dropped. The file stays: removing it would race with the next process that opens it.
 #[derive(Debug)]
 pub struct Guard {
     _file: File,
@@ -44,7 +44,7 @@ fn this_process() -> &'static str {
 /// How often a lock that is waited for is tried.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Takes the lock, or [`Kind::Locked`] after waiting for whoever holds it; ends at once when we are asked to stop.
+/// Takes the lock, or [`Kind::Locked`] after waiting for its holder; ends at once when we are asked to stop.
 pub async fn wait_for(cx: &Context, path: &Path, wait: Duration) -> Result<Guard> {
     let deadline = Instant::now() + wait;
     loop {
@@ -99,7 +99,7 @@ pub fn is_held(path: &Path) -> bool {
     })
 }
 
-/// Since when another run is at work, if that is what the error says.
+/// Since when another run is in progress, if that is what the error says.
 pub fn held_since(error: &Error) -> Option<Timestamp> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {

@@ -26,7 +26,7 @@ pub enum Level {
 pub struct Notice {
     /// How much it matters.
     pub level: Level,
-    /// For people; one line.
+    /// Human-readable; one line.
     pub message: String,
 }
 
@@ -99,7 +99,7 @@ impl Notices {
         });
     }
 
-    // Whoever panicked with the lock held left at most one notice uncounted.
+    // A thread that panicked with the lock held left at most one notice uncounted.
     fn with<T>(&self, work: impl FnOnce(&mut Gathered) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

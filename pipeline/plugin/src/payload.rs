@@ -62,7 +62,7 @@ impl Payload {
     }
 }
 
-/// Batches that share one schema. The last error or the end of the stream ends it; whoever drops it stops the reader.
+/// Batches that share one schema. The last error or the end of the stream ends it; dropping it stops the reader.
 pub struct RowStream {
     /// The schema of every batch.
     pub schema: SchemaRef,

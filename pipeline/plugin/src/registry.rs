@@ -106,7 +106,7 @@ pub trait BuildSource: Send + Sync {
 
 /// A sink of the pipeline file.
 pub trait BuildSink: Send + Sync {
-    /// Where it will be, for people, without secrets.
+    /// Where it will be, for a person to read, without secrets.
     fn describe(&self) -> String;
 
     /// The sink whose vault it mirrors, if it mirrors one.

@@ -17,7 +17,7 @@ use cdrvault_format::partition::{Partition, Unit};
 /// Where a vault lies.
 #[async_trait]
 pub trait Place: Send + Sync {
-    /// Where it is, for people, without secrets.
+    /// Where it is, for a person to read, without secrets.
     fn describe(&self) -> String;
 
     /// The directory that the vault is in, for mirrors of it.
@@ -81,7 +81,7 @@ pub trait Vault: Place {
     /// The highest generation of each partition of a dataset, from names alone.
     async fn index(&self, cx: &Context, dataset: &str) -> Result<BTreeMap<Partition, Held>>;
 
-    /// The datasets that have a receipt, whoever wrote it.
+    /// The datasets that have a receipt, from any writer.
     async fn datasets(&self, cx: &Context) -> Result<Vec<String>>;
 
     /// The generations of each partition of a dataset that have a receipt, in order.

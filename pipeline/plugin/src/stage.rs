@@ -189,7 +189,7 @@ pub type OnAnnounced<'a> = &'a (dyn Fn(&Unit) -> Result<()> + Send + Sync);
 pub struct Opened {
     /// The flows that have rows of their own: the application tells them of changed days.
     pub registered: BTreeSet<String>,
-    /// Why events cannot work here, for people; `None` if they can, for flows registered or yet to be.
+    /// Why events cannot work here, for a person to read; `None` if they can, for flows registered or yet to be.
     pub without_events: Option<String>,
     /// How far the server's clock is from ours, in seconds; positive when the server is ahead.
     pub clock_offset: Option<i64>,

@@ -17,7 +17,7 @@ use cdrvault_format::manifest::{Holding, Manifest};
 /// entries that can be restored are, and the others are told by `lacking`.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// Where it is, for people, without secrets.
+    /// Where it is, for a person to read, without secrets.
     fn describe(&self) -> String;
 
     /// Whether it can take such content at all.
@@ -30,7 +30,7 @@ pub trait Target: Send + Sync {
     /// Makes the unit hold exactly this content, and proves it.
     async fn restore(&self, cx: &Context, manifest: &Manifest, payload: Payload) -> Result<Restored>;
 
-    /// No more units come: these were restored, and if not `complete` others could not be. What is left to do for people
+    /// No more units come: these were restored, and if not `complete` others could not be. What is left to do for the user
     /// is returned.
     async fn finish(&self, cx: &Context, restored: &[Manifest], complete: bool) -> Result<Vec<String>> {
         let _ = (cx, restored, complete);
@@ -82,7 +82,7 @@ pub struct TargetOptions {
     pub accounts: bool,
     /// Tables that are not there are made, as the receipts describe them.
     pub create_tables: bool,
-    /// Whose rights the views, routines, triggers and events of a dump work with, instead of those of whoever made them.
+    /// Whose rights the views, routines, triggers and events of a dump work with, instead of those of their creator.
     pub definer: Option<String>,
     /// The columns that files are to have, in this order, by table.
     pub columns: BTreeMap<String, Vec<String>>,

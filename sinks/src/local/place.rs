@@ -78,7 +78,7 @@ impl Place {
         How { modified: Some(old.map_or(now, |old| now.max(old + Duration::from_secs(1)))), ..self.how }
     }
 
-    /// Every regular file below a directory. What is no UTF-8, or still being written, is not ours to see.
+    /// Every regular file below a directory. What is not valid UTF-8, or still being written, is not ours to see.
     pub(super) fn tree(&self, directory: &str) -> Result<BTreeMap<String, u64>> {
         let mut found = BTreeMap::new();
         let mut left = vec![directory.to_owned()];
@@ -138,7 +138,7 @@ pub(super) fn is_file(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }
 
-/// SHA-256 of a file, which is no link.
+/// SHA-256 of a file, which is not a link.
 pub(super) fn hash(path: &Path) -> Result<String> {
     let failed = |error| Error::io("read", path, error);
     let mut file = durable::open(path)?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;

@@ -51,7 +51,7 @@ impl<T: Transport> MirroredVault<T> {
         .hint("correct the place; if it is the right one, run once with --adopt-vault: the transfer is undone there"))
     }
 
-    /// A lock does not travel. A far end that holds this very run's is no copy, but the vault itself under another name.
+    /// A lock does not travel. A far end that holds this very run's is not a copy, but the vault itself under another name.
     pub(super) async fn check_not_itself(&self, cx: &Context, listing: Option<&Listing>) -> Result<()> {
         if !listing.is_some_and(|listing| listing.contains_key(layout::LOCK)) {
             return Ok(());
@@ -89,7 +89,7 @@ impl<T: Transport> MirroredVault<T> {
             return match listing.keys().find(|name| !ours(name)) {
                 Some(name) if !expect.adopt => Err(Error::new(
                     Kind::Refused,
-                    format!("{place} is no vault and not empty: there is `{}`", name.escape_debug()),
+                    format!("{place} is not a vault and not empty: there is `{}`", name.escape_debug()),
                 )
                 .hint("name an empty place, or a new one; --adopt-vault makes a vault beside what is there")),
                 _ => Ok(false),

@@ -62,7 +62,7 @@ impl<T: Transport> MirroredVault<T> {
             let standing = self.history_of(dataset)?;
             let old = match self.known_index(dataset) {
                 Err(error) if error.kind() == Kind::Damaged => {
-                    tracing::warn!("{}; it is made anew from the receipts that are there", error.one_line());
+                    tracing::warn!("{}; it is rebuilt from the receipts that are there", error.one_line());
                     None
                 }
                 other => other?,

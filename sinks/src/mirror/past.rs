@@ -150,7 +150,7 @@ impl<T: Transport> MirroredVault<T> {
         Ok(())
     }
 
-    /// Everything of the history goes that is of no use to whoever asks for this time or a later one.
+    /// Everything of the history goes that is of no use at this time or a later one.
     pub(super) async fn forget(&self, cx: &Context, before: Timestamp) -> Result<()> {
         let sessions = self.sessions(cx).await?;
         // A state is what was true from its session to the next one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cdrvault_plugin::program::Program;
 
 const STALLED: &str =
-    "see whether the program on the other side is still at work; `ssh.stall-timeout` says how long to wait";
+    "see whether the program on the other side is still running; `ssh.stall-timeout` says how long to wait";
 
 /// A program whose messages can be understood by programs, and that asks nothing. It is given up when nothing moves for
 /// so long.

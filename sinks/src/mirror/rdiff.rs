@@ -65,7 +65,7 @@ fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
         }
         Ok(target) => Some(target),
         Err(why) => {
-            let problem = Problem::new(section.value("to"), format!("`{}` is no target: {why}", to.escape_debug()));
+            let problem = Problem::new(section.value("to"), format!("`{}` is not a target: {why}", to.escape_debug()));
             section.problem(problem.help("write `USER@HOST::PATH`, or `/ABSOLUTE/PATH`"));
             None
         }
@@ -92,14 +92,14 @@ impl Target {
         if text.starts_with('/') {
             let path = text.trim_end_matches('/');
             return if path.is_empty() || path.contains("::") || path.contains('$') {
-                Err("this is no directory for a vault")
+                Err("this is not a directory for a vault")
             } else {
                 Ok(Self { text: path.to_owned(), location: path.to_owned(), is_local: true })
             };
         }
         let (host, path) = ssh::split_host(text, "::").ok_or("neither `USER@HOST::PATH` nor an absolute path")?;
         if !ssh::is_host(host) {
-            return Err("this is no `USER@HOST`");
+            return Err("this is not `USER@HOST`");
         }
         if path.contains("::") {
             return Err("the path holds a `::`");
@@ -248,7 +248,7 @@ impl Rdiff {
         let program = program.arg("--include-globbing-filelist-stdin").input(list);
         let outcome = program.arg(root).arg(&self.to.location).run(cx).await?;
         let output = String::from_utf8_lossy(&outcome.output).into_owned();
-        // What is not selected here is told as deleted: that alone makes it fail, and is no failure.
+        // What is not selected here is told as deleted: that alone makes it fail, and is not a failure.
         if outcome.code() != 0 && complaint(&outcome.complaints) != "Action compare failed on step run" {
             self.good(&outcome, "compare")?;
         }
@@ -306,13 +306,13 @@ fn complaint(text: &str) -> String {
             (true, Some(why)) if !why.is_empty() => {
                 format!("the other side does not answer as rdiff-backup does: {why}")
             }
-            _ => "the other side ended without a word".to_owned(),
+            _ => "the other side ended without a message".to_owned(),
         };
     }
     let error = messages.iter().find_map(|message| message.strip_prefix("ERROR: "));
     let violation = || messages.iter().find(|message| message.contains(VIOLATION)).map(String::as_str);
     let last = || messages.last().map(String::as_str);
-    error.or_else(violation).or_else(last).unwrap_or("rdiff-backup says nothing").to_owned()
+    error.or_else(violation).or_else(last).unwrap_or("rdiff-backup printed nothing").to_owned()
 }
 
 const NOT_STARTED: &str = "ERROR: Couldn't start up the remote connection";
@@ -416,7 +416,7 @@ impl Transport for Rdiff {
         if is_absent(&outcome) {
             return Ok(Found::default());
         }
-        // Its own `verify` finds nothing wrong with a session that was cut off; but whoever reads is warned.
+        // Its own `verify` finds nothing wrong with a session that was cut off; but a reader is warned.
         let interrupted = outcome.says("Two different times for current mirror");
         Ok(Found { listing: Some(names(&self.good(&outcome, "list")?)), interrupted })
     }
@@ -478,7 +478,7 @@ impl Transport for Rdiff {
             None => Ok(()),
             Some(name) => {
                 Err(Error::new(Kind::Damaged, format!("{} holds other bytes than were sent: {name}", self.to.text))
-                    .hint("see whether somebody else writes there; if nobody does, check its disk"))
+                    .hint("see whether another program writes there; if none does, check its disk"))
             }
         }
     }

@@ -170,7 +170,7 @@ pub(super) fn remote_path(path: &str) -> Result<String, &'static str> {
     };
     match path.trim_end_matches('/') {
         "" if path.is_empty() => Err("the path is missing"),
-        "" => Err("the root directory is no place for a vault"),
+        "" => Err("the root directory is not a place for a vault"),
         path if path.starts_with('-') => Err("the path begins with a `-`"),
         path => Ok(path.to_owned()),
     }
@@ -221,7 +221,7 @@ pub(super) fn complaint(outcome: &Outcome, place: &str) -> Option<Error> {
         (
             "No route to host",
             Kind::Transient,
-            "there is no way to the other side",
+            "the remote host cannot be reached",
             "see whether the host is up, and the routes",
         ),
         ("Connection closed by", Kind::Transient, "the other side closed the connection", "see the log of its sshd"),

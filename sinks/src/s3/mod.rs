@@ -169,7 +169,7 @@ impl S3 {
                 continue;
             }
             let path = Path::parse(&upload.key).map_err(|error| {
-                Error::failed(format!("`{}` is no name of an object", upload.key.escape_debug())).with_source(error)
+                Error::failed(format!("`{}` is not an object name", upload.key.escape_debug())).with_source(error)
             })?;
             match self.store.abort_multipart(&path, &upload.upload_id).await {
                 // It may have ended by itself.

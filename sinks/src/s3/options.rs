@@ -199,7 +199,7 @@ fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
                 );
             }
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.path() == "/" => {}
-            _ => wrong("endpoint", "this is no endpoint", "write `https://HOST` or `https://HOST:PORT`"),
+            _ => wrong("endpoint", "this is not an endpoint", "write `https://HOST` or `https://HOST:PORT`"),
         }
     }
     let pairs = [
@@ -244,17 +244,17 @@ fn environment_has_credentials() -> bool {
 }
 
 fn bucket_and_prefix(text: &str) -> Result<(String, Path), String> {
-    let rest = text.strip_prefix("s3://").ok_or("this is no URL of a bucket")?;
+    let rest = text.strip_prefix("s3://").ok_or("this is not the URL of a bucket")?;
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() || !bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
-        return Err(format!("`{}` is no name of a bucket", bucket.escape_debug()));
+        return Err(format!("`{}` is not a bucket name", bucket.escape_debug()));
     }
     let prefix = prefix.trim_matches('/');
     let part_is_odd = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(char::is_control);
     if !prefix.is_empty() && prefix.split('/').any(part_is_odd) {
-        return Err(format!("`{}` is no prefix", prefix.escape_debug()));
+        return Err(format!("`{}` is not a prefix", prefix.escape_debug()));
     }
-    let prefix = Path::parse(prefix).map_err(|_| format!("`{}` is no prefix", prefix.escape_debug()))?;
+    let prefix = Path::parse(prefix).map_err(|_| format!("`{}` is not a prefix", prefix.escape_debug()))?;
     Ok((bucket.to_owned(), prefix))
 }
 

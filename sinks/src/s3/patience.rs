@@ -1,7 +1,7 @@
 //! Requests that fail by accident are sent again: the one layer below a bucket that does.
 //!
 //! It lies under `object_store`, whose own retries are off: they leave out a conditional write whose reply was lost, and
-//! a request that timed out after longer than it may be tried again. Whoever writes through it finds out what a refusal
+//! a request that timed out after longer than it may be tried again. A caller that writes through it finds out what a refusal
 //! means after a lost reply; see [`super::S3::arrived`].
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -118,7 +118,8 @@ impl Patient {
         if of_object && response.status().is_success() {
             return Ok(response);
         }
-        // What is no object is an error or a page of a listing at most. Its end is waited for, so that it can be asked for again.
+        // What is not an object is an error or a page of a listing at most. Its end is waited for, so that it can be asked for
+        // again.
         let (mut parts, body) = response.into_parts();
         let body = body.bytes().await?;
         // Some answers begin before the server knows how they end:

@@ -48,6 +48,6 @@ fn load(variable: &str, name: &str) -> Result<Option<Ini>> {
         Err(ini::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(ini::Error::Io(error)) => Err(Error::io("read", &path, error)),
         // The text of a parser's error may hold a line of the file.
-        Err(ini::Error::Parse(_)) => Err(Error::new(Kind::Config, format!("{} is no INI file", path.display()))),
+        Err(ini::Error::Parse(_)) => Err(Error::new(Kind::Config, format!("{} is not an INI file", path.display()))),
     }
 }

@@ -97,7 +97,7 @@ impl Head {
         self.kept.as_ref().map(|kept| kept.sha256.as_str())
     }
 
-    /// The SHA-256 of the bytes, if the server vouches for it. A note alone is none: it was written before the bytes.
+    /// The SHA-256 of the bytes, if the server vouches for it. A note alone does not count: it was written before the bytes.
     pub(super) fn sha256(&self) -> Option<&str> {
         let kept = self.kept.as_ref()?;
         match &self.noted {

@@ -200,7 +200,7 @@ async fn may_make(store: &impl Store, expect: &Expected) -> Result<()> {
     match store.names("").await?.into_iter().find(|name| !ours(name)) {
         Some(name) if !expect.adopt => Err(Error::new(
             Kind::Refused,
-            format!("{place} is no vault and not empty: there is `{}`", name.escape_debug()),
+            format!("{place} is not a vault and not empty: there is `{}`", name.escape_debug()),
         )
         .hint("name an empty place, or a new one; --adopt-vault makes a vault beside what is there")),
         _ => Ok(()),

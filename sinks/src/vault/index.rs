@@ -88,7 +88,7 @@ impl<S: Store> StoredVault<S> {
             let (old, damaged) = match self.read_index(dataset).await {
                 Ok(old) => (old, false),
                 Err(error) if error.kind() == Kind::Damaged => {
-                    tracing::warn!("{}; it is made anew from the receipts that are there", error.one_line());
+                    tracing::warn!("{}; it is rebuilt from the receipts that are there", error.one_line());
                     (None, true)
                 }
                 Err(error) => return Err(error),

@@ -14,10 +14,10 @@ use cdrvault_plugin::sink::Capabilities;
 /// Whatever writes is whole or invisible, and durable when it returns. What failed may be done again.
 #[async_trait]
 pub(crate) trait Store: Send + Sync + 'static {
-    /// Where it is, for people, without secrets.
+    /// Where it is, for a person to read, without secrets.
     fn describe(&self) -> String;
 
-    /// Where a name of it is, for people.
+    /// Where a name of it is, for a person to read.
     fn show(&self, name: &str) -> String {
         format!("{}/{name}", self.describe())
     }

@@ -58,7 +58,7 @@ pub(super) async fn log_in(stream: Box<dyn Stream>, server: &Server) -> Result<P
     let greeting = ParseBuf(greeting).parse::<HandshakePacket<'_>>(())?.into_owned();
     let mut capabilities = WANTED & greeting.capabilities();
     if !capabilities.contains(Capabilities::CLIENT_PROTOCOL_41 | Capabilities::CLIENT_SECURE_CONNECTION) {
-        return Err(Failure::protocol("this is no server of MariaDB, or of MySQL since 4.1"));
+        return Err(Failure::protocol("the server is neither MariaDB nor MySQL 4.1 or newer"));
     }
     let is_local = matches!(server.place, Place::Socket(_));
     let is_encrypted = match server.tls {
@@ -116,7 +116,7 @@ pub(super) async fn log_in(stream: Box<dyn Stream>, server: &Server) -> Result<P
                 proof.keep_password(&procedure, challenge)?;
                 proof.answer(&mut procedure, Some(challenge))?
             }
-            _ => return Err(Failure::protocol("an answer to a login that is none")),
+            _ => return Err(Failure::protocol("unexpected packet during authentication")),
         };
         if let Some(answer) = answer {
             packets.send(&[&answer]).await?;

@@ -56,7 +56,7 @@ impl Packets {
         if self.unread.is_empty() {
             Ok((self.stream, self.number))
         } else {
-            Err(Failure::protocol("the server says something before it may"))
+            Err(Failure::protocol("the server sends a packet out of turn"))
         }
     }
 

@@ -128,7 +128,7 @@ impl Spans {
     /// A zero byte, a bit for each column that is NULL after two that mean nothing, and the values of the others.
     pub(super) fn of<'p>(&'p mut self, packet: &'p [u8]) -> Result<BinaryRow<'p>, Failure> {
         if packet.first() != Some(&0) {
-            return Err(Failure::protocol("a row that is none"));
+            return Err(Failure::protocol("a packet that is not a row"));
         }
         let mut at = 1 + (self.kinds.len() + 2).div_ceil(8);
         let nulls = packet.get(1..at).ok_or_else(too_short)?;
@@ -164,7 +164,7 @@ pub(super) fn length(packet: &[u8], at: &mut usize) -> Result<u64, Failure> {
         0xfc => 2,
         0xfd => 3,
         0xfe => 8,
-        0xfb | 0xff => return Err(Failure::protocol("a length that is none")),
+        0xfb | 0xff => return Err(Failure::protocol("an invalid length")),
     };
     let digits = packet.get(*at..*at + width).ok_or_else(too_short)?;
     *at += width;

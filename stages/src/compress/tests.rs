@@ -91,7 +91,7 @@ proptest! {
             (once, again, back)
         });
         prop_assert_eq!(&back, &data);
-        prop_assert_eq!(once, again, "the chunks that come in are no part of the bytes");
+        prop_assert_eq!(once, again, "the chunks that come in are not part of the bytes");
     }
 
     #[test]

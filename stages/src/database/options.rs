@@ -201,7 +201,7 @@ impl MySqlDatabase {
 pub(crate) fn target(text: &str, options: &TargetOptions) -> Result<Arc<dyn RestoreTarget>> {
     let (url, connection) = text.split_once('?').unwrap_or((text, ""));
     let wrong = |why: String| {
-        Error::new(Kind::Config, format!("the target is no database: {why}"))
+        Error::new(Kind::Config, format!("the target is not a database: {why}"))
             .hint("write it as mysql://USER@HOST:PORT/DATABASE, and the password into a file for --password-file")
     };
     if secret_in_url(url).is_some() {

@@ -1,4 +1,4 @@
-//! Rows, or a dump, that are read ahead of whoever encodes them, by a task of their own.
+//! Rows, or a dump, that are read ahead of their encoder, by a task of their own.
 
 use arrow_array::RecordBatch;
 use cdrvault_format::error::{Error, Result};
@@ -7,7 +7,7 @@ use futures::stream::{self, BoxStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// So many batches, or pieces, may wait for whoever encodes them.
+/// So many batches, or pieces, may wait for their encoder.
 const AHEAD: usize = 2;
 
 /// Where a reader puts its batches.

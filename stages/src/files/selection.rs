@@ -29,7 +29,10 @@ impl TryFrom<Glob> for Pattern {
         let written = glob.as_str();
         let wrong = |cause: &str, help: &str| Err(Explained::new(format!("`{written}` {cause}"), help));
         if written.starts_with('!') {
-            return wrong("is no exception here", "`exclude` always wins; write `\\!` for a name that begins with `!`");
+            return wrong(
+                "cannot be an exception here",
+                "`exclude` always wins; write `\\!` for a name that begins with `!`",
+            );
         }
         let (text, directories_only) = match written.strip_suffix('/') {
             Some(text) => (text, true),
@@ -45,7 +48,7 @@ impl TryFrom<Glob> for Pattern {
         let pattern = Self { text: text.to_owned(), written: written.to_owned(), anchored, directories_only };
         match pattern.compile() {
             Ok(_) => Ok(pattern),
-            Err(error) => wrong("is no pattern", &error.kind().to_string()),
+            Err(error) => wrong("is not a pattern", &error.kind().to_string()),
         }
     }
 }

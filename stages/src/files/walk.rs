@@ -1,7 +1,7 @@
 //! Walks a tree, in the order of the raw bytes of its paths.
 //!
 //! Each name is looked at relative to the open directory that holds it, and a directory is opened without following
-//! links: whoever swaps a directory for a link while we walk cannot lead us out of the tree. Neither depth nor length
+//! links: somebody who swaps a directory for a link while we walk cannot lead us out of the tree. Neither depth nor length
 //! of a path is bounded, so the walk keeps its own stack and has no more than [`OPEN`] directories open.
 
 use std::collections::BTreeSet;

@@ -71,7 +71,7 @@ struct Encoder<'a> {
     sample: Vec<RecordBatch>,
     /// Of the row group that is being written, before it is encoded.
     group_bytes: u64,
-    /// Whether the rows are in the order of the key as it is stored. Dates that are no dates are stored as NULL, and
+    /// Whether the rows are in the order of the key as it is stored. Invalid dates are stored as NULL, and
     /// ordered by what they really are.
     sorted: bool,
     writer: Writer<'a>,

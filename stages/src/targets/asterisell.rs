@@ -172,14 +172,14 @@ impl Target for Asterisell {
             }
         }
         let told = left_out.iter().filter(|(_, others)| !others.is_empty()).map(|(table, others)| {
-            format!("the import of `{table}` reads {} not: they are left out", others.join(", "))
+            format!("the import of `{table}` does not read {}: they are left out", others.join(", "))
         });
         Ok(told.collect())
     }
 
     async fn restore(&self, cx: &Context, manifest: &Manifest, payload: Payload) -> Result<Restored> {
         let Payload::Rows(mut rows) = payload else {
-            return Err(Error::new(Kind::Refused, "files are no tables"));
+            return Err(Error::new(Kind::Refused, "the asterisell target takes rows, not files"));
         };
         let (name, columns) = self.form(manifest)?;
         let path = self.path_of(name, manifest)?;
@@ -229,7 +229,7 @@ fn lines(batch: &RecordBatch, columns: &[ColumnInfo]) -> Result<Vec<u8>> {
             }
             let lost = || {
                 let message =
-                    format!("a value of `{}` is no text in UTF-8, and the import would change it", column.name);
+                    format!("a value of `{}` is not valid UTF-8, and the import would change it", column.name);
                 Error::new(Kind::Refused, message).hint("restore the day into a database, or into `csv:DIRECTORY`")
             };
             match (raw.get(column.name.as_str()), cells.get(row)) {

@@ -84,7 +84,7 @@ impl Target for Csv {
 
     async fn restore(&self, cx: &Context, manifest: &Manifest, payload: Payload) -> Result<Restored> {
         let Payload::Rows(mut rows) = payload else {
-            return Err(Error::new(Kind::Refused, "files are no tables"));
+            return Err(Error::new(Kind::Refused, "the csv target takes rows, not files"));
         };
         let (path, table) = (self.path_of(manifest)?, table_of(manifest)?);
         let mut above = path.clone();

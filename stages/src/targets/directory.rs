@@ -85,7 +85,7 @@ impl Target for Directory {
 
     async fn restore(&self, cx: &Context, manifest: &Manifest, payload: Payload) -> Result<Restored> {
         let Payload::Objects(objects) = payload else {
-            return Err(Error::new(Kind::Refused, "rows are no files"));
+            return Err(Error::new(Kind::Refused, "the directory target takes files, not rows"));
         };
         let (log, place) = (Unfinished::of(&self.root), self.place_of(manifest));
         let mut again = log.has(manifest)? && place.symlink_metadata().is_ok();
@@ -149,7 +149,7 @@ impl Target for Directory {
     }
 }
 
-/// Directories of restores that were killed. One at work holds a lock on its own.
+/// Directories of restores that were killed. One in progress holds a lock on its own.
 fn remove_leftovers(root: &Path) -> Result<()> {
     let failed = |error| Error::io("list", root, error);
     for entry in std::fs::read_dir(root).map_err(failed)? {

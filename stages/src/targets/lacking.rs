@@ -27,7 +27,7 @@ impl Failed {
     }
 }
 
-/// What was not restored as it was saved, for people. A tree of a million must not fill the memory.
+/// What was not restored as it was saved, for a person to read. A tree of a million must not fill the memory.
 #[derive(Debug, Default)]
 pub(super) struct Lacking {
     first: Vec<Error>,

@@ -87,7 +87,7 @@ pub(crate) async fn a_receipt_is_written_once(subject: &Subject) {
         let offset = place.sink.clock_offset().expect("it tells what time it is");
         assert!(offset.abs() < 60, "this very machine is {offset} s ahead");
     }
-    place.publish(&first, &Live::NOTHING).await.expect("the same again is no conflict");
+    place.publish(&first, &Live::NOTHING).await.expect("the same again is not a conflict");
     let other = place.note(&sealed(subject.home.path(), &unit, 1, b"another"), &Live::NOTHING).await;
     assert_eq!(other.unwrap_err().kind(), Kind::Conflict);
     let late = place.note(&sealed(subject.home.path(), &unit, 2, b"late"), &Live::NOTHING).await;
@@ -345,7 +345,7 @@ pub(crate) async fn notes_and_removal(subject: &Subject) {
 pub(crate) async fn two_writers_do_not_mix(subject: &Subject) {
     let unit = day("data", "2026-02-07");
     if subject.mirror {
-        // The vault that is mirrored has a lock; at the far end, the copy of one vault is no other's.
+        // The vault that is mirrored has a lock; at the far end, the copy of one vault is not that of another.
         let before = subject.far.names().await;
         let other = tempfile::tempdir().unwrap();
         let pipeline = std::fs::read_to_string(subject.home.path().join("pipeline.toml")).unwrap();

@@ -257,7 +257,7 @@ fn content(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files(directory).into_iter().filter(|path| !logs(path)).map(|path| (path.clone(), read(path))).collect()
 }
 
-/// A daemon and directories, which are no hosts to log in to.
+/// A daemon and directories, which are not hosts to log in to.
 #[test]
 fn a_daemon_and_other_directories_are_mirrors_like_any_other() {
     let ((server, site), daemon) = (filled(12, 3), Rsyncd::start());

@@ -18,7 +18,7 @@ const BUCKET: &str = "vault";
 
 /// A running server, which dies with this value. It forgets everything when it ends.
 ///
-/// It accepts every key: it is no test of credentials.
+/// It accepts every key: it is not a test of credentials.
 #[derive(Debug)]
 pub(crate) struct Moto {
     _daemon: Daemon,

@@ -127,7 +127,7 @@ pub fn rate_again(server: &MariaDb, day: &str) {
     server.app(&transaction(&sql, &[day]));
 }
 
-/// How many days are owed. The mark of the last run is no day.
+/// How many days are owed. The mark of the last run is not a day.
 pub fn owed(server: &MariaDb) -> u64 {
     let sql = "SELECT COUNT(*) FROM ar_daily_status_change WHERE ar_daily_status_job_id NOT IN
                (SELECT id FROM ar_daily_status_job WHERE name LIKE 'cdrvault/%/mark')";

@@ -70,7 +70,7 @@ pub fn add(site: &Site, sections: &str, names: &[&str]) {
     site.edit("sinks = [\"vault\"", &format!("sinks = [\"vault\"{list}"));
 }
 
-/// Adds a flow of each kind that is no table: `etc`, a tree of files, and `configurations`, a dump.
+/// Adds a flow of each kind that is not a table: `etc`, a tree of files, and `configurations`, a dump.
 pub fn add_files_and_dump(site: &Site, server: &MariaDb, sinks: &[&str]) {
     server.app("GRANT SHOW VIEW, TRIGGER, EVENT ON asterisell.* TO cdrvault@'127.0.0.1'");
     std::fs::create_dir(site.path("etc")).unwrap();

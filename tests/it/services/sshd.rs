@@ -127,7 +127,7 @@ impl Sshd {
         self.restart();
     }
 
-    /// Runs this command for whoever comes with the key, whatever he asks for.
+    /// Runs this command for each client with the key, whatever it asks for.
     pub(crate) fn force_command(&self, command: Option<&str>) {
         authorize(self.directory.path(), command);
     }
@@ -170,7 +170,7 @@ Subsystem sftp internal-sftp
         path("authorized_keys"),
         std::env::var("PATH").unwrap_or_default(),
         std::process::id(),
-        // What the account's own shell does at its start is none of ours.
+        // What the account's own shell does at its start is not ours.
         directory.display(),
     );
     fs::write(&config, text).expect("a writable directory");

@@ -40,7 +40,7 @@ fn kill(pid: u32) {
 }
 
 /// Re-rates, changes a file, begins a run, and has something killed at a random moment; in the end everything is
-/// everywhere. `hit` says whether it killed something that a run was at work with: only such a round counts.
+/// everywhere. `hit` says whether it killed something that a run was working with: only such a round counts.
 fn killed(
     site: &Site,
     server: &MariaDb,

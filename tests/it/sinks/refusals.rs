@@ -17,7 +17,7 @@ use crate::services::{files, python, remote, tls};
 fn options_that_cannot_work_are_told_with_their_place() {
     let (_server, site) = filled(121, 4);
     let wrong = [
-        ("rsync", "mirror = \"vault\"\nto = \"-oProxyCommand=touch@x:y\"", "this is no `USER@HOST`"),
+        ("rsync", "mirror = \"vault\"\nto = \"-oProxyCommand=touch@x:y\"", "this is not `USER@HOST`"),
         ("rsync", "mirror = \"vault\"\nto = \"host:a$(touch x)\"", "another character with a meaning to shells"),
         ("rsync", "mirror = \"vault\"\nto = \"/mnt/b\"\nssh = { port = 22 }", "`ssh` is for targets of the form"),
         ("rsync", "mirror = \"vault\"\nto = \"h:b\"\npassword = { env = \"X\" }", "`password` is for an rsync daemon"),
@@ -27,12 +27,12 @@ fn options_that_cannot_work_are_told_with_their_place() {
             "mirror = \"vault\"\nto = \"h::p\"\nkeep = { last = 3 }",
             "`last` does not work in a sink of kind `rdiff`",
         ),
-        ("s3", "url = \"https://bucket/x\"", "this is no URL of a bucket"),
+        ("s3", "url = \"https://bucket/x\"", "this is not the URL of a bucket"),
         ("s3", "url = \"s3://b\"\naccess-key-id = \"AK\"", "`access-key-id` needs `secret-access-key`"),
         ("s3", "url = \"s3://b\"\nstorage-class = \"DEEP_ARCHIVE\"", "`storage-class` cannot be `DEEP_ARCHIVE`"),
         ("s3", "url = \"s3://b\"\nkms-key = \"k\"", "`kms-key` is for `encryption = \"aws:kms\"`"),
-        ("s3", "url = \"s3://b\"\nendpoint = \"ftp://host\"", "this is no endpoint"),
-        ("s3", "url = \"s3://b\"\nkeep = {}", "`keep` says nothing"),
+        ("s3", "url = \"s3://b\"\nendpoint = \"ftp://host\"", "this is not an endpoint"),
+        ("s3", "url = \"s3://b\"\nkeep = {}", "`keep` is empty"),
     ];
     let sections = wrong.iter().enumerate();
     let sections: String =

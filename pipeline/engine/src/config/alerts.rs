@@ -100,11 +100,11 @@ pub(super) fn notify<'a>(draft: &'a Draft<'a>, section: &mut Section<'a>) -> Opt
     let mut section = table(draft, "notify", section)?;
     let NotifyOptions { ping, webhook, command, on, timeout } = section.options()?;
     if ping.is_none() && webhook.is_none() && command.is_none() {
-        let problem = Problem::new(section.span(), "`[notify]` tells nobody");
+        let problem = Problem::new(section.span(), "`[notify]` names no recipient");
         draft.report(problem.help("add `ping`, `webhook` or `command`, or remove the table"));
     }
     if on.is_empty() {
-        let problem = Problem::new(section.value("on"), "the webhook and the command hear of nothing");
+        let problem = Problem::new(section.value("on"), "the webhook and the command are never used");
         draft.report(
             problem.help(
                 "write some of \"start\", \"success\", \"partial\", \"failure\", \"overdue\", \"damage\", \"data\"",

@@ -47,6 +47,6 @@ pub fn open(path: &Path, registry: &Registry) -> Result<Pipeline> {
 
 fn not_utf8(path: &Path, text: &str, at: usize) -> Problems {
     let problem = Problem::new(at..at + char::REPLACEMENT_CHARACTER.len_utf8(), "the file is not UTF-8");
-    let problem = problem.label("this byte is no part of a character").help("save the file as UTF-8");
+    let problem = problem.label("this byte is not part of a character").help("save the file as UTF-8");
     Problems::new(path, text, Masked::new(text, &[]), Severity::Error, vec![problem], &BTreeSet::new())
 }

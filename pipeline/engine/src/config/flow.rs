@@ -230,8 +230,7 @@ impl Known<'_> {
     fn delivery(&self, draft: &Draft<'_>, span: &Range<usize>, references: &[Reference], indexes: &[usize]) {
         let specs = || indexes.iter().filter_map(|index| self.specs.get(*index));
         if specs().all(|spec| spec.optional) {
-            let problem =
-                Problem::new(span.clone(), "all sinks of this flow are optional: nobody has to hold its data");
+            let problem = Problem::new(span.clone(), "all sinks of this flow are optional: none has to hold its data");
             draft.report(problem.help("list one that is not `optional`"));
         }
         for (reference, spec) in references.iter().zip(specs()) {

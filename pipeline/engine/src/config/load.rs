@@ -71,7 +71,7 @@ fn read(
     let pipeline = if parsed.sound { root(&draft, input, registry, parsed.root.get_ref()) } else { None };
     let (found, literals) = draft.into_parts();
     let mut wrong = parsed.problems;
-    // Of a value that is no TOML nothing else is said.
+    // Of a value that is not TOML nothing else is said.
     let again = |problem: &Problem| parsed.twice.iter().any(|table| table.contains(&problem.span.start));
     let apart = |problem: &Problem| !again(problem) && !wrong.iter().any(|known| touch(known, problem));
     let found: Vec<_> = found.into_iter().filter(apart).collect();

@@ -44,7 +44,7 @@ pub struct Pipeline {
     pub watch: Watch,
     /// How what it saves is decoded.
     pub codecs: Codecs,
-    /// What is no error but hardly meant.
+    /// What is not an error, but hardly meant.
     pub warnings: Problems,
 }
 
@@ -109,7 +109,7 @@ pub struct SinkSpec {
     pub kind: &'static str,
     /// Its failure is a warning; it catches up later.
     pub optional: bool,
-    /// Which superseded versions stay; all of them where it is not said.
+    /// Which superseded versions stay; all of them by default.
     pub keep: Option<Keep>,
     /// What opens it.
     pub build: Box<dyn BuildSink>,

@@ -29,7 +29,7 @@ pub(crate) fn collision(sink: &SinkSpec, overlap: Overlap, other: &SinkSpec) -> 
     format!("the sink `{}` {overlap} the sink `{}`: {}", sink.name, other.name, sink.build.describe())
 }
 
-/// The state directory is no place for a vault, nor a vault one for it.
+/// The state directory is not a place for a vault, nor a vault one for it.
 pub(super) fn state(draft: &Draft<'_>, entries: &[Entry<'_>], sinks: &[SinkSpec], state: &Path) -> Vec<Problem> {
     let (directory, spool) = (Location::directory(state), Location::directory(&state.join("spool")));
     let mut warnings = Vec::new();

@@ -24,7 +24,7 @@ pub struct SinkOptions {
     /// Its failure is a warning; it catches up later.
     #[serde(default)]
     pub optional: bool,
-    /// How long superseded versions are kept there; for ever where it is not said.
+    /// How long superseded versions are kept there; for ever by default.
     #[serde(default)]
     pub keep: Option<Keep>,
 }
@@ -56,7 +56,7 @@ fn one(draft: &Draft<'_>, registry: &Registry, kinds: &[&'static str], entry: &E
     let build = (plugin.parse)(&mut section)?;
     let SinkOptions { optional, keep } = common?;
     if keep.is_some_and(|keep| keep.superseded.is_none() && keep.last.is_none()) {
-        let problem = Problem::new(keep_span, "`keep` says nothing");
+        let problem = Problem::new(keep_span, "`keep` is empty");
         draft.report(problem.help("write `keep = { superseded = \"30d\" }`, `{ last = 3 }`, or both"));
         return None;
     }
@@ -68,7 +68,7 @@ fn one(draft: &Draft<'_>, registry: &Registry, kinds: &[&'static str], entry: &E
     Some(SinkSpec { name: entry.name.to_owned(), kind: plugin.kind, optional, keep, build })
 }
 
-/// A mirror names another sink, which is no mirror itself.
+/// A mirror names another sink, which is not a mirror itself.
 fn mirrors(draft: &Draft<'_>, entries: &[Entry<'_>], sinks: &[SinkSpec]) {
     let by_name: BTreeMap<_, _> = sinks.iter().map(|sink| (sink.name.as_str(), sink)).collect();
     for sink in sinks {

@@ -1,4 +1,4 @@
-//! Texts that are no TOML.
+//! Texts that are not TOML.
 
 use std::ops::Range;
 
@@ -53,7 +53,7 @@ pub(super) fn parse<'a>(text: &'a str, shown: &Masked) -> Parsed<'a> {
             let end = text[span.start..].find("\n[").map_or(text.len(), |next| span.start + next);
             twice.push(start..end);
         }
-        // A line that is no TOML at all is wrong in more than one way.
+        // A line that is not TOML at all is wrong in more than one way.
         if !local && last_broken.replace(start) == Some(start) {
             continue;
         }
@@ -137,7 +137,7 @@ fn explain(text: &str, shown: &Masked, message: &str, span: Range<usize>) -> (Pr
                 Some((key, _)) if !key.contains(['=', '"']) => "write `key = value`: TOML has `=` where YAML has `:`",
                 _ => "write `key = value`; a key has letters, digits, `-` and `_`",
             };
-            (Problem::new(span, "this is no key with a value").help(help), false)
+            (Problem::new(span, "this is not a key with a value").help(help), false)
         }
         "unclosed table" => (Problem::new(span, "nothing closes this `[`").help("add `]` after the name"), false),
         "missing comma between array elements" | "missing comma between key-value pairs" => (

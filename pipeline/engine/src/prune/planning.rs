@@ -116,7 +116,7 @@ pub async fn plan(cx: &Context, opened: &Opened, state: &State, now: Timestamp) 
     Ok(plan)
 }
 
-/// The superseded versions in the sinks that have no `keep`, all of which stay: for people, who would take them for lost
+/// The superseded versions in the sinks that have no `keep`, all of which stay: for users, who would take them for lost
 /// otherwise.
 pub async fn kept_whole(cx: &Context, opened: &Opened) -> Result<PrunePlan> {
     let mut plan = PrunePlan::default();
@@ -338,7 +338,7 @@ fn verdict(
         return (false, format!("one of the last {last}"));
     }
     let Some(superseded) = superseded else {
-        return (false, "nobody knows when it was replaced".to_owned());
+        return (false, "it is not known when it was replaced".to_owned());
     };
     let age = now.duration_since(superseded).as_secs();
     let days = |seconds: i64| format!("{:.1} days", seconds as f64 / 86_400.0);
@@ -416,7 +416,7 @@ mod tests {
         assert!(goes(1, 0, 1, &pinned, now));
         assert!(!goes(2, 0, 1, &pinned, now));
         assert!(!goes(3, 0, 1, &pinned, now));
-        assert!(!verdict(1, 0, None, &Notes::default(), now, at(0)).0, "an unknown age is no age");
+        assert!(!verdict(1, 0, None, &Notes::default(), now, at(0)).0, "an unknown age is not an age");
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub async fn undo(cx: &Context, codecs: &Codecs, manifest: &Manifest, mut object
         && manifest.fingerprint.algorithm == fingerprint::ALGORITHM
         && fingerprint::of_entries(entries) != manifest.fingerprint
     {
-        return Err(damaged(manifest, "its entries are not those that the receipt tells"));
+        return Err(damaged(manifest, "its entries are not those that the receipt names"));
     }
     if manifest.holds() == Holding::Rows {
         let Some(Object { entry, body }) = objects.try_next().await? else {
@@ -71,7 +71,7 @@ async fn compare_rows(cx: &Context, manifest: &Manifest, mut rows: RowStream) ->
     if manifest.tells_of(&found.finish()) {
         return Ok(());
     }
-    Err(damaged(manifest, "its rows are not those that the receipt tells"))
+    Err(damaged(manifest, "its rows are not those that the receipt names"))
 }
 
 async fn compare_objects(cx: &Context, manifest: &Manifest, mut objects: ObjectStream) -> Result<()> {
@@ -92,7 +92,7 @@ async fn compare_objects(cx: &Context, manifest: &Manifest, mut objects: ObjectS
             fingerprint::of_entries(&[entry]) == manifest.fingerprint
         }),
     };
-    if same { Ok(()) } else { Err(damaged(manifest, "its content is not what the receipt tells")) }
+    if same { Ok(()) } else { Err(damaged(manifest, "its content is not what the receipt says")) }
 }
 
 async fn hash(cx: &Context, body: Body) -> Result<(u64, Option<String>)> {

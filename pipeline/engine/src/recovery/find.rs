@@ -41,7 +41,7 @@ pub struct Selection {
     pub not_yet: Vec<Unit>,
     /// Datasets that have nothing in the range.
     pub empty: Vec<String>,
-    /// What the sink holds and cannot give back, because its receipts are gone: what, for people.
+    /// What the sink holds and cannot give back, because its receipts are gone: what, for a person to read.
     pub missing: Vec<String>,
     /// What may be restored instead of what a run has replaced since it was chosen.
     pub instead: Instead,
@@ -69,7 +69,7 @@ enum Then {
     Without(String),
 }
 
-/// Opens one sink to read from it, whoever's vault it is. Nothing is locked or written.
+/// Opens one sink to read from it, whichever pipeline owns it. Nothing is locked or written.
 pub async fn open(cx: &Context, spec: &SinkSpec) -> Result<(Arc<dyn Vault>, Identity)> {
     let opening = async {
         let sink: Arc<dyn Vault> = Arc::new(Retrying(spec.build.build(&Around::default())?));

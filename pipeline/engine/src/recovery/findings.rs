@@ -40,7 +40,7 @@ pub struct Finding {
     pub generation: Option<u32>,
     /// What.
     pub problem: Problem,
-    /// For people.
+    /// Human-readable.
     pub detail: String,
     /// It was put back and read again.
     pub repaired: bool,

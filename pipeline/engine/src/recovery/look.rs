@@ -33,7 +33,7 @@ const ENTRIES: u64 = 100_000;
 /// After so many objects in a row that a place cannot be asked for, the others are not asked for either.
 const PATIENCE: u32 = 3;
 
-/// So often at most a run that may be at work is waited for, before its traces are called damage.
+/// So often at most a run that may be in progress is waited for, before its traces are called damage.
 const PAUSES: u32 = 4;
 
 /// What one sink holds, by its receipts.
@@ -98,7 +98,7 @@ pub(super) struct Looking<'a> {
     sound: HashSet<[u8; 32]>,
     /// So many things in a row could not be looked at.
     in_vain: u32,
-    /// So often a run that may be at work is waited for.
+    /// So often a run that may be in progress is waited for.
     pauses: u32,
 }
 
@@ -162,7 +162,7 @@ impl<'a> Looking<'a> {
         Ok(())
     }
 
-    /// Receipts that are missing. Last, for a run may be at work: what it was doing is done by now.
+    /// Receipts that are missing. Last, for a run may be in progress: what it was doing is done by now.
     async fn lost(&mut self) -> Result<()> {
         let datasets = self.held.datasets.clone();
         let (job, days) = (self.job, self.job.days);
@@ -306,7 +306,7 @@ impl<'a> Looking<'a> {
         if extra.is_empty() {
             return Ok(());
         }
-        // A run may be at work: what got its receipt meanwhile is not extra.
+        // A run may be in progress: what got its receipt meanwhile is not extra.
         let again = self.held.sink.files(self.cx, &self.held.datasets).await?;
         for (problem, name) in extra.into_iter().filter(|(_, name)| again.contains(name)) {
             self.found(None, None, problem, name);

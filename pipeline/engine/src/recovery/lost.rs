@@ -29,7 +29,7 @@ pub struct Lost {
     pub newest: bool,
     /// The index of the vault names it. Otherwise a run may have ended before it wrote the receipt.
     pub recorded: bool,
-    /// For people.
+    /// Human-readable.
     pub detail: String,
 }
 
@@ -61,7 +61,7 @@ pub async fn lost(
     Ok(found)
 }
 
-/// Whether a run may be at work there: of a directory its lock tells, and a mirror changes in one transfer.
+/// Whether a run may be in progress there: of a directory its lock tells, and a mirror changes in one transfer.
 pub(super) fn may_be_written(sink: &Arc<dyn Vault>) -> bool {
     !sink.capabilities().mirror && sink.root().is_none_or(|root| lock::is_held(&root.join(layout::LOCK)))
 }

@@ -45,7 +45,7 @@ pub(super) async fn rebuild(
             writer: cx.writer.id.clone(),
             source: like.map_or_else(|| "unknown".to_owned(), |like| like.origin.source.clone()),
             snapshot: now,
-            reasons: vec!["its receipt was lost, and is made anew from the object".to_owned()],
+            reasons: vec!["its receipt was lost, and is rebuilt from the object".to_owned()],
             version: env!("CARGO_PKG_VERSION").to_owned(),
         },
         open: false,

@@ -21,7 +21,7 @@ use cdrvault_plugin::progress::by_dataset;
 use cdrvault_plugin::sink::Vault;
 use cdrvault_plugin::target::{Restored, Target};
 
-/// What will be restored, for people and scripts.
+/// What will be restored, for users and scripts.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Plan {
@@ -254,7 +254,7 @@ async fn fetch_all(
         1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };
-    // A run was faster: that is no damage.
+    // A run was faster: that is not damage.
     let hint = match failed.iter().find(|error| error.hint_text() != Some(AGAIN)) {
         Some(_) => "`verify` lists all that is damaged; restore from another sink, or `verify --repair` first",
         None => AGAIN,

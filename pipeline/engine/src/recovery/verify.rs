@@ -82,7 +82,7 @@ pub async fn verify(cx: &Context, pipeline: &Arc<Pipeline>, codecs: &Codecs, job
     Ok(report)
 }
 
-/// A run may be at work: what was published since, or has reached the sink by now, or will at the end of that run, is not
+/// A run may be in progress: what was published since, or has reached the sink by now, or will at the end of that run, is not
 /// behind.
 async fn still_so(
     cx: &Context,

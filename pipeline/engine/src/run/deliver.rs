@@ -111,7 +111,7 @@ pub(super) fn next_generation(unit: &Unit, before: &[Before<'_>]) -> Result<u32>
     highest.checked_add(1).ok_or_else(|| {
         Error::new(Kind::Refused, format!("{unit}: there is a receipt of generation {highest}, and no number is left"))
             .hint(
-                "nobody publishes that often: see who put the receipt into the vault; `verify --repair` sets it aside",
+                "no pipeline publishes that often: find out who put the receipt into the vault; `verify --repair` sets it aside",
             )
     })
 }
@@ -253,7 +253,7 @@ impl Delivery<'_> {
         let mut sinks = Vec::new();
         let (mirrors, direct): (Vec<_>, Vec<_>) = to.iter().partition(|sink| sink.open.mirrors.is_some());
         for sink in direct {
-            // Whoever lost the lock publishes nothing any more, anywhere.
+            // A run that lost the lock publishes nothing any more, anywhere.
             self.session.fence(self.cx).await?;
             match self.publish_to(sealed, sink).await {
                 Ok(()) => sinks.push(sink.open.name.clone()),

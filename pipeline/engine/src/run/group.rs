@@ -307,7 +307,7 @@ fn wait_for_next_run(error: Error) -> Error {
     if error.kind() != Kind::Busy {
         return error;
     }
-    Error::new(Kind::Conflict, error.one_line()).hint("the application is at work on this day; the next run takes it")
+    Error::new(Kind::Conflict, error.one_line()).hint("the application is processing this day; the next run takes it")
 }
 
 /// The generation that every reachable sink holds, if it is one and the same.

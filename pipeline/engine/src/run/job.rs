@@ -181,7 +181,7 @@ async fn work(cx: &Context, pipeline: Arc<Pipeline>, options: &RunOptions, mut r
     if report.outcome == report::Outcome::Done {
         prune(cx, &shop.opened, &mut state, &directory, &mut report).await;
     }
-    // Whoever stops us does not want to wait for it, and what it finds out is no part of the work.
+    // A run that is asked to stop does not wait for it, and what it finds out is not part of the work.
     let all = options.flows.is_empty() && shop.opened.flows.iter().all(|flow| flow.source.is_ok());
     let looking = options.survey && !interrupted && all;
     let survey = match Verified::load(&directory) {

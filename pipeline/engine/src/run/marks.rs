@@ -59,7 +59,7 @@ pub(super) fn recognise(opened: &Opened, state: &mut State) -> Result<Vec<String
         match &standing {
             Standing::New | Standing::Same => {}
             Standing::Restarted => {
-                tracing::info!("the server of database `{name}` was started anew: every day is compared with what is saved");
+                tracing::info!("the server of database `{name}` was restarted: every day is compared with what is saved");
             }
             Standing::Moved(how) => lines.push(format!(
                 "database `{name}` is served by {how} since the last run: every day is compared with what is saved"

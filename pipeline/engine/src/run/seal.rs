@@ -148,7 +148,7 @@ impl Sealing<'_> {
             .await
             .map_err(|died| Error::failed("reading the spool stopped unexpectedly").with_source(died))??;
         if checksum != written.checksum {
-            return Err(Error::new(Kind::Damaged, "the disk gives other bytes back than were written")
+            return Err(Error::new(Kind::Damaged, "the disk returns bytes other than those written")
                 .hint("check the disk, the memory and the file system of the spool"));
         }
         Ok(Stored { sha256: whole, data_sha256: data_end.map(|_| data) })

@@ -69,7 +69,7 @@ impl FromStr for Word {
     }
 }
 
-from_text!(Word, "a string", |_: i64| Explained::new("a number is no word of a command", "write it in quotes"));
+from_text!(Word, "a string", |_: i64| Explained::new("a number is not a word of a command", "write it in quotes"));
 
 impl JsonSchema for Command {
     fn schema_name() -> Cow<'static, str> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::known::{Known, properties, unwrapped};
 
-/// One option of a stage, for people.
+/// One option of a stage, for a person to read.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OptionDoc {

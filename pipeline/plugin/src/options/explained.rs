@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The reason why a text is no value of its type. Through serde it travels as two lines, cause and help.
+/// The reason why a text is not a value of its type. Through serde it travels as two lines, cause and help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explained {
     /// What is wrong, without a full stop.

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::explained::{Explained, from_text};
 
 /// A pattern of paths: `*`, `?`, `[a-z]`, `{a,b}` within one name, `**` across directories. Only its form is checked
-/// here; whoever matches with it says against what.
+/// here; the code that matches with it says against what.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Glob(String);
 

@@ -131,7 +131,7 @@ impl Problems {
         self.text.position(problem.span.start)
     }
 
-    /// For people: each problem with its place, the line of the file, a caret and what to write instead.
+    /// Human-readable: each problem with its place, the line of the file, a caret and what to write instead.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let renderer = renderer.decor_style(DecorStyle::Ascii);
@@ -195,7 +195,7 @@ impl fmt::Debug for Problems {
 impl std::error::Error for Problems {}
 
 impl From<Problems> for cdrvault_format::error::Error {
-    /// The message counts the problems; [`Problems`] itself is the source, for whoever can show it in full.
+    /// The message counts the problems; [`Problems`] itself is the source, for callers that can show it in full.
     fn from(problems: Problems) -> Self {
         let message = match problems.len() {
             1 => format!("{} has 1 problem", problems.path.display()),

@@ -89,7 +89,7 @@ fn from_file(path: &Path, private: bool) -> Result<Vec<u8>> {
     limited(file).map_err(failed)
 }
 
-/// The standard output of a program. Its standard error is ours, and so reaches whoever can do something about it.
+/// The standard output of a program. Its standard error is ours, and so reaches the user.
 fn from_command(command: &Command, patience: Duration) -> Result<Vec<u8>> {
     let name = &command.program;
     let longest = usize::try_from(LONGEST).unwrap_or(usize::MAX);
@@ -99,7 +99,7 @@ fn from_command(command: &Command, patience: Duration) -> Result<Vec<u8>> {
         Kind::Transient => {
             let seconds = patience.as_secs();
             Error::failed(format!("{name} gave no secret within {seconds} s and was stopped"))
-                .hint("it must not ask anybody: try it with `</dev/null`")
+                .hint("it must not prompt: try it with `</dev/null`")
         }
         Kind::Config => error.hint("write the whole path of the program: cron has a short PATH"),
         _ => error,

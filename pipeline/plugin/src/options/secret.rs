@@ -167,7 +167,7 @@ impl JsonSchema for Secret {
                 one("env", text.clone()),
                 one("credential", text.clone()),
                 one("command", Command::json_schema(generator).to_value()),
-                { "type": "string", "minLength": 1, "description": "Only in a file that nobody else can read." },
+                { "type": "string", "minLength": 1, "description": "Only in a file that no other user can read." },
             ]
         })
     }

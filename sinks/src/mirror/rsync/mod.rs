@@ -84,7 +84,7 @@ fn parse(section: &mut Section<'_>) -> Option<Box<dyn BuildSink>> {
     let target = match Target::parse(&to) {
         Ok(target) => Some(target),
         Err(why) => {
-            let problem = Problem::new(section.value("to"), format!("`{}` is no target: {why}", to.escape_debug()));
+            let problem = Problem::new(section.value("to"), format!("`{}` is not a target: {why}", to.escape_debug()));
             section.problem(problem.help("write `USER@HOST:PATH`, `rsync://HOST/MODULE/PATH`, or `/ABSOLUTE/PATH`"));
             None
         }
@@ -238,7 +238,7 @@ impl Rsync {
     fn no_difference(&self, first: Option<&str>) -> Result<()> {
         let Some(name) = first else { return Ok(()) };
         Err(Error::new(Kind::Damaged, format!("{} holds other bytes than were sent: {name}", self.to.text()))
-            .hint("see whether somebody else writes there; if nobody does, check its disk"))
+            .hint("see whether another program writes there; if none does, check its disk"))
     }
 
     fn good(&self, outcome: &Outcome, doing: &str) -> Result<Vec<u8>> {
@@ -281,7 +281,7 @@ impl Rsync {
 fn last_complaint(outcome: &Outcome) -> String {
     let said = |line: &&str| !line.trim().is_empty() && !line.starts_with("rsync error:");
     let line = outcome.complaints.lines().find(said).or_else(|| outcome.complaints.lines().last());
-    line.unwrap_or("rsync says nothing").trim().to_owned()
+    line.unwrap_or("rsync printed nothing").trim().to_owned()
 }
 
 fn inside(directory: &Path) -> std::ffi::OsString {

@@ -30,25 +30,25 @@ impl Target {
             let (host, path) = rest.split_once('/').ok_or("the module is missing")?;
             let (account, port) = ssh::split_host(host, ":").map_or((host, None), |(host, port)| (host, Some(port)));
             if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-                return Err("this is no port");
+                return Err("this is not a port");
             }
             plain(path)?;
             if !ssh::is_host(account) || path.is_empty() || path.starts_with(['/', '-']) || path.contains('$') {
-                return Err("this is no host, or no module");
+                return Err("this is not a host, or not a module");
             }
             return Ok(Self::Daemon(text.trim_end_matches('/').to_owned()));
         }
         if text.starts_with('/') {
             plain(text)?;
             return match text.trim_end_matches('/') {
-                "" => Err("the root directory is no place for a vault"),
+                "" => Err("the root directory is not a place for a vault"),
                 path if path.contains('$') => Err("it holds a character with a meaning to shells"),
                 path => Ok(Self::Directory(path.to_owned())),
             };
         }
         let (host, path) = ssh::split_host(text, ":").ok_or("neither a host nor an absolute path")?;
         if !ssh::is_host(host) {
-            return Err("this is no `USER@HOST`");
+            return Err("this is not `USER@HOST`");
         }
         plain(path)?;
         if path.starts_with(':') {

@@ -118,7 +118,7 @@ async fn accounts(connection: &mut Connection, database: &str, notices: &Notices
             return Ok(found);
         }
         let before = found.len();
-        // Whoever made a role is a member, too, with the right to give it on.
+        // The creator of a role is a member, too, with the right to give it on.
         let sql = format!(
             "SELECT User, Host FROM mysql.roles_mapping WHERE Admin_option = 'N' AND Role IN ({})",
             roles.join(", ")

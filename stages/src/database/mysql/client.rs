@@ -22,7 +22,7 @@ use super::wire::{Place, Server, Tls};
 /// So much of the end of what a program complains of is kept. What is before are rows that it was given.
 const COMPLAINTS: usize = 1 << 10;
 
-/// How long a program may be busy with one statement. It may have indexes to build, or wait for whoever has locked a table.
+/// How long a program may be busy with one statement. It may have indexes to build, or wait for a lock on a table.
 const STATEMENT: Duration = Duration::from_hours(1);
 
 /// How long a program may take to say its version.
@@ -138,7 +138,7 @@ fn complaint(end: &str) -> String {
     if said.starts_with("ERROR 1062") { without_values(said) } else { said.replace('\n', "; ") }
 }
 
-/// A program at work.
+/// A running program.
 pub(crate) struct Running {
     child: Child,
     name: &'static str,
@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    /// A server without TLS that says this to whoever wants to log in; gives what it gets for an answer.
+    /// A server without TLS that says this to each client that wants to log in; gives what it gets for an answer.
     fn impostor(asking: &'static [u8]) -> (u16, std::thread::JoinHandle<Vec<u8>>) {
         use std::io::{Read as _, Write as _};
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();

@@ -61,7 +61,7 @@ pub(crate) enum Decoding {
     Time,
     /// Text that should be UTF-8.
     Text,
-    /// The same of the charset `ascii`, which is no promise: a server stores bytes above 0x7F in it.
+    /// The same of the charset `ascii`, which is not a promise: a server stores bytes above 0x7F in it.
     Ascii,
     /// The same of a charset whose letters have this many bytes, and may be halves of a pair of UTF-16 (ucs2, utf32): these
     /// come as UTF-8 would have them, if it had them.
@@ -200,7 +200,7 @@ impl Catalogued {
         let int =
             |signed: DataType, without_sign: DataType| (if unsigned { without_sign } else { signed }, Decoding::Int);
         let (arrow_type, decoding) = match self.data_type.as_str() {
-            // TINYINT(1) is no boolean: it holds -128 to 127 all the same.
+            // TINYINT(1) is not a boolean: it holds -128 to 127 all the same.
             "tinyint" => int(DataType::Int8, DataType::UInt8),
             "smallint" => int(DataType::Int16, DataType::UInt16),
             "mediumint" | "int" => int(DataType::Int32, DataType::UInt32),

@@ -18,7 +18,7 @@ pub(crate) struct Target {
     pub(crate) longest_row: usize,
 }
 
-/// How long a statement may take that a server at work answers at once, lock waits included.
+/// How long a statement may take that a responsive server answers at once, lock waits included.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
 
 /// What every connection needs, so that a server's or an account's defaults cannot change a value on its way: what we say
@@ -72,7 +72,7 @@ pub(super) async fn within<T>(
 /// What a server says that does not say anything.
 pub(super) fn silent(doing: &str, limit: Duration) -> Error {
     Error::new(Kind::Transient, format!("cannot {doing}: no answer within {} s", limit.as_secs()))
-        .hint("see whether the server is at work, and what holds it up: its `SHOW PROCESSLIST` tells")
+        .hint("see whether the server responds, and what holds it up: its `SHOW PROCESSLIST` tells")
 }
 
 /// Runs a statement that gives no rows, by the text protocol; tells how many rows it touched.
@@ -88,12 +88,12 @@ pub(crate) async fn query(connection: &mut Connection, sql: &str) -> Result<Vec<
     rows.map_err(|error| explain(&format!("run `{}`", shorten(sql)), error))
 }
 
-/// The text of a value; bytes that are no UTF-8 are replaced, so only for what people named.
+/// The text of a value; bytes that are not valid UTF-8 are replaced, so only for what people named.
 pub(crate) fn text(row: &Row, column: usize) -> Option<String> {
     row.get(column).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// The integer that a query gave; `None` for NULL and for what is no integer.
+/// The integer that a query gave; `None` for NULL and for what is not an integer.
 pub(crate) fn integer(row: &Row, column: usize) -> Option<i64> {
     text(row, column).and_then(|digits| digits.parse().ok())
 }

@@ -83,7 +83,7 @@ async fn run(
     options: &TargetOptions,
     mut dump: File,
 ) -> Result<Vec<String>> {
-    // Whoever waits for a table waits until we give up.
+    // Others that wait for a table wait until we give up.
     within(cx, STATEMENT, "begin", execute(connection, "SET SESSION lock_wait_timeout = 86400")).await?;
     // Nothing is dropped before it is known that what comes instead is whole, and that the server takes it.
     let (needs, whose) = largest(cx, &mut dump, options).await?;

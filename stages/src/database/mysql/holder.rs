@@ -1,4 +1,4 @@
-//! K, the connection that holds the lock. All writes to the event tables go through it, so whoever loses it loses both
+//! K, the connection that holds the lock. All writes to the event tables go through it, so a run that loses it loses both
 //! the lock and the ability to delete.
 
 use cdrvault_format::error::{Error, Kind, Result};

@@ -36,7 +36,7 @@ pub(crate) fn push(out: &mut String, cell: Cell<'_>, decoding: &Decoding) {
         }
         // A strict server takes letters that are not in the charset for mistakes, but not bytes.
         Cell::Text(text) if *decoding == Decoding::Ascii && !text.is_ascii() => push_bytes(out, text.as_bytes()),
-        // Only what is nothing but digits, whoever wrote the file.
+        // Only digits, wherever the file comes from.
         Cell::Text(text) if *decoding == Decoding::Digits && is_number(text) => out.push_str(text),
         Cell::Text(text) => push_text(out, text),
         Cell::Bytes(bytes) if *decoding == Decoding::Uuid => push_text(out, &uuid(bytes)),

@@ -109,7 +109,7 @@ pub(super) async fn register(k: &mut Holder, writer: &Writer, flows: &[(String, 
     end(k, done).await
 }
 
-/// Reads a flow's two queues. Days that are no real dates are remembered in `odd`, so that they can be deleted.
+/// Reads a flow's two queues. Days that are not real dates are remembered in `odd`, so that they can be deleted.
 pub(super) async fn queued(k: &mut Holder, jobs: JobIds, odd: &mut BTreeSet<String>) -> Result<Queued> {
     let mut queued = Queued::default();
     for (job, into) in [(jobs.inbox, &mut queued.announced), (jobs.debt, &mut queued.owed)] {

@@ -101,7 +101,7 @@ pub(super) async fn announces(connection: &mut Connection, options: &TargetOptio
 
 /// Tells the jobs of the application, ours among them, of a day that was written.
 pub(super) async fn announce(connection: &mut Connection, partition: Partition) -> Result<()> {
-    // The application's own jobs know no day that is none.
+    // The application's own jobs know no invalid day.
     let whose = if partition.day().is_some() { "TRUE" } else { "name LIKE 'cdrvault/%'" };
     execute(connection, &announcement(&queue::day_of(partition), whose)).await.map(drop)
 }
@@ -115,7 +115,7 @@ pub(super) async fn orphans(connection: &mut Connection) -> Result<i64> {
     let sql = format!("SELECT COUNT(*) FROM {QUEUE} WHERE ar_daily_status_job_id NOT IN (SELECT id FROM {JOBS})");
     match query_integer(connection, &sql).await {
         Ok(count) => Ok(count.unwrap_or(0)),
-        // There is no queue, or it is none of ours to look at.
+        // There is no queue, or it is not ours to look at.
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied) => Ok(0),
         Err(error) => Err(error),
     }

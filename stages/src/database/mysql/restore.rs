@@ -29,8 +29,8 @@ use super::{creation, dumped};
 use crate::database::jobs::QUEUE;
 use crate::database::tables::{Table, is_saved_as_text};
 
-/// How long a step may take: to load a batch of rows, to send one. A server may wait for room on its disk, or for whoever
-/// has locked the table, and say nothing.
+/// How long a step may take: to load a batch of rows, to send one. A server may wait for room on its disk, or for a lock
+/// on the table, and say nothing.
 const STEP: Duration = Duration::from_mins(10);
 
 /// How long replacing a day may take, and a millisecond more for each of its rows.
@@ -139,7 +139,10 @@ impl MySqlTarget {
         let mut connection = self.target.connect(cx).await?;
         let lock = format!("SELECT GET_LOCK({name}, 10)");
         if within(cx, ANSWER, "lock the database", query_integer(&mut connection, &lock)).await? != Some(1) {
-            return Err(Error::new(Kind::Locked, format!("another restore into {} is at work", self.target.identity)));
+            return Err(Error::new(
+                Kind::Locked,
+                format!("another restore into {} is in progress", self.target.identity),
+            ));
         }
         *held = Some(connection);
         Ok(())

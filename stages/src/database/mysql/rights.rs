@@ -72,7 +72,7 @@ fn parse(line: &str) -> Option<Grant> {
             rest => On::Table(database, identifier(rest)?.0),
         }
     };
-    // `SELECT (a, b), INSERT`: what is given on columns alone leaves pieces that are no right.
+    // `SELECT (a, b), INSERT`: what is given on columns alone leaves pieces that are not a right.
     Some(Grant { rights: rights.split(',').map(|right| right.trim().to_ascii_uppercase()).collect(), on })
 }
 

@@ -51,7 +51,7 @@ struct Locked {
     lock: String,
     /// Of the flows that are registered.
     jobs: BTreeMap<String, JobIds>,
-    /// Days in the queue that are no real dates.
+    /// Days in the queue that are not real dates.
     odd: BTreeSet<String>,
     /// A dry run holds no lock.
     dry_run: bool,
@@ -81,7 +81,7 @@ impl MySqlSession {
         answer
     }
 
-    /// Runs work on K, or fails if K is lost: whoever lost it must not delete anything any more. Work that was begun is
+    /// Runs work on K, or fails if K is lost: a run that lost it must not delete anything any more. Work that was begun is
     /// not given up when we are asked to stop, but it does not begin to wait then.
     async fn on_k<T>(&self, cx: &Context, work: impl AsyncFnOnce(&mut Locked) -> Result<T>) -> Result<T> {
         let mut shared = match self.locked.try_lock() {

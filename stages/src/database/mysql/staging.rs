@@ -149,7 +149,7 @@ struct Long {
     statement: String,
     bound: Vec<Bound>,
     strict: bool,
-    /// Which row it is, for people.
+    /// Which row it is, for a person to read.
     key: String,
 }
 

@@ -32,7 +32,7 @@ async fn walk(connection: &mut Connection, table: &Table<Reading>, range: DayRan
         let rows = query(connection, &sql).await?;
         let Some(found) = rows.first().and_then(|row| text(row, 0)) else { break };
         let parts = parts_in_text(&found).ok_or_else(|| {
-            Error::new(Kind::Damaged, format!("column {column} of table {name} holds `{found}`, which is no date"))
+            Error::new(Kind::Damaged, format!("column {column} of table {name} holds `{found}`, which is not a date"))
         })?;
         match valid_date(parts) {
             Some(date) if range.contains(date) => {

@@ -38,12 +38,12 @@ pub(super) async fn query(connection: &mut SqliteConnection, sql: &str) -> Resul
     rows.map_err(|error| explain("read the database", error))
 }
 
-/// A column of a row as text; NULL for what is none.
+/// A column of a row as text; NULL for anything else.
 pub(super) fn text(row: &SqliteRow, column: usize) -> Option<String> {
     row.try_get_unchecked::<Option<String>, _>(column).ok().flatten()
 }
 
-/// A column of a row as an integer; NULL for what is none.
+/// A column of a row as an integer; NULL for anything else.
 pub(super) fn integer(row: &SqliteRow, column: usize) -> Option<i64> {
     row.try_get::<Option<i64>, _>(column).ok().flatten()
 }
@@ -57,7 +57,7 @@ pub(super) fn explain(doing: &str, error: sqlx::Error) -> Error {
     let primary = database.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff);
     let text = format!("{message}: {}", database.message());
     match primary {
-        Some(5 | 6) => Error::new(Kind::Busy, text).hint("another program is at work on the database"),
+        Some(5 | 6) => Error::new(Kind::Busy, text).hint("another program is using the database"),
         Some(3 | 8 | 14 | 23) => {
             Error::new(Kind::Denied, text).hint("check the owner and the mode of the file and its directory")
         }

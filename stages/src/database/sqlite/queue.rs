@@ -92,7 +92,7 @@ pub(super) async fn register(
     .await
 }
 
-/// Reads a flow's two queues. Days that are no real dates are remembered in `odd`, so that they can be deleted.
+/// Reads a flow's two queues. Days that are not real dates are remembered in `odd`, so that they can be deleted.
 pub(super) async fn queued(
     connection: &mut SqliteConnection,
     jobs: JobIds,

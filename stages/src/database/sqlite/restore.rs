@@ -319,7 +319,7 @@ impl Loading {
 
 /// The value of a literal that [`Stored::literal`] made.
 fn value_of_literal(literal: &[u8]) -> Result<Value<'_>> {
-    let damaged = || Error::new(Kind::Damaged, "a saved value is no literal of SQLite");
+    let damaged = || Error::new(Kind::Damaged, "a saved value is not a literal of SQLite");
     let text = std::str::from_utf8(literal).map_err(|_| damaged())?;
     let bytes_of = |digits: &str| hex::decode(digits).map_err(|_| damaged());
     Ok(if let Some(digits) = text.strip_prefix("CAST(X'").and_then(|rest| rest.strip_suffix("' AS TEXT)")) {

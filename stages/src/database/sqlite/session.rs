@@ -27,7 +27,7 @@ use crate::database::tables::{Found, Queued, Table, Tables};
 pub(crate) struct SqliteSession {
     file: File,
     open: Mutex<Option<Open>>,
-    /// Whether a reader holds up whoever writes, as everywhere but with a write-ahead log
+    /// Whether a reader holds up a writer, as everywhere but with a write-ahead log
     /// (<https://sqlite.org/lockingv3.html>). Then our own snapshots and our writing take turns.
     takes_turns: AtomicBool,
     turns: Arc<RwLock<()>>,

@@ -25,7 +25,7 @@ fn day_condition(column: &str, day: Date) -> String {
     format!("{column} >= '{day}' AND {column} < '{}'", after_prefix(&day))
 }
 
-/// The rows whose date is no real date in text: they need a scan, which only a table that has some pays for.
+/// The rows whose date is not a real date in text: they need a scan, which only a table that has some pays for.
 fn undated_condition(column: &str) -> String {
     format!(
         "{column} IS NULL OR typeof({column}) <> 'text' OR date(substr({column}, 1, 10)) IS NOT substr({column}, 1, 10) \
@@ -90,7 +90,7 @@ pub(super) async fn tripwire(
         .iter()
         .filter_map(|column| {
             let name = quoted(column.field.name());
-            // Two halves of 32 bits, because SUM fails beyond 64. What is no integer sums to whatever SQLite takes it
+            // Two halves of 32 bits, because SUM fails beyond 64. What is not an integer sums to whatever SQLite takes it
             // for, so those are counted.
             let sums = match Sum::of(&column.field)? {
                 Sum::Values => format!(

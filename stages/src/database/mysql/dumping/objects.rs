@@ -290,7 +290,7 @@ impl Dumping<'_> {
         self.send(crate::blocking::CHUNK).await
     }
 
-    /// The text of a view that no server would take, for people to read. `false` where it cannot be read either.
+    /// The text of a view that no server would take, for a person to read. `false` where it cannot be read either.
     async fn broken_view(&mut self, name: &str) -> Result<bool> {
         let (row, sql) = match self.shown_create("VIEW", name, 1).await {
             Ok(Some(found)) => found,
