@@ -2,8 +2,8 @@
 //!
 //! [`load`] is pure: no file, no network, no clock, no secret is touched, and all errors of a file are found at once,
 //! each with its place and what to write instead ([`Problems`]). [`open`] reads the file first.
-//! A stage sees its own part of the file as a [`Section`] and turns it into a struct of options; that struct is also
-//! its documentation ([`options_of`]) and its JSON schema ([`schema`]).
+//! A stage sees its own part of the file as a [`Section`](cdrvault_plugin::options::Section) and turns it into a struct of options; that struct is also
+//! its documentation ([`options_of`](cdrvault_plugin::options::options_of)) and its JSON schema ([`schema`]).
 
 mod alerts;
 mod chain;

@@ -1,6 +1,6 @@
 //! Values of the pipeline file, for serde.
 //!
-//! It differs from the deserializer of the `toml` crate in four things: its errors are values ([`Fault`]) and not
+//! It differs from the deserializer of the `toml` crate in four things: its errors are values (`Fault`) and not
 //! sentences; a date may be written with or without quotes; paths are joined to the directory of the file; and the
 //! places of literal secrets are noted.
 

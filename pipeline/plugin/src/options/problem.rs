@@ -96,7 +96,7 @@ impl Problems {
         Self { path: path.to_owned(), text: Masked::new("", &[]), severity: Severity::Warning, list: Vec::new() }
     }
 
-    /// The problems that an error of [`super::open`] carries, if it is about the content of the file.
+    /// The problems that an error of opening the file carries, if it is about the content of the file.
     pub fn of(error: &cdrvault_format::error::Error) -> Option<&Self> {
         std::error::Error::source(error).and_then(|source| source.downcast_ref())
     }

@@ -4,7 +4,7 @@ use schemars::transform::{RecursiveTransform, Transform as _};
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
-/// The JSON schema of a struct of options, with everything inline: what [`Plugin::schema`] wants.
+/// The JSON schema of a struct of options, with everything inline: what [`Plugin::schema`](crate::registry::Plugin::schema) wants.
 pub fn schema_of<T: JsonSchema>() -> Schema {
     let mut settings = schemars::generate::SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
