@@ -275,9 +275,14 @@ fn receipts_of_a_newer_format_are_neither_damaged_nor_set_aside() {
     site.ok("run", &[]);
     let receipt = site.vault().join(".cdrvault/manifests/calls/2026-01-01/g0001.json");
     let text = std::fs::read_to_string(&receipt).unwrap().replacen("\"format\":2", "\"format\":3", 1);
+    // With a wrong checksum it is a damaged receipt of today.
+    std::fs::write(&receipt, &text).unwrap();
+    assert_eq!(site.run("verify", &[]).status, 4);
+    let (body, _) = text.rsplit_once(",\"self-sha256\"").unwrap();
+    let text = cdrvault_format::checksum::seal(format!("{body}}}").into_bytes());
     std::fs::write(&receipt, &text).unwrap();
     let said = site.run("verify", &["--repair"]);
     assert_ne!(said.status, 0);
     assert!(said.err.contains("has the newer format 3") && said.err.contains("use a newer cdrvault"), "{}", said.err);
-    assert_eq!(std::fs::read_to_string(&receipt).unwrap(), text);
+    assert!(std::fs::read(&receipt).unwrap() == text);
 }

@@ -171,6 +171,7 @@ pub(crate) fn parse(shown: &str, text: &[u8]) -> Result<Identity> {
             .hint("restore the file from a copy of the vault, or run once with --adopt-vault")
     };
     let damaged = |error: serde_json::Error| unreadable().with_source(error);
+    checksum::check_if_sealed(text).map_err(|why| unreadable().with_source(why))?;
     // A newer format may have other fields, so its number is looked at first.
     let Versioned { format } = serde_json::from_slice(text).map_err(damaged)?;
     if format > FORMAT {
@@ -180,7 +181,6 @@ pub(crate) fn parse(shown: &str, text: &[u8]) -> Result<Identity> {
         )
         .hint("use a newer cdrvault for this vault"));
     }
-    checksum::check_if_sealed(text).map_err(|why| unreadable().with_source(why))?;
     serde_json::from_slice(text).map_err(damaged)
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use cdrvault_format::entry::{Entry, StoredBody};
 use cdrvault_format::error::{Error, Kind, Result};
 use cdrvault_format::index::Index;
-use cdrvault_format::layout;
 use cdrvault_format::manifest::{Content, FORMAT, Manifest, Notes, StoredObject};
 use cdrvault_format::partition::{Partition, Unit};
+use cdrvault_format::{checksum, layout};
 use cdrvault_plugin::payload::{Body, Object, ObjectStream};
 use cdrvault_plugin::sink::{Held, Live, LiveObject};
 use futures::{StreamExt as _, stream};
@@ -234,9 +234,9 @@ struct Versioned {
 /// A receipt's content, if it is that of this generation.
 pub(crate) fn parse_manifest(shown: &str, text: &[u8], unit: &Unit, generation: u32) -> Result<Manifest> {
     let damaged = |why: String| Error::new(Kind::Damaged, format!("the receipt {shown}: {why}"));
-    // A newer format may have another checksum, or other fields.
+    // A newer format may have other fields, and ends with its checksum as well: a flipped bit is not a newer format.
     let format = serde_json::from_slice::<Versioned>(text).map_or(0, |versioned| versioned.format);
-    if format > FORMAT {
+    if format > FORMAT && checksum::check_if_sealed(text).is_ok() {
         return Err(Error::new(Kind::Refused, format!("{shown} has the newer format {format}"))
             .hint("use a newer cdrvault for this vault"));
     }
