@@ -13,7 +13,10 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _, BufReader};
 
 use super::connect::{Target, execute, hang_up, query, query_integer, text, within};
-use super::dumping::{About, FIRST, Frames, STATEMENT, with_definer, without_engine, without_values};
+use super::dumping::{
+    About, COLLATION_OF_DATABASE, COMMENT_OF_DATABASE, FIRST, Frames, STATEMENT, with_collation, with_comment,
+    with_definer, without_engine, without_values,
+};
 use super::error::explain;
 use super::older;
 use super::wire::Connection;
@@ -98,6 +101,9 @@ async fn run(
             continue;
         }
         let mut sql = frames.take().await?;
+        if about.is("database") && within(cx, STATEMENT, "begin", has(connection, &sql)).await? {
+            continue;
+        }
         if options.replace_engine && about.is("table") {
             sql = without_engine(sql);
         }
@@ -127,6 +133,19 @@ async fn run(
         }
     }
     Ok(remarks)
+}
+
+/// Whether the database has the default or the comment that a statement gives it: that would wait for everyone who has
+/// locked a table.
+async fn has(connection: &mut Connection, statement: &[u8]) -> Result<bool> {
+    let statement = statement.trim_ascii_end();
+    let statement = statement.strip_suffix(b";").unwrap_or(statement);
+    let collation = query(connection, COLLATION_OF_DATABASE).await?;
+    // MySQL has no comments, and MariaDB since 10.5.
+    let comment = query(connection, COMMENT_OF_DATABASE).await.unwrap_or_default();
+    let collation = collation.first().and_then(|row| text(row, 0)).map(|collation| with_collation(&collation));
+    let comment = comment.first().and_then(|row| text(row, 0)).map(|comment| with_comment(&comment));
+    Ok(collation.into_iter().chain(comment).any(|there| there.as_bytes() == statement))
 }
 
 /// An error where the server would not take what a dump has.

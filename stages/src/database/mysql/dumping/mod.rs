@@ -205,6 +205,24 @@ async fn begin(connection: &mut Connection) -> Result<()> {
     failpoint::hit("dump-begun")
 }
 
+/// The default collation of the database.
+pub(super) const COLLATION_OF_DATABASE: &str =
+    "SELECT DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()";
+
+/// Its comment.
+pub(super) const COMMENT_OF_DATABASE: &str =
+    "SELECT SCHEMA_COMMENT FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()";
+
+/// The statement that gives the database a default collation.
+pub(super) fn with_collation(collation: &str) -> String {
+    format!("ALTER DATABASE COLLATE = {}", literal(collation))
+}
+
+/// The statement that gives it a comment.
+pub(super) fn with_comment(comment: &str) -> String {
+    format!("/*M!100500 ALTER DATABASE COMMENT = {} */", literal(comment))
+}
+
 impl Dumping<'_> {
     async fn query(&mut self, sql: &str) -> Result<Vec<Row>> {
         within(self.cx, STATEMENT, "make the dump", query(&mut self.connection, sql)).await
@@ -286,15 +304,14 @@ impl Dumping<'_> {
 
     /// What new tables and routines of the database have where nothing else is said.
     async fn defaults(&mut self) -> Result<()> {
-        const DATABASE: &str = "FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = DATABASE()";
-        let rows = self.query(&format!("SELECT DEFAULT_COLLATION_NAME {DATABASE}")).await?;
+        let rows = self.query(COLLATION_OF_DATABASE).await?;
         let collation = rows.first().and_then(|row| text_of(row, 0)).ok_or_else(unreadable)?;
         self.collation.0.clone_from(&collation);
         self.under_collation(Some(&collation));
         // MySQL has none, and MariaDB since 10.5.
-        let comments = self.query(&format!("SELECT SCHEMA_COMMENT {DATABASE}")).await.unwrap_or_default();
+        let comments = self.query(COMMENT_OF_DATABASE).await.unwrap_or_default();
         if let Some(comment) = comments.first().and_then(|row| text_of(row, 0)).filter(|text| !text.is_empty()) {
-            self.push("database", format!("/*M!100500 ALTER DATABASE COMMENT = {} */", literal(&comment)));
+            self.push("database", with_comment(&comment));
         }
         Ok(())
     }
@@ -304,7 +321,7 @@ impl Dumping<'_> {
         let Some(collation) = collation.filter(|one| !self.collation.0.is_empty() && *one != self.collation.1) else {
             return;
         };
-        self.push("database", format!("ALTER DATABASE COLLATE = {}", literal(collation)));
+        self.push("database", with_collation(collation));
         self.collation.1 = collation.to_owned();
     }
 
