@@ -246,7 +246,7 @@ fn a_definer_that_is_lost_is_replaced() {
          CREATE DEFINER = author@localhost FUNCTION f() RETURNS INT RETURN (SELECT MAX(id) FROM t);
          CREATE DEFINER = author@localhost TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.id = NEW.id + 1;
          CREATE DEFINER = author@localhost EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO SET @x = 'DEFINER=`author`@`localhost`';
-         DROP USER author@localhost; CREATE DATABASE again; CREATE USER keeper@localhost; GRANT ALL ON again.* TO keeper@localhost;
+         DROP USER author@localhost; CREATE DATABASE again COLLATE utf8mb4_bin; CREATE USER keeper@localhost; GRANT ALL ON again.* TO keeper@localhost;
          REVOKE ALTER ON again.* FROM keeper@localhost;",
     );
     let site = site(&server, "");
