@@ -69,21 +69,31 @@ pub(crate) fn push(out: &mut Vec<u8>, what: &str, sql: &[u8]) {
     out.extend_from_slice(b";\n");
 }
 
-/// The same for one that may have a semicolon in it.
+/// What stands between a statement and its end: a comment in its last line would hide the end from a client.
+fn gap(sql: &[u8]) -> &'static str {
+    let last = sql.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    if last.contains(&b'#') || first(last, b"--").is_some() { "\n" } else { "" }
+}
+
+/// The same for one that may have a semicolon in it, or a comment at its end.
 pub(crate) fn push_compound(out: &mut Vec<u8>, what: &str, sql: &[u8]) {
     if !sql.contains(&b';') {
-        return push(out, what, sql);
+        push_head(out, what, sql);
+        out.extend_from_slice(format!("{};\n", gap(sql)).as_bytes());
+        return;
     }
     let mut delimiter = String::from(";;");
     let mut number = 0;
     // A client takes the first that it sees for the end, so that must be where it is written.
-    while first([sql, delimiter.as_bytes()].concat().as_slice(), delimiter.as_bytes()) != Some(sql.len()) {
+    let whole = [sql, gap(sql).as_bytes()].concat();
+    while first([whole.as_slice(), delimiter.as_bytes()].concat().as_slice(), delimiter.as_bytes()) != Some(whole.len())
+    {
         number += 1;
         delimiter = format!("$${number}$$");
     }
     out.extend_from_slice(format!("{DELIMITER}{delimiter}\n").as_bytes());
     push_head(out, what, sql);
-    out.extend_from_slice(format!("{delimiter}\n{DELIMITER};\n").as_bytes());
+    out.extend_from_slice(format!("{}{delimiter}\n{DELIMITER};\n", gap(sql)).as_bytes());
 }
 
 /// Text that is not run, in lines of a length that a reader takes.
@@ -176,7 +186,11 @@ impl<R: AsyncBufRead + Unpin> Frames<R> {
     }
 
     async fn end_of_statement(&mut self) -> Result<()> {
-        match self.line().await? {
+        let mut line = self.line().await?;
+        if line.as_ref().is_some_and(Vec::is_empty) {
+            line = self.line().await?;
+        }
+        match line {
             Some(line) if line == self.delimiter => Ok(()),
             Some(_) => Err(odd("a statement does not end where it should")),
             None => Err(cut()),
@@ -246,6 +260,19 @@ mod tests {
         let statements =
             vec![("procedure `p`".to_owned(), forged.clone().into_bytes()), ("rows of `t`".to_owned(), forged.into())];
         assert_eq!(block(read(&written(&statements))).unwrap(), statements);
+    }
+
+    #[test]
+    fn a_comment_at_the_end_of_a_routine_does_not_hide_where_it_ends() {
+        for (sql, end) in [
+            ("CREATE FUNCTION f() RETURNS INT RETURN 1 -- tail", "-- tail\n;\n"),
+            ("BEGIN SELECT 1; END # tail", "# tail\n;;\nDELIMITER ;\n"),
+            ("BEGIN SELECT 1; -- inside\nEND", "\nEND;;\nDELIMITER ;\n"),
+        ] {
+            let mut dump = Vec::new();
+            push_compound(&mut dump, "function `f`", sql.as_bytes());
+            assert!(dump.ends_with(end.as_bytes()), "{}", String::from_utf8_lossy(&dump));
+        }
     }
 
     #[test]
