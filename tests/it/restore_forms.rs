@@ -94,7 +94,11 @@ fn the_applications_own_import_reads_what_is_restored_for_it() {
     let root = site.path("backup");
     let into = format!("csv-asterisell:{}", root.display());
     let said = restore(&site, &into, &[]);
-    ended(&said, 0, &["`ar_cdr` reads `id`, `imported_info`", "`ar_source_cdr` reads `id`, `is_hacked` not"]);
+    ended(
+        &said,
+        0,
+        &["`ar_cdr` does not read `id`, `imported_info`", "`ar_source_cdr` does not read `id`, `is_hacked`"],
+    );
     let mut names: Vec<_> = listed(&root).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
     names.sort();
     assert_eq!(names, ["cdrs", "source-cdrs"]);
