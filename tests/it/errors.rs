@@ -445,7 +445,7 @@ fn a_lock_that_only_the_database_knows_of_is_told() {
 }
 
 #[test]
-fn whoever_waits_for_a_lock_can_be_stopped() {
+fn a_wait_for_a_lock_can_be_stopped() {
     let server = MariaDb::start(Engine::InnoDb);
     let site = saved_site(&server);
     let lock = std::fs::File::options().write(true).open(site.path("state/lock")).unwrap();

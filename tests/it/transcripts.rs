@@ -316,18 +316,7 @@ fn every_command_in_the_manual_is_understood() {
 #[test]
 fn every_message_of_the_troubleshooting_page_is_one_of_the_program() {
     let mut sources = String::new();
-    let mut directories: Vec<PathBuf> = [
-        "src",
-        "pipeline/format/src",
-        "pipeline/plugin/src",
-        "pipeline/engine/src",
-        "stages/src",
-        "stages/mysql-wire/src",
-        "sinks/src",
-    ]
-    .iter()
-    .map(|name| root().join(name))
-    .collect();
+    let mut directories: Vec<PathBuf> = crate::structure::CRATES.iter().map(|name| root().join(name)).collect();
     while let Some(directory) = directories.pop() {
         for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {

@@ -151,7 +151,7 @@ fn after_a_failure_no_statement_is_taken() {
     let failed = now(connection.execute_with("INSERT", &[])).map(drop);
     refuses(&mut connection, failed);
 
-    // A row that is none, and one that follows it.
+    // Bytes that are not a row, and a row after them.
     let prepared = answer([prepared(1, 0)].into_iter().chain(column_end()));
     let row = vec![0, 0, 1, b'a'];
     let rows = [length(1)].into_iter().chain(column_end()).chain([vec![1], row, end()]);
